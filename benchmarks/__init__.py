@@ -1,0 +1,1 @@
+"""Benchmarks: one module per claim; each prints a table and writes JSON."""

@@ -1,0 +1,1 @@
+"""Plans to files: kernels, cubins, reports, timelines, manifests."""

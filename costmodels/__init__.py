@@ -1,0 +1,1 @@
+"""Machines as data, pure cost functions, and replays."""

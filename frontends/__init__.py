@@ -1,0 +1,1 @@
+"""What users have -> IR: model configurations, traces, specs, loop files."""

@@ -1,0 +1,1 @@
+"""Frozen data: loops, models, machines, plans, certificates, diagnostics, and what makes a plan legal."""

@@ -1,0 +1,1 @@
+"""Tile level: tile programs, cyclic scheduling problems (loops), modulo schedules and their legality."""

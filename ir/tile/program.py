@@ -1,0 +1,158 @@
+"""Tile programs: one loop over tile operations on typed tiles, with loop-carried values.
+
+An operand names a value and how many iterations ago it was made (`distance` 0 is this iteration). Operations read
+loop-invariant inputs, values of the same iteration that come before them, and carried values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from math import prod
+
+from treadle.ir.errors import InvalidValue
+
+DTYPE_BYTES: dict[str, float] = {
+    "float64": 8, "float32": 4, "tfloat32": 4, "bfloat16": 2, "float16": 2,
+    "float8_e4m3": 1, "float8_e5m2": 1, "int32": 4, "int8": 1, "int4": 0.5, "bool": 1,
+}  # fmt: skip
+"""Bytes per element of every dtype a tile may have."""
+
+
+class Memory(Enum):
+    """Where a tile lives."""
+
+    GLOBAL = "global"
+    SHARED = "shared"
+    REGISTER = "register"
+    TENSOR = "tensor"
+    """Tensor memory of Blackwell."""
+
+
+class OperationKind(Enum):
+    """What a tile operation does."""
+
+    LOAD = "load"
+    STORE = "store"
+    MMA = "mma"
+    REDUCE = "reduce"
+    EXP2 = "exp2"
+    ELEMENTWISE = "elementwise"
+    CONVERT = "convert"
+    BARRIER = "barrier"
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Shape, element type and memory of a value."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    memory: Memory
+
+    def __post_init__(self) -> None:
+        if any(extent < 1 for extent in self.shape):
+            raise InvalidValue(message=f"tile shape {list(self.shape)} has an extent below 1")
+        if self.dtype not in DTYPE_BYTES:
+            raise InvalidValue(message=f"unknown dtype `{self.dtype}`; expected one of {', '.join(DTYPE_BYTES)}")
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Size in bytes, rounded up."""
+        return -(-int(self.elements * DTYPE_BYTES[self.dtype] * 2) // 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A value read `distance` iterations after it was made."""
+
+    value: str
+    distance: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TileOperation:
+    """One tile operation. Its name is the name of its result.
+
+    For `MMA` the operands are (a, b) or (a, b, accumulator) and `depth` is the extent of the contracted dimension.
+    `work` is the number of elementary operations per result element of an elementwise chain (1 unless said).
+    """
+
+    name: str
+    kind: OperationKind
+    operands: tuple[Operand, ...]
+    result: Tile
+    depth: int = 0
+    work: float = 1
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    """A tile that is there before the loop and does not change in it."""
+
+    name: str
+    tile: Tile
+
+
+@dataclass(frozen=True, slots=True)
+class TileProgram:
+    """A loop over tile operations: the steady body of a kernel.
+
+    `family` selects the kernel template; `tile_sizes` are its block sizes; `shape` the problem's figures;
+    `trips` is how often the body runs in one program instance, `instances` how many instances the grid has;
+    `warps` the warps of one instance.
+    """
+
+    name: str
+    family: str
+    operations: tuple[TileOperation, ...]
+    trips: int
+    instances: int
+    shape: dict[str, int]
+    tile_sizes: dict[str, int]
+    invariants: tuple[Invariant, ...] = ()
+    warps: int = 4
+    options: dict[str, str | int | bool] = field(default_factory=dict[str, str | int | bool])
+
+    def __post_init__(self) -> None:
+        if self.trips < 1 or self.instances < 1:
+            raise InvalidValue(message=f"program `{self.name}` runs {self.trips} trips on {self.instances} instances")
+        known = {invariant.name for invariant in self.invariants}
+        every = known | {operation.name for operation in self.operations}
+        if len(every) != len(self.invariants) + len(self.operations):
+            raise InvalidValue(message=f"program `{self.name}` has two values of the same name")
+        for operation in self.operations:
+            for operand in operation.operands:
+                allowed = every if operand.distance else known
+                if operand.value not in allowed or operand.distance < 0:
+                    raise InvalidValue(
+                        message=f"`{operation.name}` of program `{self.name}` reads `{operand.value}` "
+                        f"at distance {operand.distance} before it is made"
+                    )
+            known.add(operation.name)
+
+    def operation(self, name: str) -> TileOperation:
+        """Return the operation called `name`; raises KeyError."""
+        for operation in self.operations:
+            if operation.name == name:
+                return operation
+        raise KeyError(name)
+
+    def tile_of(self, name: str) -> Tile:
+        """Return the tile of an invariant or a result; raises KeyError."""
+        for invariant in self.invariants:
+            if invariant.name == name:
+                return invariant.tile
+        return self.operation(name).result
+
+    @property
+    def flops(self) -> int:
+        """Tensor-core operations (2 per multiply-add) of the whole grid: trips x instances x 2 x elements x depth."""
+        body = sum(2 * op.result.elements * op.depth for op in self.operations if op.kind is OperationKind.MMA)
+        return body * self.trips * self.instances

@@ -1,0 +1,1 @@
+"""Checks plans without any solver: legality, recomputed figures, recomputed bounds, files."""

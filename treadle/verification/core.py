@@ -1,0 +1,86 @@
+"""`treadle verify`: re-derives what a plan claims, with no solver in the process.
+
+Each kind of plan has one reviewer, which rebuilds the plan's problem from its inputs, checks legality, recomputes the
+predictions and bounds, and returns findings. What concerns every plan alike (seal, id, artifacts, parts) is here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from treadle.ir.diagnostics import Finding
+from treadle.ir.errors import NotAPlan, UnreadableFile
+from treadle.ir.plan import Plan, load, read_bytes
+
+REVIEWERS: dict[str, str] = {}
+"""Kind of plan -> `module:function`; the function has the type `Reviewer`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """Outcome of a verification: claims recomputed, claims that rest on a solver's word, findings."""
+
+    rederived: int
+    on_solver_word: int
+    findings: tuple[Finding, ...]
+
+    def __add__(self, other: Review) -> Review:
+        return Review(
+            self.rederived + other.rederived,
+            self.on_solver_word + other.on_solver_word,
+            self.findings + other.findings,
+        )
+
+
+Reviewer = Callable[[Plan, Path | None], Review]
+"""Reviews one plan; the folder is None when only the plan's data is at hand."""
+
+
+def verify(path: Path) -> Review:
+    """Verify a plan folder (or a bare plan.json) and all its parts."""
+    folder = path if path.is_dir() else None
+    plan = load(path)
+    review = review_plan(plan, folder)
+    for part in plan.parts if folder else ():
+        review += verify(_inside(path, part))
+    return review
+
+
+def review_plan(plan: Plan, folder: Path | None) -> Review:
+    """Verify one plan without its parts."""
+    module, _, function = REVIEWERS[plan.kind].partition(":")
+    reviewer: Reviewer = getattr(import_module(module), function)
+    return _review_envelope(plan, folder) + reviewer(plan, folder)
+
+
+def _review_envelope(plan: Plan, folder: Path | None) -> Review:
+    findings: list[Finding] = []
+    for name, code, expected, found in (
+        ("seal", "TRD490", plan.expected_seal(), plan.seal),
+        ("id", "TRD491", plan.expected_id(), plan.id),
+    ):
+        if expected != found:
+            findings.append(Finding(code, name, f"the plan's {name} does not match its contents", expected, found))
+    for artifact in plan.artifacts if folder else ():
+        found = _file_digest(_inside(folder, artifact.path)) if folder else ""
+        if found != artifact.sha256:
+            findings.append(Finding("TRD492", artifact.path, "file is not the planned one", artifact.sha256, found))
+    return Review(2 + (len(plan.artifacts) if folder else 0), 0, tuple(findings))
+
+
+def _inside(folder: Path, relative: str) -> Path:
+    path = (folder / relative).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise NotAPlan(path=str(folder), reason=f"`{relative}` points outside the plan folder")
+    return path
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(read_bytes(path)).hexdigest()
+    except UnreadableFile:
+        return "no readable file"
