@@ -24,7 +24,7 @@ FORMAT = "treadle-plan/1"
 
 BODIES: dict[str, str] = {
     "deployment": "treadle.ir.deployment:DeploymentBody",
-    "kernel": "treadle.ir.tile.kernel:KernelPlan",
+    "kernel": "treadle.ir.tile.kernel:KernelBody",
 }
 """Kind of plan -> where the type of its body is defined."""
 

@@ -17,26 +17,54 @@ class Compiled:
     """One compilation of a kernel: resources as the assembler left them, and the files in the plan folder."""
 
     target: str
+    """Compiler target, such as `sm_90`."""
     compiler: str
+    """Compiler and version, such as `triton 3.9.0`."""
     source: str
+    """Path of the emitted source, relative to the plan folder."""
     binary: str
+    """Path of the binary, relative to the plan folder."""
     registers: int
+    """Registers per thread."""
     spill_bytes: int
+    """Local memory per thread, bytes."""
     smem_bytes: int
+    """Shared memory per program instance, bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class KernelPlan:
-    """One hot loop, scheduled on one machine. `calls` says how often the model runs it and in which phase."""
+    """One scheduled loop. `calls` says how often one forward pass of the model runs it, and in which phase."""
 
     name: str
-    machine: Machine
     loop: Loop
     schedule: Schedule
     certificate: Certificate
     program: TileProgram | None = None
-    """None for a bare loop read from a file (no kernel can be emitted)."""
+    """None for a bare loop read from a file: no kernel can be emitted from it."""
     predictions: tuple[Prediction, ...] = ()
     compiled: tuple[Compiled, ...] = ()
     calls: int = 1
     phase: str = ""
+
+    def prediction(self, name: str) -> Prediction:
+        """Return the prediction called `name`; raises KeyError."""
+        for prediction in self.predictions:
+            if prediction.name == name:
+                return prediction
+        raise KeyError(name)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelBody:
+    """Body of a plan of kind `kernel`: kernels scheduled on one machine (None for loops with their own resources)."""
+
+    machine: Machine | None
+    kernels: tuple[KernelPlan, ...]
+
+    def kernel(self, name: str) -> KernelPlan:
+        """Return the kernel called `name`; raises KeyError."""
+        for kernel in self.kernels:
+            if kernel.name == name:
+                return kernel
+        raise KeyError(name)
