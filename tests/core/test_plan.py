@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,5 +86,12 @@ def test_paths_that_hold_no_plan(tmp_path: Path) -> None:
 
 def test_seal_covers_every_field() -> None:
     plan = kernel_plan().sealed()
-    for change in ({"kind": "x"}, {"options": {"a": 1}}, {"versions": {}}, {"parts": ("p",)}, {"format": FORMAT + "x"}):
+    changes: list[dict[str, Any]] = [
+        {"kind": "x"},
+        {"options": {"a": 1}},
+        {"versions": {}},
+        {"parts": ("p",)},
+        {"format": FORMAT + "x"},
+    ]
+    for change in changes:
         assert replace(plan, **change).expected_seal() != plan.seal

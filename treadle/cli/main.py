@@ -62,12 +62,18 @@ def _placeholder() -> None:
     """Stand for a verb that the arguments do not name; it is listed by `--help` and never run."""
 
 
-def _root(
-    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
-) -> None:
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         sys.stdout.write(f"treadle {__version__}\n")
         raise typer.Exit
+
+
+def _root(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and exit.", is_eager=True, callback=_show_version
+    ),
+) -> None:
+    """Hold the options that need no verb."""
 
 
 def _report(error: TreadleError, as_json: bool) -> int:

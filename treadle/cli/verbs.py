@@ -5,4 +5,7 @@ A verb's module defines `command` (a function typer understands) or `app` (a `ty
 
 from __future__ import annotations
 
-VERBS: dict[str, tuple[str, str]] = {}
+VERBS: dict[str, tuple[str, str]] = {
+    "verify": ("treadle.cli.verify", "Re-derive every claim of a plan, without a solver."),
+    "diff": ("treadle.cli.diff", "Say what changed between two plans, and which is better."),
+}
