@@ -1,0 +1,1 @@
+"""Kernel plans as portable Triton: readable modules, and their compilation without a GPU."""

@@ -1,0 +1,65 @@
+"""The library of tile programs: one module per family, loaded on first use.
+
+A family turns a shape (whole numbers by key), tile sizes and options into one `TileProgram`: the steady loop of a
+kernel, told as honest dataflow. Which machine runs it is no concern of this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from treadle.frontends.programs.errors import UnknownFamily
+from treadle.ir.diagnostics import closest
+
+if TYPE_CHECKING:
+    from treadle.frontends.programs.shapes import Family
+    from treadle.ir.tile.program import TileProgram
+
+FAMILIES: dict[str, str] = {
+    "attention_decode": "treadle.frontends.programs.attention_decode",
+    "attention_fwd": "treadle.frontends.programs.attention_fwd",
+    "gemm": "treadle.frontends.programs.gemm",
+    "grouped_gemm": "treadle.frontends.programs.grouped_gemm",
+    "rms_norm": "treadle.frontends.programs.rms_norm",
+    "swiglu": "treadle.frontends.programs.swiglu",
+}
+"""Family name -> the module whose `FAMILY` describes it."""
+
+Options = Mapping[str, str | int | bool]
+
+
+def family(name: str) -> Family:
+    """Return the description of a family; raises UnknownFamily."""
+    if name not in FAMILIES:
+        raise UnknownFamily(
+            family=name, expected=f"one of {', '.join(FAMILIES)}", hint=closest(name, list(FAMILIES)) or None or ""
+        )
+    return cast("Family", import_module(FAMILIES[name]).FAMILY)
+
+
+def build(
+    name: str,
+    shape: Mapping[str, int],
+    tile_sizes: Mapping[str, int] | None = None,
+    options: Options | None = None,
+) -> TileProgram:
+    """Return the tile program of a family at a shape.
+
+    Args:
+        name: a key of `FAMILIES`.
+        shape: extents by key, all whole numbers; the keys are the family's (`family(name).shape`).
+        tile_sizes: block sizes by key; those left out, or all of them, come from the first candidate.
+        options: `dtype` (`bfloat16` or `float16`) and the family's own switches.
+
+    Raises:
+        UnknownFamily, UnknownShapeKey, MissingShapeKey, InvalidExtent, IndivisibleHeads, UnsupportedHeadDimension,
+        InvalidTileSize, InvalidOption.
+    """
+    return family(name).build(shape, tile_sizes, options)
+
+
+def candidates(name: str, shape: Mapping[str, int], options: Options | None = None) -> tuple[TileProgram, ...]:
+    """Return a few programs of different tile sizes for one shape, the usual choice first; raises as `build`."""
+    return family(name).candidates(shape, options)
