@@ -16,6 +16,8 @@ from functools import cache
 from importlib import import_module
 from typing import Any, get_type_hints
 
+from treadle.ir.text.kinds import is_record, without_none
+
 FORMS: dict[str, str] = {
     "treadle.ir.certificate:Level": (
         "name '=' value unit status 'bound' bound|none 'by' proof ['maximize' maximize] ['evidence' evidence]"
@@ -139,6 +141,12 @@ def form_of(kind: type) -> tuple[Element, ...] | None:
 def name_field(kind: type) -> str | None:
     """Return the field that is written before the record of a type, or None."""
     return NAMED.get(name_of(kind))
+
+
+def is_named(kind: Any) -> bool:
+    """Whether values of an annotation start with a name, so that a field needs no `=` before them."""
+    kind = without_none(kind)
+    return is_record(kind) and name_field(kind) is not None
 
 
 @cache

@@ -106,8 +106,16 @@ def tokenize(source: Source) -> list[Token]:
             if token.kind is TokenKind.NUMBER:
                 _refuse_joined_word(source, token, text[position : position + 1])
             tokens.append(token)
-    tokens.append(Token(TokenKind.END, "", line, len(text) - start_of_line + 1))
+    tokens.append(_end_after(tokens))
     return tokens
+
+
+def _end_after(tokens: list[Token]) -> Token:
+    """Return the end of the text; it stands behind the last token on its line, where something is missing."""
+    for token in reversed(tokens):
+        if token.kind is not TokenKind.NEWLINE:
+            return Token(TokenKind.END, "", token.line, token.column + len(token.text))
+    return Token(TokenKind.END, "", 1, 1)
 
 
 def _no_token(source: Source, character: str, line: int, column: int) -> MalformedText:

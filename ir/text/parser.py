@@ -9,7 +9,7 @@ from typing import Any
 from treadle.ir.diagnostics import closest
 from treadle.ir.errors import UnknownField, UnknownName
 from treadle.ir.text.errors import LimitExceeded, RepeatedField, UnexpectedText
-from treadle.ir.text.forms import Element, FieldOf, Literal, Optional, field_types, form_of, name_field
+from treadle.ir.text.forms import Element, FieldOf, Literal, Optional, field_types, form_of, is_named, name_field
 from treadle.ir.text.kinds import describe, is_record, item_type, value_type, without_none
 from treadle.ir.text.lexer import CONSTANTS, Source, Token, TokenKind, number_of, string_of, tokenize
 from treadle.ir.text.tree import Node
@@ -93,13 +93,15 @@ class Parser:
         return Node(found, start or opening)
 
     def _field_value(self, kind: Any, fields: dict[str, Any] | None, name: str, found: dict[str, Node]) -> Node:
+        if _is_plan_body(kind, name):
+            expected = self._dependent_type(found)
+        else:
+            expected = value_type(kind) if fields is None else fields[name]
         if self.token.is_sign("="):
             self.next()
-        elif not self.token.is_sign("{", "["):
+        elif not self.token.is_sign("{", "[") and not is_named(expected):
             raise self.unexpected("`=`, `{` or `[` after the field's name")
-        if fields is None:
-            return self.value(value_type(kind))
-        return self.value(self._dependent_type(found) if _is_plan_body(kind, name) else fields[name])
+        return self.value(expected)
 
     def _dependent_type(self, found: dict[str, Node]) -> Any:
         """Return the type of a plan's body, which its kind decides."""

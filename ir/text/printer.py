@@ -9,7 +9,7 @@ from treadle.ir.codec import encode
 from treadle.ir.errors import InvalidValue
 from treadle.ir.plan import Plan, body_type
 from treadle.ir.text.errors import LimitExceeded
-from treadle.ir.text.forms import Element, FieldOf, Literal, Optional, field_types, form_of, name_field
+from treadle.ir.text.forms import Element, FieldOf, Literal, Optional, field_types, form_of, is_named, name_field
 from treadle.ir.text.kinds import alternative, is_record, is_symbolic, item_type, value_type, without_none
 from treadle.ir.text.lexer import MAX_DIGITS, bare_or_quoted, quoted
 from treadle.ir.text.parser import MAX_DEPTH
@@ -75,7 +75,8 @@ def _record(kind: Any, data: dict[str, Any], depth: int, whole: dict[str, Any] |
         if kind is Plan and name == "body":
             field_kind = body_type((whole or data)["kind"])
         text = _value(field_kind, item, depth + 1)
-        lines.append(f"{bare_or_quoted(name)}{' ' if text[0] in '{[' else ' = '}{text}")
+        tight = text[0] in "{[" or (isinstance(item, dict) and is_named(field_kind))
+        lines.append(f"{bare_or_quoted(name)}{' ' if tight else ' = '}{text}")
     return _wrapped("{", lines, "}", depth, one_per_line=is_record(kind) and depth == 0)
 
 
