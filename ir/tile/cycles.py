@@ -53,3 +53,44 @@ def positive_cycle(count: int, edges: Sequence[Edge]) -> list[int] | None:
         cycle.append(walker)
         walker = parents[walker]
     return cycle[::-1]
+
+
+def components(count: int, edges: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Return the strongly connected components, every one after those it reaches (Tarjan 1972, without recursion)."""
+    successors: list[list[int]] = [[] for _ in range(count)]
+    for source, target in edges:
+        successors[source].append(target)
+    order = [-1] * count
+    low = [0] * count
+    on_stack = [False] * count
+    stack: list[int] = []
+    found: list[list[int]] = []
+    clock = 0
+    for root in range(count):
+        if order[root] >= 0:
+            continue
+        work = [(root, 0)]
+        while work:
+            vertex, position = work.pop()
+            if position == 0:
+                order[vertex] = low[vertex] = clock
+                clock += 1
+                stack.append(vertex)
+                on_stack[vertex] = True
+            for index in range(position, len(successors[vertex])):
+                successor = successors[vertex][index]
+                if order[successor] < 0:
+                    work += [(vertex, index + 1), (successor, 0)]
+                    break
+                if on_stack[successor]:
+                    low[vertex] = min(low[vertex], order[successor])
+            else:
+                if low[vertex] == order[vertex]:
+                    component: list[int] = []
+                    while not component or component[-1] != vertex:
+                        component.append(stack.pop())
+                        on_stack[component[-1]] = False
+                    found.append(component)
+                if work:
+                    low[work[-1][0]] = min(low[work[-1][0]], low[vertex])
+    return found

@@ -1,0 +1,93 @@
+"""Schedules a loop: least initiation interval, then least length, then fewest ring bytes, each level with its proof."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from treadle.ir.certificate import Certificate, Level, Status
+from treadle.ir.tile.loop import Loop
+from treadle.ir.tile.schedule import Schedule, length_of
+from treadle.solvers.backend import Limits
+from treadle.solvers.modulo.bounds import Bound
+from treadle.solvers.modulo.interval import Effort, Progress, depths_of, least_interval
+from treadle.solvers.modulo.length import Reached, fewest_ring_bytes, least_length
+from treadle.solvers.modulo.network import Network, network_of
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to schedule.
+
+    `limits` hold for every question put to the solver; `levels` may be cut short after the interval or the length.
+    """
+
+    limits: Limits = field(default_factory=lambda: Limits(deterministic_s=5.0))
+    restarts: int = 8
+    levels: int = 3
+    cost_model: str = "cycles of the loop as given"
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """A legal schedule and what is proven of it; `interrupted` after Ctrl-C."""
+
+    schedule: Schedule
+    certificate: Certificate
+    interrupted: bool = False
+
+
+def schedule(loop: Loop, options: Options | None = None, tell: Progress | None = None) -> Solution:
+    """Return the best schedule of a loop, with a certificate level per objective.
+
+    Levels: `ii` (cycles), `length` (cycles), and `ring_bytes` (bytes) when the loop has rings.
+
+    Args:
+        loop: the cyclic scheduling problem.
+        options: limits and effort.
+        tell: called with a line of progress on longer work.
+
+    Raises:
+        MemoryExceeded, RingTooShallow: no interval is feasible.
+    """
+    options = options or Options()
+    tell = tell or (lambda _: None)
+    effort = Effort(options.limits, options.restarts)
+    network = network_of(loop)
+    interval = least_interval(network, effort, tell)
+    levels = [_level("ii", "cycles", interval.ii, interval.bound)]
+    reached = Reached(interval.starts, 0, interval.bound, interval.interrupted)
+    if options.levels >= 2:
+        reached = _next(reached, least_length(network, interval.ii, reached.starts, _rest(effort, reached), tell))
+        levels.append(_level("length", "cycles", reached.value, reached.bound))
+    if options.levels >= 3 and loop.rings:
+        length = reached.value
+        found = fewest_ring_bytes(network, interval.ii, reached.starts, length, _rest(effort, reached), tell)
+        reached = _next(reached, found)
+        levels.append(_level("ring_bytes", "bytes", reached.value, reached.bound))
+    return Solution(
+        _schedule_of(network, interval.ii, reached.starts),
+        Certificate(f"modulo/{loop.name}", options.cost_model, tuple(levels)),
+        reached.interrupted,
+    )
+
+
+def _next(before: Reached, after: Reached) -> Reached:
+    return replace(after, interrupted=before.interrupted or after.interrupted)
+
+
+def _rest(effort: Effort, reached: Reached) -> Effort:
+    """After an interruption the remaining levels take what bounds and the heuristic give."""
+    if not reached.interrupted:
+        return effort
+    return replace(effort, limits=replace(effort.limits, deterministic_s=0.01))
+
+
+def _level(name: str, unit: str, value: int, bound: Bound) -> Level:
+    status = Status.OPTIMAL if bound.value == value else Status.FEASIBLE
+    return Level(name, unit, value, bound.value, status, bound.proof, bound.evidence)
+
+
+def _schedule_of(network: Network, ii: int, starts: tuple[int, ...]) -> Schedule:
+    loop = network.loop
+    start_cycles = {operation.name: start for operation, start in zip(loop.operations, starts, strict=True)}
+    return Schedule(loop.name, ii, start_cycles, length_of(loop, start_cycles), depths_of(network, ii, starts))
