@@ -1,0 +1,1 @@
+"""Overlap of operators on streams: bounds, CP-SAT model, levels."""
