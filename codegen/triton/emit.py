@@ -1,0 +1,126 @@
+"""A kernel plan as a readable Triton module.
+
+The module stands alone: it imports triton only (torch is met in `launch`, as the tensors' own), so a kernel can be
+compiled where torch is not installed. The loop body is printed from the program's operations in the order the schedule
+starts them; ring depths become Triton's pipelining depth. Same plan, same text.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from treadle.codegen.triton.errors import ForeignSchedule, NoProgram, NoTemplate
+from treadle.codegen.triton.header import header_lines
+from treadle.ir.machine import Machine
+from treadle.ir.tile.kernel import KernelPlan
+from treadle.ir.tile.program import OperationKind, TileProgram
+from treadle.ir.tile.schedule import Schedule
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = Path(__file__).parents[1] / "templates" / "triton"
+
+SHORT_DTYPE = {"bfloat16": "bf16", "float16": "fp16"}
+"""Triton's names of element types in kernel signatures."""
+
+
+def emit(kernel: KernelPlan, machine: Machine | None = None, plan_id: str = "") -> str:
+    """Return the source of a Triton module that runs the kernel.
+
+    Args:
+        kernel: a plan with a tile program and a schedule of the loop lowered from it.
+        machine: whom the schedule is for; None leaves the compiler's default reading of ring depths (synchronous MMA).
+        plan_id: id of the plan folder, for the header.
+
+    Raises:
+        NoProgram, NoTemplate, ForeignSchedule.
+    """
+    if kernel.program is None:
+        raise NoProgram(kernel=kernel.name)
+    name = f"{kernel.program.family}.py.j2"
+    if not (TEMPLATES / name).is_file():
+        raise NoTemplate(
+            kernel=kernel.name, family=kernel.program.family, expected=f"one of {', '.join(templated_families())}"
+        )
+    context = _context(kernel, kernel.program, machine)
+    context["header"] = header_lines(kernel, machine, plan_id)
+    return _environment().get_template(name).render(context).rstrip() + "\n"
+
+
+def templated_families() -> tuple[str, ...]:
+    """Return the families that have a template."""
+    return tuple(sorted(path.name.removesuffix(".py.j2") for path in TEMPLATES.glob("[a-z]*.py.j2")))
+
+
+def pipeline_depth(program: TileProgram, schedule: Schedule, machine: Machine | None) -> int:
+    """Return Triton's `num_stages`: the deepest ring of the schedule, one more where MMA is synchronous.
+
+    Triton keeps num_stages slots per pipelined load where MMA runs asynchronously, and num_stages - 1 elsewhere
+    (seen in the intermediate code of Triton 3.6 and 3.9).
+    """
+    deepest = max(schedule.ring_depths.values(), default=1)
+    asynchronous = machine is not None and machine.has("async_mma")
+    multiplies = any(operation.kind is OperationKind.MMA for operation in program.operations)
+    return deepest if asynchronous and multiplies else deepest + 1
+
+
+def schedule_order(kernel: KernelPlan, program: TileProgram) -> tuple[str, ...]:
+    """Return the program's operations in the order they start; equal starts keep the program's order.
+
+    Operands of the same iteration start no later than their readers, so every name is defined before its use.
+    """
+    starts = kernel.schedule.start_cycles
+    for operation in program.operations:
+        if operation.name not in starts:
+            raise ForeignSchedule(kernel=kernel.name, operation=operation.name)
+    return tuple(sorted((operation.name for operation in program.operations), key=lambda name: starts[name]))
+
+
+def _context(kernel: KernelPlan, program: TileProgram, machine: Machine | None) -> dict[str, Any]:
+    order = schedule_order(kernel, program)
+    dtype = str(program.options["dtype"])
+
+    def body(statements: dict[str, str], indent: int) -> str:
+        """Return the statements in schedule order, one block, indented."""
+        missing = set(order) ^ set(statements)
+        if missing:
+            raise ForeignSchedule(kernel=kernel.name, operation=min(missing))
+        blocks = [textwrap.dedent(statements[name]).strip() for name in order]
+        return textwrap.indent("\n".join(blocks), " " * indent)
+
+    return {
+        "kernel": kernel,
+        "program": program,
+        "shape": program.shape,
+        "tiles": program.tile_sizes,
+        "options": program.options,
+        "dtype": dtype,
+        "short_dtype": SHORT_DTYPE[dtype],
+        "num_warps": program.warps,
+        "num_stages": pipeline_depth(program, kernel.schedule, machine),
+        "body": body,
+    }
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        extensions=["jinja2.ext.do"],
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.globals["next_power_of_two"] = lambda value: 1 << (value - 1).bit_length()
+    environment.globals["head_parts"] = lambda value: [
+        1 << bit for bit in range(value.bit_length() - 1, -1, -1) if value >> bit & 1
+    ]
+    return environment
