@@ -131,11 +131,15 @@ def type_named(name: str) -> type[Any]:
     return found
 
 
-@cache
-def form_of(kind: type) -> tuple[Element, ...] | None:
+def form_of(kind: type[Any]) -> tuple[Element, ...] | None:
     """Return the one-line form of a type, or None."""
-    grammar = FORMS.get(name_of(kind))
-    return None if grammar is None else tuple(_elements(_PIECE.finditer(grammar)))
+    name = name_of(kind)
+    return _form(name) if name in FORMS else None
+
+
+@cache
+def _form(name: str) -> tuple[Element, ...]:
+    return tuple(_elements(_PIECE.finditer(FORMS[name])))
 
 
 def name_field(kind: type) -> str | None:
@@ -149,9 +153,14 @@ def is_named(kind: Any) -> bool:
     return is_record(kind) and name_field(kind) is not None
 
 
-@cache
-def field_types(kind: type) -> dict[str, Any]:
+def field_types(kind: type[Any]) -> dict[str, Any]:
     """Return the annotations of a dataclass by field."""
+    return _field_types(name_of(kind))
+
+
+@cache
+def _field_types(name: str) -> dict[str, Any]:
+    kind = type_named(name)
     hints = get_type_hints(kind)
     return {field.name: hints[field.name] for field in fields(kind)}
 

@@ -23,7 +23,7 @@ from treadle.ir.model import (
     Role,
 )
 from treadle.ir.plan import Artifact, Input, Plan, Prediction
-from treadle.ir.symbolic import dimension, parse
+from treadle.ir.symbolic import Expression, dimension, parse
 from treadle.ir.tile.kernel import Compiled, KernelBody, KernelPlan
 from treadle.ir.tile.loop import Capacity, Dependence, Loop, Operation, Reader, Ring, Unit
 from treadle.ir.tile.program import Invariant, Memory, Operand, OperationKind, Tile, TileOperation, TileProgram
@@ -77,10 +77,14 @@ def tuples(items: st.SearchStrategy[Any], most: int = 3, least: int = 0) -> st.S
     return st.lists(items, min_size=least, max_size=most).map(tuple)
 
 
+def closed_level(name: str, value: float, proof: ProofKind, evidence: dict[str, Any]) -> Level:
+    return Level(name, "cycles", value, value, Status.OPTIMAL, proof, evidence)
+
+
 levels = st.builds(
     Level, names, names, floats, st.none(), st.just(Status.FEASIBLE), st.just(ProofKind.NONE), records, st.booleans()
 ) | st.builds(
-    lambda name, value, proof, evidence: Level(name, "cycles", value, value, Status.OPTIMAL, proof, evidence),
+    closed_level,
     names,
     floats,
     st.sampled_from([kind for kind in ProofKind if kind is not ProofKind.NONE]),
@@ -178,19 +182,23 @@ plans = st.builds(
     tuples(st.builds(Artifact, names, names)),
     tuples(names),
 ).flatmap(lambda plan: st.sampled_from([plan, plan.sealed()]))
+EXPRESSIONS = ("0", "4096", "batch*seq", "batch*seq*kv/2 + 7", "ceil(kv/128)*batch", "Min(kv, 4096)")
 
-expressions = st.sampled_from(
-    ["0", "4096", "batch*seq", "batch*seq*kv/2 + 7", "ceil(kv/128)*batch", "Min(kv, 4096)"]
-).map(parse) | st.builds(lambda a, b: a * dimension("batch") + b, st.integers(0, 10**9), st.integers(0, 10**9))
+
+def per_sequence(factor: int, constant: int) -> Expression:
+    return factor * dimension("batch") + constant
+
+
+expressions = st.sampled_from(EXPRESSIONS).map(parse) | st.builds(per_sequence, sizes, sizes)
 small = st.integers(1, 2**20)
 latents = st.builds(Latent, small, small, small, small)
-attentions = st.builds(
-    lambda kv, group, rest, latent: Attention(kv * group, kv, *rest, latent=latent),
-    small,
-    small,
-    st.tuples(small, small, small),
-    st.none() | latents,
-)
+
+
+def grouped_attention(kv_heads: int, group: int, sizes: tuple[int, int, int], latent: Latent | None) -> Attention:
+    return Attention(kv_heads * group, kv_heads, sizes[0], sizes[1], sizes[2], latent=latent)
+
+
+attentions = st.builds(grouped_attention, small, small, st.tuples(small, small, small), st.none() | latents)
 details = st.one_of(
     st.builds(Gemm, expressions, small, small, small),
     st.builds(GroupedGemm, expressions, small, small, small, small),
