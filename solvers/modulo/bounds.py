@@ -22,11 +22,12 @@ class Bound:
 
 def resource_bounds(network: Network) -> list[Bound]:
     """Return ceil(occupied cycles / instances) of every limited unit, largest first."""
-    found = [
-        Bound(-(-sum(network.occupancy[vertex] for vertex in users) // count), ProofKind.RESOURCE, {"unit": name})
-        for name, count, users in zip(network.unit_names, network.counts, network.users, strict=True)
-        if users
-    ]
+    found: list[Bound] = []
+    for name, count, users in zip(network.unit_names, network.counts, network.users, strict=True):
+        if users:
+            occupied = sum(network.occupancy[vertex] for vertex in users)
+            evidence = {"unit": name, "occupied_cycles": occupied, "instances": count}
+            found.append(Bound(-(-occupied // count), ProofKind.RESOURCE, evidence))
     return sorted(found, key=lambda bound: -bound.value)
 
 
@@ -164,15 +165,15 @@ def length_bounds(network: Network, ii: int) -> list[Bound]:
     for name, count, users in zip(network.unit_names, network.counts, network.users, strict=True):
         bound = _unit_length_bound(network, users, count, head, tail)
         if bound:
-            value, earliest, remaining = bound
-            evidence = {"interval": ii, "unit": name, "earliest": earliest, "remaining": remaining}
-            found.append(Bound(value, ProofKind.RESOURCE, evidence))
+            value, earliest, remaining, work = bound
+            evidence = {"interval": ii, "unit": name, "instances": count, "earliest": earliest, "remaining": remaining}
+            found.append(Bound(value, ProofKind.RESOURCE, evidence | {"work_cycles": work}))
     return sorted(found, key=lambda bound: -bound.value)
 
 
 def _unit_length_bound(
     network: Network, users: tuple[int, ...], count: int, head: list[int], tail: list[int]
-) -> tuple[int, int, int] | None:
+) -> tuple[int, int, int, int] | None:
     """Return the best of earliest + ceil(work / count) + remaining over sets of operations of one unit.
 
     The set for (earliest, remaining) holds the operations that start at `earliest` or later and still need `remaining`
@@ -180,15 +181,15 @@ def _unit_length_bound(
     """
     after = {vertex: tail[vertex] - network.occupancy[vertex] for vertex in users}
     by_tail = sorted(users, key=lambda vertex: -after[vertex])
-    best: tuple[int, int, int] | None = None
+    best: tuple[int, int, int, int] | None = None
     for earliest in sorted({head[vertex] for vertex in users}):
         work = 0
         for vertex in by_tail:
             if head[vertex] >= earliest:
                 work += network.occupancy[vertex]
                 value = earliest - (-work // count) + after[vertex]
-                if best is None or value > best[0]:
-                    best = (value, earliest, after[vertex])
+                if best is None or value > best[0] or (value, earliest, after[vertex]) == best[:3]:
+                    best = (value, earliest, after[vertex], work)
     return best
 
 
