@@ -80,14 +80,13 @@ def add_units(model: Model) -> None:
 
 
 def _add_circle(model: Model, vertices: list[int], capacity: int) -> None:
-    intervals: list[cp_model.IntervalVar] = []
-    for vertex in vertices:
-        rest = model.network.occupancy[vertex] % model.ii
-        copies = (0, model.ii) if rest > 1 else (0,)
-        intervals += [
-            model.cp.new_fixed_size_interval_var(model.slots[vertex] + shift, rest, f"use {vertex} + {shift}")
-            for shift in copies
-        ]
+    rests = {vertex: model.network.occupancy[vertex] % model.ii for vertex in vertices}
+    copies = (0, model.ii) if max(rests.values()) > 1 else (0,)
+    intervals = [
+        model.cp.new_fixed_size_interval_var(model.slots[vertex] + shift, rest, f"use {vertex} + {shift}")
+        for vertex, rest in rests.items()
+        for shift in copies
+    ]
     if capacity == 1:
         model.cp.add_no_overlap(intervals)
     else:
