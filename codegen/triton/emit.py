@@ -17,7 +17,6 @@ from treadle.codegen.triton.header import header_lines
 from treadle.ir.machine import Machine
 from treadle.ir.tile.kernel import KernelPlan
 from treadle.ir.tile.program import OperationKind, TileProgram
-from treadle.ir.tile.schedule import Schedule
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -56,13 +55,20 @@ def templated_families() -> tuple[str, ...]:
     return tuple(sorted(path.name.removesuffix(".py.j2") for path in TEMPLATES.glob("[a-z]*.py.j2")))
 
 
-def pipeline_depth(program: TileProgram, schedule: Schedule, machine: Machine | None) -> int:
-    """Return Triton's `num_stages`: the deepest ring of the schedule, one more where MMA is synchronous.
+def pipeline_depth(program: TileProgram, kernel: KernelPlan, machine: Machine | None) -> int:
+    """Return Triton's `num_stages` for the rings of the schedule's loads.
 
     Triton keeps num_stages slots per pipelined load where MMA runs asynchronously, and num_stages - 1 elsewhere
-    (seen in the intermediate code of Triton 3.6 and 3.9).
+    (seen in the intermediate code of Triton 3.6 and 3.9). It takes one number for a whole loop, so the deepest ring
+    decides, as far as equally deep rings fit into the memory they share.
     """
-    deepest = max(schedule.ring_depths.values(), default=1)
+    loads = {operation.name for operation in program.operations if operation.kind is OperationKind.LOAD}
+    rings = [ring for ring in kernel.loop.rings if ring.name in loads]
+    deepest = max((kernel.schedule.ring_depths[ring.name] for ring in rings), default=1)
+    for capacity in kernel.loop.capacities:
+        slot_bytes = sum(ring.slot_bytes for ring in rings if ring.memory == capacity.memory)
+        if slot_bytes:
+            deepest = min(deepest, max(1, (capacity.capacity_bytes - capacity.fixed_bytes) // slot_bytes))
     asynchronous = machine is not None and machine.has("async_mma")
     multiplies = any(operation.kind is OperationKind.MMA for operation in program.operations)
     return deepest if asynchronous and multiplies else deepest + 1
@@ -101,16 +107,27 @@ def _context(kernel: KernelPlan, program: TileProgram, machine: Machine | None) 
         "dtype": dtype,
         "short_dtype": SHORT_DTYPE[dtype],
         "num_warps": program.warps,
-        "num_stages": pipeline_depth(program, kernel.schedule, machine),
+        "num_stages": pipeline_depth(program, kernel, machine),
         "body": body,
+        "next_power_of_two": _next_power_of_two,
+        "head_parts": _powers_of_two,
     }
+
+
+def _next_power_of_two(value: int) -> int:
+    return 1 << (value - 1).bit_length()
+
+
+def _powers_of_two(value: int) -> list[int]:
+    """Return the powers of two that add up to `value`, largest first."""
+    return [1 << bit for bit in reversed(range(value.bit_length())) if value >> bit & 1]
 
 
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,
         extensions=["jinja2.ext.do"],
@@ -119,8 +136,3 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    environment.globals["next_power_of_two"] = lambda value: 1 << (value - 1).bit_length()
-    environment.globals["head_parts"] = lambda value: [
-        1 << bit for bit in range(value.bit_length() - 1, -1, -1) if value >> bit & 1
-    ]
-    return environment

@@ -29,15 +29,14 @@ def _certificate_lines(kernel: KernelPlan) -> list[str]:
     ]
     for level in kernel.certificate.levels:
         bound = "no bound" if level.bound is None else f"bound {level.bound:g}"
-        lines.append(
-            f"           {level.name}: {level.value:g} {level.unit}, {level.status.value} ({bound}, {level.proof.value})"
-        )
+        proof = f"{level.status.value} ({bound}, {level.proof.value})"
+        lines.append(f"           {level.name}: {level.value:g} {level.unit}, {proof}")
     return lines
 
 
 def _schedule_table(kernel: KernelPlan) -> list[str]:
     schedule = kernel.schedule
-    rows = [("operation", "unit", "start", "busy", "latency", "stage", "slot")]
+    rows: list[tuple[str, ...]] = [("operation", "unit", "start", "busy", "latency", "stage", "slot")]
     for operation in sorted(kernel.loop.operations, key=lambda op: (schedule.start_cycles[op.name], op.name)):
         figures = (
             schedule.start_cycles[operation.name],
