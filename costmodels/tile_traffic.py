@@ -45,7 +45,7 @@ def compulsory_bytes(program: TileProgram) -> int:
     """
     loads = compulsory_load_bytes(program)
     loads = issued_load_bytes(program) if loads is None else loads
-    return loads + _outside_loop_bytes(program) + issued_store_bytes(program)
+    return loads + outside_loop_bytes(program) + issued_store_bytes(program)
 
 
 def reuse(program: TileProgram) -> float | None:
@@ -89,8 +89,8 @@ def _cache_elements(shape: dict[str, int]) -> int:
     return shape["batch"] * shape["kv_heads"] * shape["kv_seq"] * width
 
 
-def _outside_loop_bytes(program: TileProgram) -> int:
-    """Invariants and results that the prologue loads and the epilogue stores."""
+def outside_loop_bytes(program: TileProgram) -> int:
+    """Return the bytes of invariants and results that prologues load and epilogues store, over the whole grid."""
     shape = program.shape
     match program.family:
         case "gemm" | "swiglu":
