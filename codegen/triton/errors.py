@@ -8,7 +8,7 @@ from treadle.ir.diagnostics import ExitCode, TreadleError
 class NoProgram(TreadleError):
     """A kernel plan without a tile program: a bare loop has no code."""
 
-    code = "TRD510"
+    code = "TRD516"
     template = "`{kernel}` is a bare loop without a tile program: there is nothing to emit"
     hint = "build it from a family of tile programs, or keep to schedules for loops read from files"
 
@@ -16,7 +16,7 @@ class NoProgram(TreadleError):
 class NoTemplate(TreadleError):
     """A tile program of a family that no template prints."""
 
-    code = "TRD511"
+    code = "TRD517"
     template = "family `{family}` of kernel `{kernel}` has no Triton template"
 
 
