@@ -1,7 +1,8 @@
 """A model as a graph: layer types of operators with symbolic shapes, FLOPs and bytes, and the stack they form.
 
-Expressions are over `batch`, `seq` (new tokens a sequence), `kv` (tokens the last new one sees) and, in
-encoder-decoder models, `source`; one graph serves prefill and decode. FLOPs count 2 per multiply-add.
+Expressions are over `batch`, `seq` (new tokens a sequence), `kv` (tokens the last new one sees), `scored` (positions
+whose logits are computed) and, in encoder-decoder models, `source`; one graph serves prefill and decode. FLOPs count 2
+per multiply-add; attention counts its two products.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from treadle.ir.symbolic import Expression, evaluate, names, smallest, total, wh
 from treadle.ir.tile.program import DTYPE_BYTES
 from treadle.ir.workload import Phase
 
-DIMENSIONS = frozenset({"batch", "seq", "kv", "source"})
+DIMENSIONS = frozenset({"batch", "seq", "kv", "scored", "source"})
 
 STORED_BYTES: dict[str, float] = {**DTYPE_BYTES, "mxfp4": 0.53125, "nvfp4": 0.5625}
 """Bytes per stored weight. mxfp4: 4 bits + an 8-bit scale per 32; nvfp4: 4 bits + an 8-bit scale per 16."""
@@ -268,6 +269,32 @@ class LayerGroup:
             raise InvalidValue(message=f"group of layers `{self.layer}` has the count {self.count}")
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The shape of one forward pass: a value for every dimension."""
+
+    batch: int
+    seq: int
+    kv: int
+    scored: int = 1
+    source: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.seq) < 1 or self.kv < self.seq or min(self.scored, self.source) < 0:
+            raise InvalidValue(
+                message=f"step of batch {self.batch}, seq {self.seq}, kv {self.kv}; expected 1 or more, kv >= seq"
+            )
+
+    @property
+    def phase(self) -> Phase:
+        """Decode when every sequence has one new token, prefill else."""
+        return Phase.DECODE if self.seq == 1 else Phase.PREFILL
+
+    def values(self) -> dict[str, int]:
+        """Return the values by dimension, for `evaluate`."""
+        return {name: getattr(self, name) for name in sorted(DIMENSIONS)}
+
+
 @dataclass(frozen=True)
 class ModelGraph:
     """A model: its layer types, and the stack of layer groups in running order (embedding first, head last).
@@ -372,38 +399,44 @@ class ModelGraph:
         """Return the least traffic of one forward pass in bytes, operator by operator, as an expression."""
         return self._bytes[phase]
 
-    def flops(self, batch: int, seq: int, kv: int | None = None, source: int = 0, phase: Phase | None = None) -> int:
+    def flops(
+        self,
+        batch: int,
+        seq: int,
+        kv: int | None = None,
+        *,
+        scored: int = 1,
+        source: int = 0,
+        phase: Phase | None = None,
+    ) -> int:
         """Return the FLOPs of one forward pass.
 
         Args:
             batch: sequences in the step.
             seq: new tokens per sequence.
             kv: tokens the last new one sees, itself included; `seq` when not given.
+            scored: positions per sequence whose logits are computed: 1 when serving, `seq` when training.
             source: encoder tokens per sequence; 0 leaves the encoder out.
-            phase: decode when `seq` is 1, prefill else, unless said otherwise.
+
+        The phase is decode when `seq` is 1, prefill else.
         """
-        return self._at(self._flops, batch, seq, kv, source, phase)
+        return self._at(self._flops, Step(batch, seq, kv or seq, scored, source))
 
-    def bytes(self, batch: int, seq: int, kv: int | None = None, source: int = 0, phase: Phase | None = None) -> int:
-        """Return the least traffic of one forward pass in bytes; arguments as in `flops`."""
-        return self._at(self._bytes, batch, seq, kv, source, phase)
-
-    def _at(
+    def bytes(
         self,
-        expressions: dict[Phase, Expression],
         batch: int,
         seq: int,
-        kv: int | None,
-        source: int,
-        phase: Phase | None,
+        kv: int | None = None,
+        *,
+        scored: int = 1,
+        source: int = 0,
+        phase: Phase | None = None,
     ) -> int:
-        visible = seq if kv is None else kv
-        if min(batch, seq) < 1 or visible < seq or source < 0:
-            raise InvalidValue(
-                message=f"step of batch {batch}, seq {seq}, kv {visible}; expected at least 1, kv at least seq"
-            )
-        chosen = phase or (Phase.DECODE if seq == 1 else Phase.PREFILL)
-        return ceil(evaluate(expressions[chosen], batch=batch, seq=seq, kv=visible, source=source))
+        """Return the least traffic of one forward pass in bytes; arguments as in `flops`."""
+        return self._at(self._bytes, Step(batch, seq, kv or seq, scored, source))
+
+    def _at(self, expressions: dict[Phase, Expression], step: Step) -> int:
+        return ceil(evaluate(expressions[step.phase], **step.values()))
 
     def attentions(self) -> Iterator[tuple[Layer, Operator, Attention, int]]:
         """Yield every attention operator that owns a cache, with its layer and the number of such layers."""

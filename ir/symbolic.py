@@ -68,6 +68,8 @@ SEQ = dimension("seq")
 """New tokens of every sequence in the step (1 in decode)."""
 KV = dimension("kv")
 """Tokens that the last new token of a sequence sees, itself included (`seq` in a prefill without prefix)."""
+SCORED = dimension("scored")
+"""Positions per sequence whose logits are computed (1 when serving, `seq` when training)."""
 SOURCE = dimension("source")
 """Encoder tokens of every sequence (encoder-decoder models)."""
 

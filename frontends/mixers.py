@@ -1,0 +1,273 @@
+"""Token mixers as operators: grouped-query and latent attention, Mamba-2, the gated delta rule.
+
+Every function takes the name of its (normalized) input and returns the name of its result.
+"""
+
+from __future__ import annotations
+
+from treadle.frontends.blocks import (
+    AttentionBlock,
+    DeltaBlock,
+    Indexer,
+    LatentBlock,
+    Norm,
+    QueryKeyNorm,
+    StateSpaceBlock,
+)
+from treadle.frontends.lowering import ROPE_FLOPS, LayerBuilder, attended_pairs, sized
+from treadle.ir.model import Attention, Latent, Operator, OperatorKind, Recurrence
+from treadle.ir.symbolic import BATCH, KV, SOURCE, whole
+from treadle.ir.workload import Phase
+
+RECURRENCE_FLOPS = {"ssd": 5, "gated_delta": 7}
+"""Per state element and token. ssd: decay, outer product, sum, read-out (2); gated_delta: two more for k S."""
+
+
+def attention(builder: LayerBuilder, source: str, block: AttentionBlock) -> str:
+    """Grouped-query attention: one QKV product, norms, rotation, attention, gate, output product."""
+    query = block.heads * block.qk_head_dim
+    key = block.kv_heads * block.qk_head_dim
+    value = block.kv_heads * block.v_head_dim
+    made = _projections(builder, source, block, query, key, value)
+    if block.rope:
+        columns = query + (0 if block.shared_cache else key)
+        made = (
+            builder.elementwise("rope", OperatorKind.ROPE, made[:1], columns, ROPE_FLOPS, columns),
+            *made[1:],
+        )
+    shape = Attention(
+        block.heads,
+        block.kv_heads,
+        block.qk_head_dim,
+        block.v_head_dim,
+        cache_elements=0 if block.shared_cache or not (block.causal or block.cross) else key + value,
+        causal=block.causal,
+        window=block.window,
+        chunk=block.chunk,
+        cross=block.cross,
+    )
+    attended = builder.attention(
+        made, shape, parameters=block.heads * block.sinks + block.relative_buckets * block.heads
+    )
+    return _output(builder, source, attended, block)
+
+
+def _projections(
+    builder: LayerBuilder, source: str, block: AttentionBlock, query: int, key: int, value: int
+) -> tuple[str, ...]:
+    dtype = builder.precision.attention
+    stored = 0 if block.shared_cache else key + (0 if block.key_is_value else value)
+    if block.cross:
+        first = builder.gemm("query", source, query, builder.width, dtype, bias=query * block.qkv_bias)
+        second = builder.gemm(
+            "cross_key_value", "encoder", key + value, builder.width, dtype,
+            bias=(key + value) * block.qkv_bias, rows=BATCH * SOURCE, phase=Phase.PREFILL,
+        )  # fmt: skip
+        return first, second
+    # A gate of the output's size rides in the QKV product; a gate per head is a product of its own.
+    width = query + stored + (block.gate if block.gate > block.heads else 0)
+    made = builder.gemm("qkv", source, width, builder.width, dtype, bias=width * block.qkv_bias)
+    if block.qk_norm is QueryKeyNorm.NONE:
+        return (made,)
+    return (_query_key_norm(builder, made, block, query, 0 if block.shared_cache else key),)
+
+
+def _query_key_norm(builder: LayerBuilder, source: str, block: AttentionBlock, query: int, key: int) -> str:
+    columns = query + key
+    head_scales = 2 if key else 1
+    parameters = {
+        QueryKeyNorm.HEAD: head_scales * block.qk_head_dim,
+        QueryKeyNorm.FULL: columns,
+        QueryKeyNorm.PLAIN: 0,
+    }[block.qk_norm]
+    return builder.elementwise(
+        "query_key_norm", OperatorKind.NORM, (source,), columns, 4, columns, parameters=parameters
+    )
+
+
+def _output(builder: LayerBuilder, source: str, attended: str, block: AttentionBlock) -> str:
+    columns = block.heads * block.v_head_dim
+    if block.gate:
+        inputs: tuple[str, ...] = (attended,)
+        if block.gate <= block.heads:
+            inputs = (attended, builder.gemm("gate", source, block.gate, builder.width, builder.precision.attention))
+        attended = builder.elementwise("gated", OperatorKind.GATE, inputs, columns, 5, columns + block.gate)
+    return builder.gemm(
+        "output", attended, builder.width, columns, builder.precision.attention, bias=builder.width * block.output_bias
+    )
+
+
+def latent_attention(builder: LayerBuilder, source: str, block: LatentBlock) -> str:
+    """Multi-head latent attention: keys expanded from the latent in prefill, absorbed into queries in decode.
+
+    DeepSeek-V2 (arXiv 2405.04434) section 2.1. With sparse selection both phases use the absorbed form.
+    """
+    query = _latent_query(builder, source, block)
+    selected = (_index(builder, source, query, block, block.indexer),) if block.indexer else ()
+    if block.indexer:
+        attended: tuple[str, ...] = (_absorbed(builder, (query, *selected), block, None),)
+    else:
+        attended = (_expanded(builder, query, block), _absorbed(builder, (query,), block, Phase.DECODE))
+    width = block.heads * block.v_head_dim
+    if block.gate:
+        gate = builder.gemm("gate", source, block.gate, builder.width, builder.precision.attention)
+        attended = (builder.elementwise("gated", OperatorKind.GATE, (*attended, gate), width, 5, width + block.gate),)
+    return builder.gemm(
+        "output", attended, builder.width, width, builder.precision.attention, bias=builder.width * block.bias
+    )
+
+
+def _latent_query(builder: LayerBuilder, source: str, block: LatentBlock) -> str:
+    dtype = builder.precision.attention
+    query = block.heads * (block.nope_head_dim + block.rope_head_dim)
+    latent = block.kv_rank + block.rope_head_dim
+    down = builder.gemm(
+        "latent_down", source, latent + (block.q_rank or query), builder.width, dtype, bias=latent * block.bias
+    )
+    made = builder.norm("latent_norm", down, Norm.RMS, block.kv_rank)
+    if block.q_rank:
+        normed = builder.norm("query_norm", down, Norm.RMS, block.q_rank)
+        made = builder.gemm("query_up", (normed, made), query, block.q_rank, dtype)
+    rotated = (block.heads + 1) * block.rope_head_dim
+    return builder.elementwise("rope", OperatorKind.ROPE, (made,), rotated, ROPE_FLOPS, rotated)
+
+
+def _expanded(builder: LayerBuilder, query: str, block: LatentBlock) -> str:
+    head = block.nope_head_dim + block.v_head_dim
+    keys = builder.gemm(
+        "key_value_up", query, block.heads * head, block.kv_rank, builder.precision.attention,
+        rows=BATCH * KV, phase=Phase.PREFILL,
+    )  # fmt: skip
+    shape = Attention(
+        block.heads,
+        block.heads,
+        block.nope_head_dim + block.rope_head_dim,
+        block.v_head_dim,
+        cache_elements=block.kv_rank + block.rope_head_dim,
+        latent=_latent(block),
+    )
+    return builder.attention((query, keys), shape, phase=Phase.PREFILL)
+
+
+def _absorbed(builder: LayerBuilder, inputs: tuple[str, ...], block: LatentBlock, phase: Phase | None) -> str:
+    """Attend over the latent itself: one key-value head of (kv_rank + rope, kv_rank)."""
+    dtype, owned = builder.precision.attention, phase is None
+    query = builder.gemm(
+        "query_absorb", inputs, block.kv_rank, block.nope_head_dim, dtype, batches=block.heads, phase=phase, owned=owned
+    )
+    shape = Attention(
+        block.heads,
+        1,
+        block.kv_rank + block.rope_head_dim,
+        block.kv_rank,
+        cache_elements=block.kv_rank + block.rope_head_dim if owned else 0,
+        top_k_keys=block.indexer.top_k if block.indexer else 0,
+        latent=_latent(block),
+    )
+    attended = builder.attention((query, *inputs), shape, phase=phase)
+    return builder.gemm(
+        "value_absorb", attended, block.v_head_dim, block.kv_rank, dtype, batches=block.heads, phase=phase, owned=owned
+    )
+
+
+def _latent(block: LatentBlock) -> Latent:
+    return Latent(block.kv_rank, block.rope_head_dim, block.nope_head_dim, block.q_rank)
+
+
+def _index(builder: LayerBuilder, source: str, query: str, block: LatentBlock, indexer: Indexer) -> str:
+    """Score every visible key with the indexer's heads; selection itself is not counted."""
+    if not indexer.owned:
+        return query
+    dtype = builder.precision.attention
+    width = indexer.heads * indexer.head_dim
+    queries = builder.gemm("index_query", query, width, block.q_rank or builder.width, dtype)
+    keys = builder.gemm("index_key", source, indexer.head_dim + indexer.heads, builder.width, dtype)
+    normed = builder.norm("index_norm", keys, Norm.LAYER, indexer.head_dim)
+    everything = Attention(indexer.heads, 1, indexer.head_dim, indexer.head_dim, indexer.head_dim)
+    pairs = attended_pairs(everything, builder.rows)
+    return builder.add(
+        Operator(
+            "index_scores",
+            OperatorKind.ATTENTION,
+            (queries, normed),
+            (builder.rows, whole(indexer.top_k)),
+            flops=2 * pairs * indexer.heads * (indexer.head_dim + 1),
+            read_bytes=builder.rows * width * builder.item
+            + BATCH * KV * indexer.head_dim * sized(builder.precision.cache),
+            written_bytes=builder.rows * indexer.top_k * 4,
+            detail=everything,
+        )
+    )
+
+
+def state_space(builder: LayerBuilder, source: str, block: StateSpaceBlock) -> str:
+    """Mamba-2: one input product, a short convolution, the recurrence, a gated norm, the output product."""
+    inner = block.heads * block.head_dim
+    mixed = inner + 2 * block.groups * block.state
+    width = inner + mixed + block.heads
+    dtype = builder.precision.attention
+    made = builder.gemm("in_projection", source, width, builder.width, dtype, bias=width * block.projection_bias)
+    made = _convolution(builder, made, mixed, block.kernel, block.convolution_bias)
+    state = block.heads * block.state * block.head_dim
+    kept = state + mixed * (block.kernel - 1)
+    recurrence = Recurrence(block.heads, block.state, block.head_dim, kept, "ssd")
+    # dt_bias, A_log and D, one value per head each
+    made = _recur(builder, made, recurrence, state, inner, mixed, 3 * block.heads)
+    made = builder.elementwise(
+        "gated_norm", OperatorKind.NORM, (made,), inner, 9, 2 * inner, parameters=inner * block.gated_norm
+    )
+    return builder.gemm("out_projection", made, builder.width, inner, dtype, bias=builder.width * block.projection_bias)
+
+
+def gated_delta(builder: LayerBuilder, source: str, block: DeltaBlock) -> str:
+    """Gated delta rule: products for q, k, v, z and the two gates, convolution, recurrence, gated norm, output."""
+    keys, values = block.key_heads * block.key_head_dim, block.value_heads * block.value_head_dim
+    mixed = 2 * keys + values
+    dtype = builder.precision.attention
+    made = builder.gemm("in_projection", source, mixed + values, builder.width, dtype)
+    gates = builder.gemm("gate_projection", source, 2 * block.value_heads, builder.width, dtype)
+    made = _convolution(builder, made, mixed, block.kernel, False)
+    state = block.value_heads * block.key_head_dim * block.value_head_dim
+    recurrence = Recurrence(
+        block.value_heads, block.key_head_dim, block.value_head_dim, state + mixed * (block.kernel - 1), "gated_delta"
+    )
+    made = _recur(builder, made, recurrence, state, values, mixed, 2 * block.value_heads, gates)
+    made = builder.elementwise(
+        "gated_norm", OperatorKind.NORM, (made,), values, 9, 2 * values, parameters=block.value_head_dim
+    )
+    return builder.gemm("out_projection", made, builder.width, values, dtype)
+
+
+def _convolution(builder: LayerBuilder, source: str, columns: int, kernel: int, bias: bool) -> str:
+    return builder.elementwise(
+        "convolution", OperatorKind.CONVOLUTION, (source,), columns, 2 * kernel + 4, columns,
+        parameters=columns * (kernel + bias),
+    )  # fmt: skip
+
+
+def _recur(
+    builder: LayerBuilder,
+    source: str,
+    recurrence: Recurrence,
+    state: int,
+    columns: int,
+    read_columns: int,
+    parameters: int,
+    *inputs: str,
+) -> str:
+    """One pass of the recurrence; the float32 state of every sequence is read and written once."""
+    return builder.add(
+        Operator(
+            "recurrence",
+            OperatorKind.RECURRENCE,
+            (source, *inputs),
+            (builder.rows, whole(columns)),
+            parameters,
+            weight_dtype="float32",
+            flops=builder.rows * state * RECURRENCE_FLOPS[recurrence.rule],
+            weight_bytes=whole(4 * parameters),
+            read_bytes=builder.rows * read_columns * builder.item + BATCH * state * 4,
+            written_bytes=builder.rows * columns * builder.item + BATCH * state * 4,
+            detail=recurrence,
+        )
+    )
