@@ -1,0 +1,1 @@
+"""Offline placements (buffers, experts, adapters, tiers, batch order): problems, placements, legality."""

@@ -1,0 +1,1 @@
+"""Engine pools: candidates, demands, plans, legality; mixed-integer programs and their search trees."""
