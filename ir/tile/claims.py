@@ -84,13 +84,17 @@ def _check_levels(loop: Loop, certificate: Certificate) -> list[tuple[str, str, 
 
 
 def _check_value(loop: Loop, schedule: Schedule, level: Level) -> None:
-    expected = {
+    expected = _value_of(loop, schedule, level.name)
+    if level.value != expected:
+        raise _Refused("TRD411", "the value is not that of the schedule", expected, level.value)
+
+
+def _value_of(loop: Loop, schedule: Schedule, level: str) -> int:
+    return {
         "ii": schedule.ii_cycles,
         "length": schedule.length_cycles,
         "ring_bytes": sum(ring.slot_bytes * schedule.ring_depths[ring.name] for ring in loop.rings),
-    }[level.name]
-    if level.value != expected:
-        raise _Refused("TRD411", "the value is not that of the schedule", expected, level.value)
+    }[level]
 
 
 def _check_status(loop: Loop, schedule: Schedule, level: Level) -> None:
@@ -211,6 +215,8 @@ def _by_solver(level: str) -> Callable[[Loop, Schedule, float, dict[str, Any]], 
         if bound <= evidence["basis"]["value"]:
             raise _Refused("TRD413", "the solver's bound is not above its basis", evidence["basis"]["value"], bound)
         _named_solver(evidence)
+        if evidence["raw_status"] == "OPTIMAL":
+            _expect("value that the solver calls optimal", _value_of(loop, schedule, level), bound)
 
     return derive
 
