@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from treadle.ir.diagnostics import Finding
 from treadle.ir.machine import Machine
 from treadle.ir.model import ModelGraph
+from treadle.ir.plan import Prediction
 from treadle.ir.tile.kernel import KernelPlan
-from treadle.ir.workload import Deployment, HotLoop
+from treadle.ir.workload import Deployment, HotLoop, Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,8 @@ class DeploymentBody:
     machine: Machine
     hot_loops: tuple[HotLoop, ...]
     kernels: tuple[KernelPlan, ...]
+    refused: dict[str, str] = field(default_factory=dict[str, str])
+    """Hot loops without a kernel, with the reason."""
 
     def kernel(self, name: str) -> KernelPlan:
         """Return the kernel called `name`; raises KeyError."""
@@ -27,6 +31,13 @@ class DeploymentBody:
             if kernel.name == name:
                 return kernel
         raise KeyError(name)
+
+
+def is_neutral(key: str, shape: Mapping[str, int]) -> bool:
+    """Whether a shape key changes nothing at its extent, so that a program family may do without it."""
+    if key == "window":
+        return shape[key] == 0 or shape[key] >= shape.get("kv_seq", 0)
+    return key == "seq" and shape[key] == 1 and "causal" not in shape
 
 
 def check(body: DeploymentBody) -> list[Finding]:
@@ -39,6 +50,8 @@ def check(body: DeploymentBody) -> list[Finding]:
     for extra in sorted(set(kernels) - {hot.name for hot in body.hot_loops}):
         findings.append(Finding("TRD420", extra, "a kernel that no hot loop asks for"))
     for hot in body.hot_loops:
+        if hot.name in body.refused:
+            continue
         if hot.name not in kernels:
             findings.append(Finding("TRD420", hot.name, "a hot loop without a kernel"))
             continue
@@ -50,9 +63,11 @@ def _check_kernel(hot: HotLoop, kernel: KernelPlan) -> list[Finding]:
     program = kernel.program
     if program is None:
         return [Finding("TRD420", hot.name, "a kernel without a tile program")]
+    needed = {key: extent for key, extent in hot.shape.items() if not is_neutral(key, hot.shape)}
     pairs: list[tuple[str, object, object]] = [
         ("family", hot.family, program.family),
-        ("shape", hot.shape, {key: program.shape.get(key) for key in hot.shape}),
+        ("dtype", hot.dtype, program.options.get("dtype")),
+        ("shape", needed, {key: program.shape.get(key) for key in needed}),
         ("calls", hot.calls, kernel.calls),
         ("phase", hot.phase.value, kernel.phase),
     ]
@@ -61,3 +76,24 @@ def _check_kernel(hot: HotLoop, kernel: KernelPlan) -> list[Finding]:
         for what, expected, found in pairs
         if expected != found
     ]
+
+
+def predictions(body: DeploymentBody) -> tuple[Prediction, ...]:
+    """Return the figures of the whole deployment, recomputed by `treadle verify`."""
+    model = body.model
+    by_phase = [
+        Prediction(
+            f"{phase.value}_kernel_time",
+            sum(
+                kernel.calls * kernel.prediction("time").value for kernel in body.kernels if kernel.phase == phase.value
+            ),
+            "us",
+        )
+        for phase in Phase
+    ]
+    return (
+        Prediction("parameters", model.parameters(), "parameter"),
+        Prediction("active_parameters", model.active_parameters(), "parameter"),
+        Prediction("weight_bytes", model.stored_bytes(), "B"),
+        *by_phase,
+    )

@@ -16,7 +16,11 @@ from treadle.ir.diagnostics import Finding
 from treadle.ir.errors import NotAPlan, UnreadableFile
 from treadle.ir.plan import Plan, load, read_bytes
 
-REVIEWERS: dict[str, str] = {}
+REVIEWERS: dict[str, str] = {
+    "packing": "treadle.verification.packing:review",
+    "deployment": "treadle.verification.deployment:review",
+    "kernel": "treadle.verification.kernel:review",
+}
 """Kind of plan -> `module:function`; the function has the type `Reviewer`."""
 
 

@@ -1,0 +1,134 @@
+"""`treadle kernel`: schedule one tile program, or one loop file, and emit the kernel."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from treadle.cli.options import JsonFlag, OutputFolder
+from treadle.cli.output import console, level_line, number, print_json, say
+from treadle.codegen.folder import write_plan
+from treadle.driver.artifacts import Files
+from treadle.driver.kernel import KernelRequest, plan_kernel, plan_loop
+from treadle.driver.kernels import KernelOptions
+from treadle.driver.shapes import parse_shape, shape_for
+from treadle.frontends.hls import resources_beside
+from treadle.ir.certificate import Status
+from treadle.ir.codec import encode
+from treadle.ir.diagnostics import ExitCode
+from treadle.ir.errors import InvalidValue
+from treadle.ir.machine import Machine
+from treadle.ir.plan import Plan
+from treadle.ir.tile.kernel import KernelPlan
+from treadle.solvers.backend import Limits
+from treadle.verification.core import Review, review_plan
+
+
+def command(
+    program: Annotated[str, typer.Argument(help="Program family, or a loop file (.graphml).", metavar="PROGRAM")] = "",
+    program_option: Annotated[str, typer.Option("--program", help="The same, as an option.", metavar="NAME")] = "",
+    machine: Annotated[str, typer.Option(help="Machine id or machine file.", metavar="ID")] = "h200",
+    shape: Annotated[str, typer.Option(help='Extents, such as "batch=4 heads=32 seq=16k".')] = "",
+    tiles: Annotated[str, typer.Option(help='Tile sizes, such as "block_m=128"; all candidates unless given.')] = "",
+    dtype: Annotated[str, typer.Option(help="Element type of the operands.")] = "bfloat16",
+    resources: Annotated[Path | None, typer.Option(help="Resource model of a loop file.", metavar="FILE")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Keep the N best candidates.")] = 1,
+    limit: Annotated[float, typer.Option(min=0.001, help="Deterministic seconds per question to the solver.")] = 5.0,
+    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile to binaries.")] = True,
+    output: OutputFolder = None,
+    json: JsonFlag = False,
+) -> None:
+    """Schedule PROGRAM on a machine: least interval, least length, fewest ring bytes, each with its proof.
+
+    With -o the plan folder holds the schedule, the emitted kernel and its binaries. Exit status 0: proven at every
+    level. 3: stopped at a limit. 1: it cannot be done. 2: bad input.
+    """
+    name = program or program_option
+    if not name:
+        raise InvalidValue(message="no program given", hint="such as `treadle kernel attention_fwd --machine h200`")
+    started = time.perf_counter()
+    options = KernelOptions(limits=Limits(deterministic_s=limit), top=top, compiled=compiled and output is not None)
+    if name.endswith(".graphml"):
+        file = Path(name)
+        plan, files = plan_loop(file, resources or resources_beside(file), options, _tell)
+    else:
+        request = KernelRequest(name, machine, shape_for(name, shape), parse_shape(tiles), dtype)
+        plan, files = plan_kernel(request, options, _tell)
+    solved = time.perf_counter() - started
+    review = review_plan(plan.sealed(), None)
+    _report(plan, review, solved, json)
+    if output is not None:
+        _write(plan, files, output)
+    raise typer.Exit(_exit_code(plan, review))
+
+
+def _tell(line: str) -> None:
+    say(line)
+
+
+def _report(plan: Plan, review: Review, seconds: float, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "plan": plan.id or plan.expected_id(),
+                "kernels": [_kernel_data(kernel) for kernel in plan.body.kernels],
+                **_kernel_data(plan.body.kernels[0]),
+                "seconds": round(seconds, 4),
+                "findings": encode(review.findings),
+            }
+        )
+        return
+    for kernel in plan.body.kernels:
+        _print_kernel(kernel, plan.body.machine)
+    found = f"{len(review.findings)} findings" if review.findings else "nothing found"
+    console().print(f"solved in {seconds:.2f} s; {review.rederived} claims re-derived, {found}")
+    for finding in review.findings:
+        console().print(str(finding), markup=False)
+
+
+def _kernel_data(kernel: KernelPlan) -> dict[str, object]:
+    return {
+        "name": kernel.name,
+        "ii_cycles": kernel.schedule.ii_cycles,
+        "length_cycles": kernel.schedule.length_cycles,
+        "status": kernel.certificate.status.value,
+        "levels": [{**encode(level), "gap": level.gap} for level in kernel.certificate.levels],
+        "ring_depths": kernel.schedule.ring_depths,
+        "start_cycles": kernel.schedule.start_cycles,
+        "predictions": encode(kernel.predictions),
+        "tile_sizes": kernel.program.tile_sizes if kernel.program else None,
+    }
+
+
+def _print_kernel(kernel: KernelPlan, machine: Machine | None) -> None:
+    out = console()
+    sizes = " ".join(f"{key}={value}" for key, value in kernel.program.tile_sizes.items()) if kernel.program else ""
+    out.print(f"{kernel.name}{f' on {machine.name}' if machine else ''}{f'  ({sizes})' if sizes else ''}", markup=False)
+    for level in kernel.certificate.levels:
+        out.print("  " + level_line(level), markup=False)
+    if kernel.predictions:
+        time_us, rate = kernel.prediction("time").value, kernel.prediction("throughput").value
+        share = kernel.prediction("roofline_share").value
+        work = f", {number(rate)} TFLOP/s" if rate else ""
+        out.print(f"  predicted {number(time_us)} us{work}, {share:.0%} of the roofline", markup=False)
+    for binary in kernel.compiled:
+        out.print(
+            f"  {binary.binary}: {binary.registers} registers, {binary.spill_bytes} B spilled, "
+            f"{number(binary.smem_bytes)} B shared",
+            markup=False,
+        )
+
+
+def _write(plan: Plan, files: Files, folder: Path) -> None:
+    written = write_plan(folder, plan, files)
+    say(f"wrote {folder} ({len(written.artifacts) + 1} files, plan {written.id})")
+
+
+def _exit_code(plan: Plan, review: Review) -> ExitCode:
+    if review.findings:
+        return ExitCode.UNMET
+    proven = all(kernel.certificate.status is Status.OPTIMAL for kernel in plan.body.kernels)
+    return ExitCode.DONE if proven else ExitCode.LIMIT

@@ -1,0 +1,161 @@
+"""`treadle compile`: the whole line - specification, model, hot loops, schedules, kernels, review, plan folder.
+
+frontends -> ir -> costmodels -> solvers -> ir plan -> verify -> codegen
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from treadle.codegen.folder import write_plan
+from treadle.codegen.report import render
+from treadle.costmodels.machines import load_machine
+from treadle.driver.artifacts import Files, compile_kernels, timelines
+from treadle.driver.kernel import machine_input
+from treadle.driver.kernels import KernelOptions, plan_hot_loop
+from treadle.driver.versions import versions
+from treadle.frontends.hf import load_model
+from treadle.frontends.hot_loops import hot_loops
+from treadle.frontends.spec import load_deployment
+from treadle.ir.certificate import Status
+from treadle.ir.codec import encode
+from treadle.ir.deployment import DeploymentBody, predictions
+from treadle.ir.diagnostics import ExitCode, TreadleError
+from treadle.ir.machine import Machine
+from treadle.ir.model import ModelGraph
+from treadle.ir.plan import Input, Plan, input_from, read_bytes
+from treadle.ir.tile.kernel import KernelPlan
+from treadle.ir.workload import Deployment, HotLoop
+from treadle.verification.core import Review, review_plan, verify
+
+
+@dataclass
+class Progress:
+    """Tells people what runs, and keeps the seconds of every phase."""
+
+    say: Callable[[str, str, float], None]
+    """Called with phase, result and seconds as each phase ends."""
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[list[str]]:
+        """Time a phase; what is appended to the list is said when it ends."""
+        result: list[str] = []
+        started = time.perf_counter()
+        yield result
+        self.seconds[name] = time.perf_counter() - started
+        self.say(name, ", ".join(result), self.seconds[name])
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What a compilation gave: the sealed plan, its review, and the seconds by phase."""
+
+    plan: Plan
+    review: Review
+    seconds: dict[str, float]
+
+
+def compile_deployment(
+    specification: Path, folder: Path, options: KernelOptions, say: Callable[[str, str, float], None]
+) -> Compiled:
+    """Compile a deployment specification into a plan folder.
+
+    Raises:
+        TreadleError: bad input (exit status 2) or a request that cannot be met (1); the folder is then untouched.
+    """
+    progress = Progress(say)
+    with progress.phase("lower") as said:
+        request = load_deployment(specification)
+        model = load_model(request.model_path, weight_dtype=request.weight_dtype, kv_dtype=request.kv_dtype)
+        machine = load_machine(request.cluster.gpu)
+        loops = hot_loops(model, request)
+        said.append(_model_line(model))
+    with progress.phase("schedule") as said:
+        kernels, refused = plan_kernels(loops, machine, options)
+        said.append(f"{len(kernels)} hot loops, {_proven(kernels)} proven at every level")
+    envelope = Plan("deployment", _inputs(specification, request, machine), encode(options), versions(), None)
+    files: Files = _copies(specification, request)
+    if options.compiled:
+        with progress.phase("kernels") as said:
+            kernels, emitted = compile_kernels(kernels, machine, envelope.expected_id(), lambda _: None)
+            files |= emitted
+            said.append(_compiled_line(kernels))
+    body = DeploymentBody(_without_trace(request), model, machine, loops, kernels, refused)
+    plan = replace(envelope, body=body, predictions=predictions(body))
+    with progress.phase("write") as said:
+        files |= timelines(kernels)
+        files["report.html"] = render(plan.sealed(), _sources(files), review_plan(plan.sealed(), None)).encode()
+        plan = write_plan(folder, plan, files)
+        said.append(f"{len(files) + 1} files in {folder}")
+    with progress.phase("verify") as said:
+        review = verify(folder)
+        said.append(
+            f"{review.rederived} claims re-derived, {review.on_solver_word} on the solver's word, "
+            f"{len(review.findings)} findings"
+        )
+    return Compiled(plan, review, progress.seconds)
+
+
+def plan_kernels(
+    loops: tuple[HotLoop, ...], machine: Machine, options: KernelOptions
+) -> tuple[tuple[KernelPlan, ...], dict[str, str]]:
+    """Return the best kernel plan of every hot loop, and the reasons for those the library does not cover."""
+    kernels: list[KernelPlan] = []
+    refused: dict[str, str] = {}
+    for loop in loops:
+        try:
+            kernels.append(plan_hot_loop(loop, machine, options)[0])
+        except TreadleError as error:
+            if error.exit_code is not ExitCode.UNMET:
+                raise
+            refused[loop.name] = str(error)
+    return tuple(kernels), refused
+
+
+def _model_line(model: ModelGraph) -> str:
+    return (
+        f"{model.name}: {model.block_count} layers, {model.parameters() / 1e9:.2f} B parameters, "
+        f"{model.stored_bytes() / 1e9:.1f} GB"
+    )
+
+
+def _proven(kernels: tuple[KernelPlan, ...]) -> int:
+    return sum(kernel.certificate.status is Status.OPTIMAL for kernel in kernels)
+
+
+def _compiled_line(kernels: tuple[KernelPlan, ...]) -> str:
+    binaries = [binary for kernel in kernels for binary in kernel.compiled]
+    spilled = sum(binary.spill_bytes > 0 for binary in binaries)
+    target = binaries[0].target if binaries else "no target"
+    return f"{len(binaries)} binaries for {target}, {spilled} with spills"
+
+
+def _inputs(specification: Path, request: Deployment, machine: Machine) -> tuple[Input, ...]:
+    return (
+        input_from("specification", specification),
+        input_from("model", Path(request.model_path)),
+        machine_input(machine),
+    )
+
+
+def _copies(specification: Path, request: Deployment) -> Files:
+    """Keep the small inputs in the plan, so that a reader a year later can lower them again."""
+    return {
+        "inputs/deployment.toml": read_bytes(specification),
+        "inputs/config.json": read_bytes(Path(request.model_path)),
+    }
+
+
+def _without_trace(request: Deployment) -> Deployment:
+    """Drop what belongs to this machine and this moment: the requests themselves and absolute paths."""
+    workload = replace(request.workload, requests=())
+    return replace(request, workload=workload, model_path=Path(request.model_path).name)
+
+
+def _sources(files: Files) -> dict[str, str]:
+    return {Path(path).stem: data.decode() for path, data in files.items() if path.endswith(".py")}

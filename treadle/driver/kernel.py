@@ -1,0 +1,91 @@
+"""`treadle kernel`: one program at one shape, or one loop file, to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from treadle.costmodels.machines import load_machine
+from treadle.driver.artifacts import Files, compile_kernels, timelines
+from treadle.driver.kernels import KernelOptions, rank_programs
+from treadle.driver.versions import versions
+from treadle.frontends import programs
+from treadle.frontends.hls import read_loop
+from treadle.ir.codec import encode
+from treadle.ir.machine import Machine
+from treadle.ir.plan import Input, Plan, digest, input_from
+from treadle.ir.tile.kernel import KernelBody, KernelPlan
+from treadle.solvers.modulo.solve import Options, schedule
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRequest:
+    """A program of the library at a shape on a machine."""
+
+    program: str
+    machine: str
+    shape: dict[str, int] = field(default_factory=dict[str, int])
+    tile_sizes: dict[str, int] = field(default_factory=dict[str, int])
+    dtype: str = "bfloat16"
+
+
+def machine_input(machine: Machine) -> Input:
+    """Return the record of a machine description, by the hash of its figures."""
+    return Input("machine", machine.id, digest(encode(machine)))
+
+
+def plan_kernel(request: KernelRequest, options: KernelOptions, tell: Tell) -> tuple[Plan, Files]:
+    """Schedule a program's candidates, keep the best `options.top`, emit and compile them.
+
+    Returns: the unsealed plan, and its files.
+
+    Raises:
+        TreadleError: unknown program, machine or shape key; nothing fits.
+    """
+    machine = load_machine(request.machine)
+    ranked = rank_programs(_candidates(request), machine, options)[: options.top]
+    kernels = tuple(_numbered(kernel, rank) for rank, kernel in enumerate(ranked))
+    envelope = _envelope(encode(request), (machine_input(machine),), options)
+    return _with_files(envelope, machine, kernels, options, tell)
+
+
+def _candidates(request: KernelRequest) -> tuple[Any, ...]:
+    chosen = {"dtype": request.dtype}
+    if request.tile_sizes:
+        return (programs.build(request.program, request.shape, request.tile_sizes, chosen),)
+    return programs.candidates(request.program, request.shape, chosen)
+
+
+def _numbered(kernel: KernelPlan, rank: int) -> KernelPlan:
+    return kernel if rank == 0 else replace(kernel, name=f"{kernel.name}_{rank + 1}")
+
+
+def plan_loop(graphml: Path, resources: Path, options: KernelOptions, tell: Tell) -> tuple[Plan, Files]:
+    """Schedule a loop file (GraphML with its resource model).
+
+    Returns: the unsealed plan, and its files.
+    """
+    loop = read_loop(graphml, resources)
+    solved = schedule(loop, Options(limits=options.limits), tell)
+    kernel = KernelPlan(loop.name, loop, solved.schedule, solved.certificate)
+    inputs = (input_from("loop", graphml), input_from("resources", resources))
+    envelope = _envelope({}, inputs, options)
+    return _with_files(envelope, None, (kernel,), options, tell)
+
+
+def _envelope(request: Mapping[str, Any], inputs: tuple[Input, ...], options: KernelOptions) -> Plan:
+    return Plan("kernel", inputs, {**request, **encode(options)}, versions(), None)
+
+
+def _with_files(
+    envelope: Plan, machine: Machine | None, kernels: tuple[KernelPlan, ...], options: KernelOptions, tell: Tell
+) -> tuple[Plan, Files]:
+    files: Files = {}
+    if machine is not None and options.compiled:
+        kernels, files = compile_kernels(kernels, machine, envelope.expected_id(), tell)
+    files |= timelines(kernels)
+    return replace(envelope, body=KernelBody(machine, kernels)), files

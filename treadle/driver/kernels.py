@@ -1,0 +1,131 @@
+"""One hot loop to one kernel plan: program candidates, loops on the machine, schedules, the best by predicted time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+
+from treadle.costmodels.lower import lower
+from treadle.costmodels.predict import predict
+from treadle.frontends import programs
+from treadle.ir.deployment import is_neutral
+from treadle.ir.diagnostics import ExitCode, TreadleError
+from treadle.ir.machine import Machine
+from treadle.ir.tile.kernel import KernelPlan
+from treadle.ir.tile.program import TileProgram
+from treadle.ir.workload import HotLoop
+from treadle.solvers.backend import Limits
+from treadle.solvers.modulo.solve import Options, schedule
+
+QUICK = Limits(deterministic_s=0.02)
+"""What a candidate may cost before it is known to be among the best."""
+
+COST_MODEL = "tile cycles of the machine file (costmodels/lower.py)"
+
+
+class NoProgramFits(TreadleError):
+    """No tile sizes of the family fit the machine."""
+
+    code = "TRD510"
+    template = "no tile program of `{family}` fits `{machine}` at this shape: {reasons}"
+    hint = "try a machine with more shared memory, or smaller heads"
+    exit_code = ExitCode.UNMET
+
+
+class UncoveredLoop(TreadleError):
+    """The program library has no program for what the loop needs."""
+
+    code = "TRD511"
+    template = "no tile program of `{family}` covers {what}"
+    hint = "the kernels of other hot loops are not affected"
+    exit_code = ExitCode.UNMET
+
+
+@dataclass(frozen=True, slots=True)
+class KernelOptions:
+    """How kernels are scheduled: limits per question to the solver, and how many candidates are kept."""
+
+    limits: Limits = field(default_factory=lambda: Limits(deterministic_s=5.0))
+    top: int = 1
+    compiled: bool = True
+
+
+Tell = Callable[[str], None]
+
+
+def plan_program(program: TileProgram, machine: Machine, options: KernelOptions | None = None) -> KernelPlan:
+    """Lower, schedule and predict one tile program.
+
+    Raises:
+        TreadleError: the machine lacks a unit or a figure, or the program fits no memory.
+    """
+    options = options or KernelOptions()
+    loop = lower(program, machine)
+    solved = schedule(loop, Options(limits=options.limits, cost_model=COST_MODEL))
+    kernel = KernelPlan(program.name, loop, solved.schedule, solved.certificate, program)
+    return replace(kernel, predictions=predict(program, loop, solved.schedule, machine))
+
+
+def rank_programs(
+    candidates: Sequence[TileProgram],
+    machine: Machine,
+    options: KernelOptions | None = None,
+    executor: Executor | None = None,
+) -> list[KernelPlan]:
+    """Return the best `options.top` kernel plans, fastest predicted first; candidates that do not fit are left out.
+
+    Candidates are compared by quick schedules (least interval, heuristic length); the best are then proven in full.
+
+    Raises:
+        NoProgramFits: none fits.
+    """
+    chosen = options or KernelOptions()
+    mapped = executor.map if executor else map
+    quick = [replace(chosen, limits=QUICK)] * len(candidates)
+    outcomes = list(mapped(_attempt, candidates, [machine] * len(candidates), quick))
+    drafts = [outcome for outcome in outcomes if isinstance(outcome, KernelPlan)]
+    if not drafts:
+        reasons = "; ".join(dict.fromkeys(str(outcome) for outcome in outcomes))
+        raise NoProgramFits(family=candidates[0].family, machine=machine.id, reasons=reasons)
+    best = [draft.program for draft in sorted(drafts, key=_speed)[: chosen.top] if draft.program is not None]
+    plans = mapped(plan_program, best, [machine] * len(best), [chosen] * len(best))
+    return sorted(plans, key=_speed)
+
+
+def _speed(plan: KernelPlan) -> tuple[float, int, str]:
+    """Fastest predicted first; ties go to the larger interval, which issues less."""
+    return plan.prediction("time").value, -plan.schedule.ii_cycles, str(plan.program)
+
+
+def _attempt(program: TileProgram, machine: Machine, options: KernelOptions) -> KernelPlan | str:
+    try:
+        return plan_program(program, machine, options)
+    except TreadleError as error:
+        if error.exit_code is not ExitCode.UNMET and not error.code.startswith("TRD2"):
+            raise
+        return str(error)
+
+
+def plan_hot_loop(hot: HotLoop, machine: Machine, options: KernelOptions | None = None) -> list[KernelPlan]:
+    """Return the kernel plans of a hot loop, fastest predicted first, carrying its name, phase and calls.
+
+    Raises:
+        UncoveredLoop: the library has no program for it. NoProgramFits: none of its programs fits.
+    """
+    shape = supported_shape(hot.family, hot.shape)
+    ranked = rank_programs(programs.candidates(hot.family, shape, {"dtype": hot.dtype}), machine, options)
+    return [_named(plan, hot) for plan in ranked]
+
+
+def _named(plan: KernelPlan, hot: HotLoop) -> KernelPlan:
+    return replace(plan, name=hot.name, calls=hot.calls, phase=hot.phase.value)
+
+
+def supported_shape(family: str, shape: Mapping[str, int]) -> dict[str, int]:
+    """Return the shape with the keys the program family takes; raises UncoveredLoop for what it does not cover."""
+    known = programs.family(family).shape
+    for key, extent in shape.items():
+        if key not in known and not is_neutral(key, shape):
+            raise UncoveredLoop(family=family, what=f"{key} {extent}")
+    return {key: extent for key, extent in shape.items() if key in known}
