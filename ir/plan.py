@@ -23,6 +23,7 @@ from treadle.ir.errors import MalformedText, NotAPlan, UnknownName, UnreadableFi
 FORMAT = "treadle-plan/1"
 
 BODIES: dict[str, str] = {
+    "packing": "treadle.ir.cluster.packing:PackingBody",
     "deployment": "treadle.ir.deployment:DeploymentBody",
     "kernel": "treadle.ir.tile.kernel:KernelBody",
 }

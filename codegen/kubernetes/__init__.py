@@ -1,0 +1,1 @@
+"""Packing plans as Kubernetes objects and as a report."""

@@ -1,0 +1,95 @@
+"""The report of a packing: nodes as stacked bars before and after, moves, and the waves, in one HTML file."""
+
+from __future__ import annotations
+
+from html import escape
+
+from treadle.ir.certificate import Certificate
+from treadle.ir.cluster.cluster import PENDING
+from treadle.ir.cluster.migration import StepKind
+from treadle.ir.cluster.packing import PackingBody
+
+_MAX_NODES = 64
+_STYLE = """body{font:14px system-ui,sans-serif;margin:2em;max-width:80em}table{border-collapse:collapse}
+td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}
+svg text{font-size:10px}.moved{stroke:#c00;stroke-width:1.5}.note{color:#555}"""
+
+
+def report(body: PackingBody, certificate: Certificate) -> bytes:
+    """Return the report as a self-contained HTML document."""
+    parts = [
+        "<!doctype html><html lang='en'><meta charset='utf-8'><title>Packing plan</title>",
+        f"<style>{_STYLE}</style><h1>Packing plan</h1>",
+        _levels(certificate),
+        "<h2>Nodes, before and after</h2>",
+        _bars(body),
+        "<h2>Waves</h2>",
+        _waves(body),
+        "</html>",
+    ]
+    return "\n".join(parts).encode()
+
+
+def _levels(certificate: Certificate) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(level.name)}<td>{level.value:g}<td>{escape(level.unit)}<td>{level.bound}"
+        f"<td>{level.status.value}<td>{level.proof.value}"
+        for level in certificate.levels
+    )
+    return f"<table><tr><th>level<th>value<th>unit<th>bound<th>status<th>proof{rows}</table>"
+
+
+def _bars(body: PackingBody) -> str:
+    """One pair of bars per node that changes (all nodes of a small cluster), in the dominant resource of each pod."""
+    cluster = body.cluster
+    changed = {n for pod, n in zip(cluster.pods, body.placement.nodes, strict=True) if n not in (PENDING, pod.node)}
+    changed |= {
+        pod.node for pod, n in zip(cluster.pods, body.placement.nodes, strict=True) if pod.node not in (PENDING, n)
+    }
+    small = len(cluster.nodes) <= _MAX_NODES
+    shown = list(range(len(cluster.nodes))) if small else sorted(changed)[:_MAX_NODES]
+    height = 30 * len(shown) + 10
+    drawn = [f"<svg width='900' height='{height}' role='img' aria-label='requests per node, before and after'>"]
+    for row, node in enumerate(shown):
+        y = 30 * row
+        drawn.append(f"<text x='0' y='{y + 14}'>{escape(cluster.nodes[node].name[:20])}</text>")
+        drawn += _bar(body, node, cluster.current, y, 10)
+        drawn += _bar(body, node, body.placement.nodes, y + 12, 12)
+    note = "" if small else f"<p class='note'>{len(shown)} of {len(changed)} changed nodes of {len(cluster.nodes)}.</p>"
+    return "".join(drawn) + "</svg><p class='note'>Upper bar: now; lower: planned; outlined: arrives.</p>" + note
+
+
+def _bar(body: PackingBody, node: int, nodes: tuple[int, ...], y: int, height: int) -> list[str]:
+    cluster, capacity, x = body.cluster, body.cluster.nodes[node].capacity, 130.0
+    drawn = [f"<rect x='130' y='{y}' width='760' height='{height - 1}' fill='#eee'/>"]
+    for pod, at in zip(cluster.pods, nodes, strict=True):
+        if at != node:
+            continue
+        requests = cluster.shapes[pod.shape].requests
+        share = max((a / capacity[name] for name, a in requests.items() if capacity.get(name)), default=0.0)
+        arrives = " class='moved'" if pod.node != node else ""
+        title = f"<title>{escape(pod.name)}</title>"
+        width = min(760 * share, 890 - x)
+        fill = f"hsl({pod.shape * 47 % 360} 55% 65%)"
+        box = f"x='{x:.1f}' y='{y}' width='{max(0.5, width):.1f}' height='{height - 1}' fill='{fill}'"
+        drawn.append(f"<rect{arrives} {box}>{title}</rect>")
+        x = min(889.0, x + width)
+    return drawn
+
+
+def _waves(body: PackingBody) -> str:
+    cluster = body.cluster
+    rows: list[str] = []
+    for number, wave in enumerate(body.migration.waves, start=1):
+        for step in wave:
+            if step.kind in (StepKind.CORDON, StepKind.UNCORDON):
+                continue
+            ends = [cluster.nodes[n].name if n != PENDING else "-" for n in (step.source, step.target)]
+            temporary = " (temporary)" if step.temporary else ""
+            name = escape(cluster.pods[step.pod].name)
+            rows.append(
+                f"<tr><td>{number}<td>{step.kind.value}{temporary}<td>{name}<td>{escape(ends[0])}<td>{escape(ends[1])}"
+            )
+    if not rows:
+        return "<p>Nothing moves.</p>"
+    return f"<table><tr><th>wave<th>step<th>pod<th>from<th>to{''.join(rows)}</table>"

@@ -1,0 +1,112 @@
+"""Bounds on packings from multipliers, in exact rationals: what a certificate's evidence is checked against.
+
+*Volume* (LP duality). Nodes that admit the same pods form a class with a total capacity C. For prices l >= 0 per class
+and resource, a pod of shape g costs at least k_g = min over its classes of l.a_g, so no placement has more than
+`l.C + sum_g c_g max(0, 1 - k_g)` pods.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from fractions import Fraction
+
+from treadle.costmodels.migration import loads, room
+from treadle.ir.cluster.cluster import PENDING, Cluster, may_arrive
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Pods of one shape that may be placed: demand by resource, how many, and the classes of nodes that admit them."""
+
+    shape: int
+    demand: dict[str, int]
+    count: int
+    classes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Relaxation:
+    """Pods of a tier and above against node classes; `standing` pods are placed whatever happens."""
+
+    items: tuple[Item, ...]
+    capacity: tuple[dict[str, int], ...]
+    standing: int
+
+
+def relaxation(cluster: Cluster, tier: int | None, frozen_tier: int | None = None) -> Relaxation:
+    """Return the relaxation for pods with priority >= `tier` (None: all).
+
+    Pods that are pinned, or that run with priority >= `frozen_tier`, stand where they are (`frozen_tier` is given when
+    an earlier level says that none of them is disrupted).
+    """
+    shape_loads = loads(cluster)
+    names = sorted({name for load in shape_loads for name in load})
+    free = [{name: room(cluster, node, name) for name in names} for node in range(len(cluster.nodes))]
+    counts: Counter[int] = Counter()
+    hosts: dict[int, set[int]] = defaultdict(set)
+    standing = 0
+    for index, pod in enumerate(cluster.pods):
+        priority = cluster.priority(index)
+        stands = pod.node != PENDING and (bool(pod.pinned) or (frozen_tier is not None and priority >= frozen_tier))
+        if stands:
+            for name, amount in shape_loads[pod.shape].items():
+                free[pod.node][name] -= amount
+        if tier is not None and priority < tier:
+            continue
+        standing += stands
+        if not stands:
+            counts[pod.shape] += 1
+            hosts[pod.shape].add(pod.node)
+    class_of, members = _classes(cluster, sorted(counts), hosts)
+    capacity = [Counter[str]() for _ in members]
+    for node, number in enumerate(class_of):
+        capacity[number].update(free[node])
+    items = tuple(
+        Item(shape, shape_loads[shape], count, tuple(i for i, admitted in enumerate(members) if shape in admitted))
+        for shape, count in sorted(counts.items())
+    )
+    return Relaxation(items, tuple(dict(amounts) for amounts in capacity), standing)
+
+
+def _classes(cluster: Cluster, shapes: list[int], hosts: dict[int, set[int]]) -> tuple[list[int], list[frozenset[int]]]:
+    """Return the class of every node, and the shapes that each class admits."""
+    numbers: dict[frozenset[int], int] = {}
+    class_of: list[int] = []
+    seen: dict[object, frozenset[int]] = {}
+    for index, node in enumerate(cluster.nodes):
+        hosted = frozenset(shape for shape in shapes if index in hosts[shape])
+        key = (
+            tuple(sorted(node.capacity.items())), tuple(sorted(node.labels.items())), node.taints, node.unschedulable,
+            node.devices and (node.devices.count, node.devices.slots, node.devices.model), hosted,
+        )  # fmt: skip
+        by_name = any(term.fields for shape in shapes for term in cluster.shapes[shape].any_of)
+        if by_name or key not in seen:
+            seen[key] = hosted | {shape for shape in shapes if not may_arrive(cluster.shapes[shape], node)}
+        class_of.append(numbers.setdefault(seen[key], len(numbers)))
+    return class_of, list(numbers)
+
+
+def volume_bound(relaxed: Relaxation, prices: tuple[dict[str, Fraction], ...]) -> Fraction:
+    """Return the bound on placed pods that the prices prove (per class and resource, not negative)."""
+    total = Fraction(relaxed.standing)
+    for amounts, price in zip(relaxed.capacity, prices, strict=True):
+        total += sum(
+            (max(Fraction(0), price.get(name, Fraction(0))) * amount for name, amount in amounts.items()), Fraction(0)
+        )
+    for item in relaxed.items:
+        cheapest = min(
+            (
+                sum(
+                    (
+                        max(Fraction(0), prices[c].get(name, Fraction(0))) * amount
+                        for name, amount in item.demand.items()
+                    ),
+                    Fraction(0),
+                )
+                for c in item.classes
+            ),
+            default=Fraction(1),
+        )
+        total += item.count * max(Fraction(0), 1 - cheapest)
+    return total

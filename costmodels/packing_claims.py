@@ -1,0 +1,91 @@
+"""Re-derives what a packing's certificate claims: values by measuring, bounds from their evidence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from treadle.costmodels.packing_bounds import relaxation, volume_bound
+from treadle.ir.certificate import Certificate, Level, ProofKind, Status
+from treadle.ir.cluster.cluster import Cluster
+from treadle.ir.cluster.objective import Measure, Objective, Order, measure
+from treadle.ir.cluster.placement import Placement
+from treadle.ir.diagnostics import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Bounds re-derived, bounds on a solver's word, and what is wrong."""
+
+    rederived: int
+    on_solver_word: int
+    findings: tuple[Finding, ...]
+
+
+def recheck(cluster: Cluster, placement: Placement, objective: Objective, certificate: Certificate) -> Claims:
+    """Measure the placement again and recompute every bound.
+
+    Codes: TRD475 another value, TRD476 a bound its evidence does not prove, TRD477 a status that does not follow.
+    """
+    measured = measure(cluster, placement, objective)
+    names = [level.name for level in certificate.levels]
+    if names != [level.name for level in measured]:
+        return Claims(
+            0, 0, (Finding("TRD475", "certificate", "other levels", str([m.name for m in measured]), str(names)),)
+        )
+    findings: list[Finding] = []
+    rederived = on_word = 0
+    for position, (level, truth) in enumerate(zip(certificate.levels, measured, strict=True)):
+        if level.value != truth.value or level.maximize != truth.maximize:
+            findings.append(Finding("TRD475", level.name, "the value is another", str(truth.value), str(level.value)))
+        if level.status is Status.OPTIMAL and any(
+            x.status is not Status.OPTIMAL for x in certificate.levels[:position]
+        ):
+            findings.append(Finding("TRD477", level.name, "optimal after a level that is not"))
+        if not level.proof.checkable:
+            on_word += 1
+            continue
+        rederived += 2
+        if problem := _bound_problem(cluster, objective, certificate.levels[:position], level, truth):
+            findings.append(Finding("TRD476", level.name, problem))
+    return Claims(rederived, on_word, tuple(findings))
+
+
+def _bound_problem(
+    cluster: Cluster, objective: Objective, earlier: tuple[Level, ...], level: Level, truth: Measure
+) -> str:
+    """Return why the evidence does not prove the bound, or an empty string."""
+    evidence: dict[str, Any] = level.evidence
+    if level.proof is ProofKind.COUNT:
+        proven = _count(cluster, truth)
+    elif level.proof is ProofKind.LP_DUAL and truth.floor is not None and truth.maximize:
+        frozen = evidence.get("frozen_tier")
+        if frozen is not None and not frozen_follows(objective, earlier, frozen, truth.floor):
+            return f"no earlier level says that priorities >= {frozen} are undisturbed"
+        relaxed = relaxation(cluster, truth.floor, frozen)
+        try:
+            prices = tuple({k: Fraction(v) for k, v in table.items()} for table in evidence["prices"])
+            proven = math.floor(volume_bound(relaxed, prices))
+        except (KeyError, ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
+            return f"the evidence is not readable: {error!r}"
+    else:
+        return f"`{level.proof.value}` does not prove such a level"
+    claimed = level.bound if level.bound is not None else proven
+    if (claimed < proven) if truth.maximize else (claimed > proven):
+        return f"claims {claimed:g}, and the evidence proves {proven}"
+    return ""
+
+
+def _count(cluster: Cluster, truth: Measure) -> int:
+    if not truth.maximize:
+        return 0
+    return sum(truth.floor is None or cluster.priority(pod) >= truth.floor for pod in range(len(cluster.pods)))
+
+
+def frozen_follows(objective: Objective, earlier: tuple[Level, ...], frozen: int, floor: int) -> bool:
+    """Whether the earlier levels' values force all running pods with priority >= `frozen` to stay."""
+    if objective.order is not Order.DISRUPTION_FIRST or frozen < floor:
+        return False
+    return any(level.name == f"disruption>={frozen}" and level.value == 0 for level in earlier)

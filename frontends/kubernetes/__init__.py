@@ -1,0 +1,1 @@
+"""Dumps of Kubernetes objects as clusters."""

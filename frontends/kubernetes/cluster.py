@@ -1,0 +1,302 @@
+"""`kubectl get nodes,pods,... -A -o json` as a `Cluster`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+from treadle.frontends.kubernetes import rules
+from treadle.frontends.kubernetes.objects import Dump, Object, read_dump, top_owner
+from treadle.frontends.kubernetes.quantity import amount, parse_quantity
+from treadle.ir.cluster.cluster import (
+    PENDING,
+    Amounts,
+    Budget,
+    Cluster,
+    DeviceRequest,
+    Devices,
+    Gang,
+    Node,
+    Pod,
+    Shape,
+    require_fitting,
+)
+from treadle.ir.cluster.errors import InconsistentCluster, UnknownNode, UnsupportedRule
+from treadle.ir.cluster.labels import selects
+from treadle.ir.diagnostics import Place
+from treadle.ir.plan import parse_json, read_text
+
+_GPU = "nvidia.com/gpu"
+_FRACTION = "gpu-fraction"
+_WHOLE_DEVICE = 1000
+_NAME_LABELS = (
+    "statefulset.kubernetes.io/pod-name",
+    "apps.kubernetes.io/pod-index",
+    "batch.kubernetes.io/job-completion-index",
+    "leaderworkerset.sigs.k8s.io/worker-index",
+)
+"""Labels that only number a workload's pods: rules that select by them are not seen, and identical pods stay so."""
+_GROUP_LABELS = ("pod-group.scheduling.sigs.k8s.io", "scheduling.x-k8s.io/pod-group", "kueue.x-k8s.io/pod-group-name")
+_GROUP_ANNOTATIONS = ("scheduling.k8s.io/group-name", "pod-group-name")
+_TOPOLOGY_ANNOTATIONS = (
+    "kueue.x-k8s.io/podset-required-topology",
+    "kai.scheduler/topology-required-placement",
+    "leaderworkerset.sigs.k8s.io/exclusive-topology",
+    "alpha.jobset.sigs.k8s.io/exclusive-topology",
+)
+
+
+def load_cluster(path: Path) -> Cluster:
+    """Read a dump; see `cluster_from` for what is raised, and UnreadableFile, MalformedText for the file itself."""
+    text = read_text(path)
+    return cluster_from(parse_json(text, str(path)), str(path), text)
+
+
+def cluster_from(document: object, file: str, text: str = "") -> Cluster:
+    """Build the cluster of a parsed dump.
+
+    Raises:
+        NotACluster, WrongType, BadQuantity, NegativeAmount, DuplicateName, UnknownNode, CyclicOwners, UnsupportedRule:
+            with the object they concern.
+        OverfullNode: pods that run do not fit their node; the dump contradicts itself.
+    """
+    reader = _Reader(read_dump(document, file, text))
+    cluster = reader.cluster()
+    require_fitting(cluster)
+    return cluster
+
+
+class _Reader:
+    def __init__(self, dump: Dump) -> None:
+        self.dump = dump
+        self.fractions = any(_FRACTION in pod.strings("metadata", "annotations") for pod in dump.of("Pod"))
+        self.classes = {item.name: int(item.get("value") or 0) for item in dump.of("PriorityClass")}
+        self.default_priority = next(
+            (int(item.get("value") or 0) for item in dump.of("PriorityClass") if item.get("globalDefault")), 0
+        )
+        self.shapes: dict[str, int] = {}
+        self.shape_list: list[Shape] = []
+        self.gangs: dict[str, Gang] = {}
+
+    def cluster(self) -> Cluster:
+        """Return the cluster; pods that have ended are left out."""
+        nodes = tuple(self._node(item) for item in self.dump.of("Node"))
+        index = {node.name: position for position, node in enumerate(nodes)}
+        alive = [item for item in self.dump.of("Pod") if item.get("status", "phase") not in ("Succeeded", "Failed")]
+        pods = tuple(self._pod(item, index) for item in alive)
+        budgets = tuple(self._budget(item) for item in self.dump.of("PodDisruptionBudget"))
+        shapes = tuple(self.shape_list)
+        pods = tuple(_pin_by_budget(pod, shapes, budgets) for pod in pods)
+        return Cluster(nodes, shapes, pods, budgets, tuple(self._sized(gang, pods) for gang in self.gangs.values()))
+
+    def _node(self, item: Object) -> Node:
+        capacity = self._amounts(
+            item, item.table("status", "allocatable") or item.table("status", "capacity"), up=False
+        )
+        devices = None
+        if self.fractions:
+            devices = Devices(count, _WHOLE_DEVICE) if (count := capacity.pop(_GPU, 0)) else None
+        return Node(
+            item.name,
+            capacity,
+            item.strings("metadata", "labels"),
+            rules.taints(item),
+            bool(item.get("spec", "unschedulable")),
+            devices,
+        )
+
+    def _pod(self, item: Object, nodes: dict[str, int]) -> Pod:
+        where = item.get("spec", "nodeName")
+        if where and where not in nodes:
+            raise UnknownNode(place=item.place, pod=item.name, node=where)
+        if item.get("spec", "resourceClaims"):
+            raise UnsupportedRule(place=item.place, what=f"`resourceClaims` of the pod `{item.name}`")
+        owner = top_owner(self.dump, item)
+        node = nodes[where] if where else PENDING
+        return Pod(
+            item.name,
+            self._shape(item, owner),
+            node,
+            pinned=self._pin(item) if node != PENDING else "",
+            gang=self._gang(item),
+            surge=owner[0] in ("Deployment", "ReplicaSet"),
+        )
+
+    def _shape(self, item: Object, owner: tuple[str, str]) -> int:
+        requests = self._requests(item)
+        device = None
+        fraction = item.strings("metadata", "annotations").get(_FRACTION)
+        if fraction is not None:
+            share = parse_quantity(fraction, item.place) * _WHOLE_DEVICE
+            device = DeviceRequest(max(1, -(-share.numerator // share.denominator)))
+        elif self.fractions and (count := requests.pop(_GPU, 0)):
+            device = DeviceRequest(_WHOLE_DEVICE, count)
+        workload = f"{owner[0]}/{owner[1]}" if owner[0] else ""
+        shape = Shape(
+            workload or item.name,
+            requests,
+            item.namespace,
+            {k: v for k, v in item.strings("metadata", "labels").items() if k not in _NAME_LABELS},
+            self._priority(item),
+            rules.node_selector(item),
+            rules.node_affinity(item),
+            rules.tolerations(item),
+            rules.pod_terms(item, "podAffinity"),
+            rules.pod_terms(item, "podAntiAffinity"),
+            rules.spreads(item),
+            rules.host_ports(item),
+            device,
+            workload,
+        )
+        return self._known(shape)
+
+    def _known(self, shape: Shape) -> int:
+        """Return the index of the shape, a new one if no pod before had it."""
+        key = repr(shape)
+        if key not in self.shapes:
+            self.shapes[key] = len(self.shape_list)
+            self.shape_list.append(shape)
+        return self.shapes[key]
+
+    def _priority(self, item: Object) -> int:
+        if (value := item.get("spec", "priority")) is not None:
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise item.wrong("spec.priority", value, "an integer")
+            return value
+        name = item.get("spec", "priorityClassName")
+        return self.classes.get(str(name), self.default_priority) if name else self.default_priority
+
+    def _requests(self, item: Object) -> Amounts:
+        """Effective requests: containers and sidecars together, or the largest init container beside its sidecars."""
+        main: dict[str, Fraction] = {}
+        for container in item.items("spec", "containers"):
+            _add(main, self._quantities(item, container))
+        sidecars: dict[str, Fraction] = {}
+        peak: dict[str, Fraction] = {}
+        for container in item.items("spec", "initContainers"):
+            asked = self._quantities(item, container)
+            if container.get("restartPolicy") == "Always":
+                _add(sidecars, asked)
+                candidate = dict(sidecars)
+            else:
+                candidate = dict(sidecars)
+                _add(candidate, asked)
+            peak = {
+                name: max(peak.get(name, Fraction(0)), candidate.get(name, Fraction(0))) for name in {*peak, *candidate}
+            }
+        _add(main, sidecars)
+        total = {name: max(main.get(name, Fraction(0)), peak.get(name, Fraction(0))) for name in {*main, *peak}}
+        total |= self._read(item, item.table("spec", "resources", "requests"))
+        _add(total, self._read(item, item.table("spec", "overhead")))
+        return {**{name: amount(name, value, up=True) for name, value in sorted(total.items()) if value}, "pods": 1}
+
+    def _quantities(self, item: Object, container: dict[str, object]) -> dict[str, Fraction]:
+        """A container's requests; a limit without a request is also the request, as the API server fills it in."""
+        resources = container.get("resources") or {}
+        if not isinstance(resources, dict):
+            raise item.wrong("resources", resources, "a table of fields")
+        asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+        return self._read(item, asked, str(container.get("name", "")))
+
+    def _read(self, item: Object, amounts: dict[str, object], container: str = "") -> dict[str, Fraction]:
+        inside = f"container `{container}`, " if container else ""
+        return {
+            name: parse_quantity(text, replace(item.place, path=f"{item.place.path}: {inside}{name}"))
+            for name, text in amounts.items()
+        }
+
+    def _amounts(self, item: Object, amounts: dict[str, object], *, up: bool) -> Amounts:
+        return {name: amount(name, value, up=up) for name, value in self._read(item, amounts).items()}
+
+    def _pin(self, item: Object) -> str:
+        annotations = item.strings("metadata", "annotations")
+        references = item.items("metadata", "ownerReferences")
+        volumes = item.items("spec", "volumes")
+        if "kubernetes.io/config.mirror" in annotations:
+            return "mirror pod"
+        if any(reference.get("kind") in ("DaemonSet", "Node") for reference in references):
+            return "DaemonSet"
+        if not references:
+            return "no controller"
+        if annotations.get("karpenter.sh/do-not-disrupt") == "true":
+            return "do-not-disrupt"
+        if annotations.get("cluster-autoscaler.kubernetes.io/safe-to-evict") == "false":
+            return "safe-to-evict: false"
+        if item.get("metadata", "deletionTimestamp"):
+            return "terminating"
+        if any(self._is_local(item, volume) for volume in volumes):
+            return "local volume"
+        return ""
+
+    def _is_local(self, item: Object, volume: dict[str, object]) -> bool:
+        """A claim is local if its volume is bound to nodes, or if the dump does not show the volume."""
+        claim = volume.get("persistentVolumeClaim")
+        if not isinstance(claim, dict):
+            return False
+        claims = {(c.namespace, c.name): c.get("spec", "volumeName") for c in self.dump.of("PersistentVolumeClaim")}
+        name = claims.get((item.namespace, str(claim.get("claimName"))))
+        volumes = {v.name: v for v in self.dump.of("PersistentVolume")}
+        return name not in volumes or volumes[name].get("spec", "nodeAffinity") is not None
+
+    def _gang(self, item: Object) -> str:
+        labels, annotations = item.strings("metadata", "labels"), item.strings("metadata", "annotations")
+        name = next((labels[key] for key in _GROUP_LABELS if key in labels), "")
+        name = name or next((annotations[key] for key in _GROUP_ANNOTATIONS if key in annotations), "")
+        size = 0
+        if not name and "leaderworkerset.sigs.k8s.io/group-key" in labels:
+            name = labels["leaderworkerset.sigs.k8s.io/group-key"]
+            size = int(annotations.get("leaderworkerset.sigs.k8s.io/size", "0"))
+        if not name:
+            return ""
+        topology = next((annotations[key] for key in _TOPOLOGY_ANNOTATIONS if key in annotations), "")
+        full = f"{item.namespace}/{name}"
+        if full not in self.gangs:
+            self.gangs[full] = Gang(full, self._minimum(item.namespace, name) or size, topology)
+        return full
+
+    def _minimum(self, namespace: str, name: str) -> int:
+        for group in self.dump.of("PodGroup"):
+            if (group.namespace, group.name) == (namespace, name):
+                least = group.get("spec", "minMember") or group.get("spec", "policy", "gang", "minCount") or 0
+                if not isinstance(least, int):
+                    raise group.wrong("spec.minMember", least, "an integer")
+                return least
+        return 0
+
+    def _sized(self, gang: Gang, pods: tuple[Pod, ...]) -> Gang:
+        """A gang without a stated minimum needs all its pods; one that can never stand is a contradiction."""
+        size = sum(pod.gang == gang.name for pod in pods)
+        if gang.minimum > size:
+            raise InconsistentCluster(
+                message=f"the gang `{gang.name}` needs {gang.minimum} pods, and the dump has {size}", place=Place("")
+            )
+        return replace(gang, minimum=gang.minimum or size)
+
+    def _budget(self, item: Object) -> Budget:
+        allowed = item.get("status", "disruptionsAllowed")
+        if not isinstance(allowed, int):
+            raise item.wrong("status.disruptionsAllowed", allowed, "an integer")
+        return Budget(
+            item.name, item.namespace, rules.label_selector(item, item.get("spec", "selector")), max(0, allowed)
+        )
+
+
+def _pin_by_budget(pod: Pod, shapes: tuple[Shape, ...], budgets: tuple[Budget, ...]) -> Pod:
+    """A pod that runs and whose budget allows no disruption stays, unless a replacement may start first."""
+    if pod.node == PENDING or pod.pinned or pod.surge:
+        return pod
+    shape = shapes[pod.shape]
+    for budget in budgets:
+        if (
+            not budget.disruptions_allowed
+            and budget.namespace == shape.namespace
+            and selects(budget.selector, shape.labels)
+        ):
+            return replace(pod, pinned=f"budget {budget.name}")
+    return pod
+
+
+def _add(total: dict[str, Fraction], more: dict[str, Fraction]) -> None:
+    for name, value in more.items():
+        total[name] = total.get(name, Fraction(0)) + value

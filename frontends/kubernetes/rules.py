@@ -1,0 +1,133 @@
+"""Scheduling rules of nodes and pods: selectors, taints, affinity, spread, ports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treadle.frontends.kubernetes.objects import Data, Object
+from treadle.ir.cluster.cluster import HostPort, NodeTerm, PodTerm, Spread
+from treadle.ir.cluster.errors import UnsupportedRule
+from treadle.ir.cluster.labels import Effect, Operator, Requirement, Selector, Taint, Toleration
+
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+
+
+def taints(node: Object) -> tuple[Taint, ...]:
+    """Return a node's taints; the one that `unschedulable` puts there is left to that field."""
+    found = [
+        Taint(str(taint.get("key", "")), str(taint.get("value") or ""), _effect(node, taint.get("effect")))
+        for taint in node.items("spec", "taints")
+    ]
+    return tuple(taint for taint in found if taint.key != "node.kubernetes.io/unschedulable")
+
+
+def tolerations(pod: Object) -> tuple[Toleration, ...]:
+    """Return a pod's tolerations."""
+    return tuple(
+        Toleration(
+            str(item.get("key") or ""),
+            item.get("operator") == "Exists",
+            str(item.get("value") or ""),
+            _effect(pod, item["effect"]) if item.get("effect") else None,
+        )
+        for item in pod.items("spec", "tolerations")
+    )
+
+
+def node_selector(pod: Object) -> Selector:
+    """Return `spec.nodeSelector` as requirements."""
+    return equals(pod.strings("spec", "nodeSelector"))
+
+
+def node_affinity(pod: Object) -> tuple[NodeTerm, ...]:
+    """Return the alternatives of the required node affinity."""
+    terms = pod.items("spec", "affinity", "nodeAffinity", _REQUIRED, "nodeSelectorTerms")
+    return tuple(
+        NodeTerm(_requirements(pod, term.get("matchExpressions")), _requirements(pod, term.get("matchFields")))
+        for term in terms
+    )
+
+
+def pod_terms(pod: Object, field: str) -> tuple[PodTerm, ...]:
+    """Return the required terms of `podAffinity` or `podAntiAffinity`."""
+    found: list[PodTerm] = []
+    for term in pod.items("spec", "affinity", field, _REQUIRED):
+        if term.get("namespaceSelector") not in (None, {}):
+            raise UnsupportedRule(place=pod.place, what=f"`namespaceSelector` of {field}")
+        everywhere = term.get("namespaceSelector") == {}
+        spaces = () if everywhere else tuple(map(str, term.get("namespaces") or [pod.namespace]))
+        selector = label_selector(pod, term.get("labelSelector")) + _own_labels(pod, term)
+        found.append(PodTerm(str(term.get("topologyKey")), selector, spaces))
+    return tuple(found)
+
+
+def spreads(pod: Object) -> tuple[Spread, ...]:
+    """Return the hard topology spread constraints."""
+    return tuple(
+        Spread(
+            str(item.get("topologyKey")),
+            int(item.get("maxSkew", 1)),
+            label_selector(pod, item.get("labelSelector")) + _own_labels(pod, item),
+            int(item.get("minDomains") or 1),
+            item.get("nodeAffinityPolicy", "Honor") == "Honor",
+            item.get("nodeTaintsPolicy", "Ignore") == "Honor",
+        )
+        for item in pod.items("spec", "topologySpreadConstraints")
+        if item.get("whenUnsatisfiable", "DoNotSchedule") == "DoNotSchedule"
+    )
+
+
+def host_ports(pod: Object) -> tuple[HostPort, ...]:
+    """Return the ports of the node that the containers claim."""
+    ports: list[HostPort] = []
+    for container in pod.items("spec", "containers"):
+        for port in container.get("ports") or []:
+            if number := port.get("hostPort"):
+                address = str(port.get("hostIP") or "")
+                ports.append(
+                    HostPort(int(number), str(port.get("protocol") or "TCP"), "" if address == "0.0.0.0" else address)
+                )
+    return tuple(ports)
+
+
+def label_selector(item: Object, selector: Any) -> Selector:
+    """Return a LabelSelector as requirements; an absent one selects nothing."""
+    if selector is None:
+        return (Requirement("", Operator.EXISTS),)
+    if not isinstance(selector, dict):
+        raise item.wrong("labelSelector", selector, "a table of fields")
+    labels = {str(key): str(value) for key, value in (selector.get("matchLabels") or {}).items()}
+    return equals(labels) + _requirements(item, selector.get("matchExpressions"))
+
+
+def equals(labels: dict[str, str]) -> Selector:
+    """Return requirements that ask for exactly these labels."""
+    return tuple(Requirement(key, Operator.IN, (value,)) for key, value in sorted(labels.items()))
+
+
+def _own_labels(pod: Object, item: Data) -> Selector:
+    """`matchLabelKeys`: the pod's own values of these labels."""
+    own = pod.strings("metadata", "labels")
+    return equals({key: own[key] for key in item.get("matchLabelKeys") or [] if key in own})
+
+
+def _requirements(item: Object, expressions: Any) -> Selector:
+    if expressions is None:
+        return ()
+    if not isinstance(expressions, list):
+        raise item.wrong("matchExpressions", expressions, "a list")
+    found: list[Requirement] = []
+    for expression in expressions:
+        operators = {operator.value: operator for operator in Operator}
+        if expression.get("operator") not in operators:
+            raise item.wrong("operator", expression.get("operator"), f"one of {', '.join(operators)}")
+        values = tuple(str(value) for value in expression.get("values") or [])
+        found.append(Requirement(str(expression.get("key")), operators[expression["operator"]], values))
+    return tuple(found)
+
+
+def _effect(item: Object, word: Any) -> Effect:
+    try:
+        return Effect(word)
+    except ValueError:
+        raise item.wrong("effect", word, f"one of {', '.join(e.value for e in Effect)}") from None

@@ -1,0 +1,1 @@
+"""Clusters: nodes, pods and their rules; placements, migrations, and what makes them legal."""

@@ -1,0 +1,1 @@
+"""Packing pods onto nodes: grouped integer counts, bounds that need no search, neighbourhood search, CP-SAT."""

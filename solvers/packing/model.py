@@ -1,0 +1,211 @@
+"""The CP-SAT model of a packing: some nodes are free, the others stand as in a given placement.
+
+Variables and families are those of docs/design/packing.md. The whole problem is the model with every node free.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from ortools.sat.python import cp_model
+
+from treadle.ir.cluster.objective import Order, Tail
+from treadle.solvers.backend import Outcome
+from treadle.solvers.packing.problem import Cell, Counts, Problem
+
+
+Expression = cp_model.LinearExpr | int
+
+
+class PackingModel:
+    """Variables `stays[g, n]` and `arrives[g, n]` for free nodes, constants elsewhere, and the objective's levels."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        free: Iterable[int],
+        base: Counts,
+        tail: Tail = Tail.NOTHING,
+        frozen_tier: int | None = None,
+    ) -> None:
+        self.problem = problem
+        self.free = tuple(free)
+        self.base = base
+        self.tail = tail
+        self.frozen_tier = frozen_tier
+        self.model = cp_model.CpModel()
+        self.stays: dict[Cell, cp_model.IntVar] = {}
+        self.arrives: dict[Cell, cp_model.IntVar] = {}
+        self.fixed_stays: dict[int, int] = defaultdict(int)
+        self.fixed_arrives: dict[int, int] = defaultdict(int)
+        self._count_fixed()
+        self._add_counts()
+        self._add_capacity()
+        self._add_supply()
+        self.levels = self._levels()
+
+    def _count_fixed(self) -> None:
+        inside = set(self.free)
+        for (g, n), count in self.base.stays.items():
+            if n not in inside:
+                self.fixed_stays[g] += count
+        for (g, n), count in self.base.arrives.items():
+            if n not in inside:
+                self.fixed_arrives[g] += count
+
+    def available(self, g: int) -> int:
+        """Return how many pods of the group are not on fixed nodes."""
+        return self.problem.groups[g].count - self.fixed_stays[g] - self.fixed_arrives[g]
+
+    def _add_counts(self) -> None:
+        new = self.model.new_int_var
+        for g, group in enumerate(self.problem.groups):
+            available = self.available(g)
+            if not available:
+                continue
+            frozen = self.frozen_tier is not None and group.priority >= self.frozen_tier
+            waiting = available - sum(group.running.get(n, 0) for n in self.free) if frozen else available
+            for n in self.free:
+                if now := group.running.get(n, 0):
+                    self.stays[g, n] = new(now if frozen else 0, now, f"s{g}_{n}")
+                if (room := min(waiting, self.problem.fit[g].get(n, 0))) > 0:
+                    self.arrives[g, n] = new(0, room, f"a{g}_{n}")
+
+    def _add_capacity(self) -> None:
+        loads: dict[int, list[tuple[cp_model.IntVar, int]]] = defaultdict(list)
+        for cells in (self.stays, self.arrives):
+            for (g, n), variable in cells.items():
+                loads[n].append((variable, g))
+        for n, load in loads.items():
+            variables = [variable for variable, _ in load]
+            for r, capacity in enumerate(self.problem.capacity[n]):
+                weights = [self.problem.groups[g].demand[r] for _, g in load]
+                if sum(w * v.domain.max() for w, v in zip(weights, variables, strict=True)) > capacity:
+                    self.model.add(cp_model.LinearExpr.weighted_sum(variables, weights) <= capacity)
+
+    def _add_supply(self) -> None:
+        self.of_group: dict[int, tuple[list[cp_model.IntVar], list[cp_model.IntVar]]] = {}
+        for g in range(len(self.problem.groups)):
+            self.of_group[g] = ([], [])
+        for position, cells in enumerate((self.stays, self.arrives)):
+            for (g, _), variable in cells.items():
+                self.of_group[g][position].append(variable)
+        for g, (stays, arrives) in self.of_group.items():
+            if arrives:
+                self.model.add(cp_model.LinearExpr.sum([*stays, *arrives]) <= self.available(g))
+
+    def _levels(self) -> list[tuple[str, Expression, bool]]:
+        """Return (name, expression, maximize) per level, most important first."""
+        tiers = self.problem.tiers
+        if self.problem.order is Order.PLACE_FIRST:
+            lost = self._lost()
+            levels = [(f"placed>={tier}", self._placed(tier), True) for tier in tiers]
+            levels += [("evicted", sum(lost.values()), False), ("moved", self._moved(lost), False)]
+        else:
+            levels = [
+                level
+                for tier in tiers
+                for level in (
+                    (f"placed>={tier}", self._placed(tier), True),
+                    (f"disruption>={tier}", self._disruption(tier), False),
+                )
+            ]
+        if self.tail is not Tail.NOTHING:
+            levels.append((self.tail.value, self._used_nodes(), False))
+        return levels
+
+    def _placed(self, tier: int) -> Expression:
+        variables: list[cp_model.IntVar] = []
+        constant = sum(count for priority, count in self.problem.pinned_placed.items() if priority >= tier)
+        for g, group in enumerate(self.problem.groups):
+            if group.priority >= tier:
+                variables += [*self.of_group[g][0], *self.of_group[g][1]]
+                constant += self.fixed_stays[g] + self.fixed_arrives[g]
+        return cp_model.LinearExpr.sum(variables) + constant
+
+    def _lost(self) -> dict[int, Expression]:
+        """Return e_g >= r_g - placed, for groups that may lose replicas."""
+        lost: dict[int, Expression] = {}
+        for g, group in enumerate(self.problem.groups):
+            fixed = self.fixed_stays[g] + self.fixed_arrives[g]
+            if group.run_count <= fixed:
+                continue
+            variable = self.model.new_int_var(0, group.run_count - fixed, f"e{g}")
+            self.model.add(variable + sum(self.of_group[g][0]) + sum(self.of_group[g][1]) >= group.run_count - fixed)
+            lost[g] = variable
+        return lost
+
+    def _moved(self, lost: dict[int, Expression]) -> Expression:
+        terms: list[Expression] = []
+        for g, group in enumerate(self.problem.groups):
+            displaced = group.run_count - self.fixed_stays[g] - sum(self.of_group[g][0])
+            terms.append(group.restart_cost * (displaced - lost.get(g, 0)))
+        return sum(terms)
+
+    def _disruption(self, tier: int) -> Expression:
+        terms: list[Expression] = []
+        for g, group in enumerate(self.problem.groups):
+            if group.priority < tier or not group.run_count:
+                continue
+            stays, _ = self.of_group[g]
+            terms.append(group.run_count - self.fixed_stays[g] - sum(stays))
+            terms.append(self._moved_of(g))
+        return sum(terms)
+
+    def _moved_of(self, g: int) -> Expression:
+        """Return m_g >= arrivals - waiting."""
+        if not hasattr(self, "_moves"):
+            self._moves: dict[int, Expression] = {}
+        if g not in self._moves:
+            group, arrives = self.problem.groups[g], self.of_group[g][1]
+            waiting = group.count - group.run_count - self.fixed_arrives[g]
+            if not arrives:
+                self._moves[g] = max(0, -waiting)
+            else:
+                variable = self.model.new_int_var(max(0, -waiting), group.count, f"m{g}")
+                self.model.add(variable >= cp_model.LinearExpr.sum(arrives) - waiting)
+                self._moves[g] = variable
+        return self._moves[g]
+
+    def _used_nodes(self) -> Expression:
+        used: dict[int, list[cp_model.IntVar]] = defaultdict(list)
+        for cells in (self.stays, self.arrives):
+            for (_, n), variable in cells.items():
+                used[n].append(variable)
+        terms: list[Expression] = []
+        pinned = {pod.node for pod in self.problem.cluster.pods if pod.pinned}
+        for n, variables in used.items():
+            price = 1 if self.tail is Tail.NODES else self.problem.cluster.nodes[n].cost
+            if n in pinned or not price:
+                continue
+            flag = self.model.new_bool_var(f"u{n}")
+            for variable in variables:
+                self.model.add(variable == 0).only_enforce_if(~flag)
+            terms.append(price * flag)
+        return sum(terms)
+
+    def hint(self, counts: Counts) -> list[tuple[cp_model.IntVar, int]]:
+        """Return the values of the count variables in a placement."""
+        return [
+            (variable, held.get(cell, 0))
+            for cells, held in ((self.stays, counts.stays), (self.arrives, counts.arrives))
+            for cell, variable in cells.items()
+        ]
+
+    def read(self, outcome: Outcome) -> Counts:
+        """Return the placement of an outcome, fixed nodes included; a twin that arrives where one left has stayed."""
+        inside = set(self.free)
+        stays = {cell: count for cell, count in self.base.stays.items() if cell[1] not in inside}
+        arrives = {cell: count for cell, count in self.base.arrives.items() if cell[1] not in inside}
+        total: dict[Cell, int] = defaultdict(int)
+        for cells in (self.stays, self.arrives):
+            for cell, variable in cells.items():
+                total[cell] += outcome[variable]
+        for (g, n), count in total.items():
+            kept = min(count, self.problem.groups[g].running.get(n, 0))
+            if kept:
+                stays[g, n] = kept
+            if count > kept:
+                arrives[g, n] = count - kept
+        return Counts(stays, arrives)

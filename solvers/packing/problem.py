@@ -1,0 +1,151 @@
+"""A cluster in the solver's terms: groups of identical pods, integer demands, counts per node."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+from treadle.ir.cluster.cluster import PENDING, Cluster, may_arrive
+from treadle.ir.cluster.objective import Order
+
+Cell = tuple[int, int]
+"""(group, node)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Pods that no rule tells apart. `members` are pod indices; `running` counts those now on each node."""
+
+    shape: int
+    gang: str
+    restart_cost: int
+    priority: int
+    demand: tuple[int, ...]
+    members: tuple[int, ...]
+    running: dict[int, int]
+
+    @property
+    def count(self) -> int:
+        """Number of pods."""
+        return len(self.members)
+
+    @property
+    def run_count(self) -> int:
+        """Number of pods that run now."""
+        return sum(self.running.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Groups, what is free on every node once pinned pods are there, and where pods of a group may arrive."""
+
+    cluster: Cluster
+    order: Order
+    resources: tuple[str, ...]
+    capacity: tuple[tuple[int, ...], ...]
+    """(nodes, resources)"""
+    groups: tuple[Group, ...]
+    fit: tuple[dict[int, int], ...]
+    """Per group: how many of its pods may arrive on a node, for nodes where any may."""
+    pinned_placed: dict[int, int] = field(default_factory=dict[int, int])
+    """Pinned pods that stand, by priority."""
+
+    @property
+    def tiers(self) -> tuple[int, ...]:
+        """Priorities, highest first."""
+        return self.cluster.tiers
+
+
+@dataclass(slots=True)
+class Counts:
+    """A placement in counts: pods that stay and pods that arrive, per cell; zero cells are absent."""
+
+    stays: dict[Cell, int]
+    arrives: dict[Cell, int]
+
+    def copy(self) -> Counts:
+        """Return an independent copy."""
+        return Counts(dict(self.stays), dict(self.arrives))
+
+
+def build(cluster: Cluster, order: Order) -> Problem:
+    """Group the pods and compute where each group may arrive."""
+    resources = cluster.resources
+    free = [[node.capacity.get(name, 0) for name in resources] for node in cluster.nodes]
+    members: dict[tuple[int, str, int], list[int]] = defaultdict(list)
+    pinned: Counter[int] = Counter()
+    demands = [tuple(shape.requests.get(name, 0) for name in resources) for shape in cluster.shapes]
+    for index, pod in enumerate(cluster.pods):
+        if pod.pinned and pod.node != PENDING:
+            pinned[cluster.priority(index)] += 1
+            for position, amount in enumerate(demands[pod.shape]):
+                free[pod.node][position] -= amount
+        else:
+            members[pod.shape, pod.gang, pod.restart_cost].append(index)
+    groups = tuple(
+        Group(shape, gang, cost, cluster.shapes[shape].priority, demands[shape], tuple(pods), _running(cluster, pods))
+        for (shape, gang, cost), pods in members.items()
+    )
+    capacity = tuple(tuple(row) for row in free)
+    fits: dict[int, dict[int, int]] = {}
+    for group in groups:
+        if group.shape not in fits:
+            fits[group.shape] = _fit(cluster, group.shape, demands[group.shape], capacity)
+    return Problem(
+        cluster, order, resources, capacity, groups, tuple(fits[group.shape] for group in groups), dict(pinned)
+    )
+
+
+def current(problem: Problem) -> Counts:
+    """Return the placement as it is now."""
+    stays = {(g, n): count for g, group in enumerate(problem.groups) for n, count in group.running.items()}
+    return Counts(stays, {})
+
+
+def assign(problem: Problem, counts: Counts) -> tuple[int, ...]:
+    """Return the node of every pod for a placement in counts.
+
+    Pods that run keep their node as far as the counts allow; of the rest, running pods go before waiting ones in the
+    order `place-first` (a replica is then moved, not lost), after them in `disruption-first` (as that order counts).
+    """
+    nodes = [pod.node if pod.pinned else PENDING for pod in problem.cluster.pods]
+    for g, group in enumerate(problem.groups):
+        wanted = {
+            n: counts.stays.get((g, n), 0) + counts.arrives.get((g, n), 0)
+            for n in {*group.running, *problem.fit[g]}
+            if counts.stays.get((g, n), 0) + counts.arrives.get((g, n), 0)
+        }
+        running = [pod for pod in group.members if problem.cluster.pods[pod].node != PENDING]
+        waiting = [pod for pod in group.members if problem.cluster.pods[pod].node == PENDING]
+        movers: list[int] = []
+        for pod in running:
+            node = problem.cluster.pods[pod].node
+            if wanted.get(node, 0):
+                nodes[pod] = node
+                wanted[node] -= 1
+            else:
+                movers.append(pod)
+        queue = movers + waiting if problem.order is Order.PLACE_FIRST else waiting + movers
+        targets = [node for node in sorted(wanted) for _ in range(wanted[node])]
+        for pod, node in zip(queue, targets, strict=False):
+            nodes[pod] = node
+    return tuple(nodes)
+
+
+def _running(cluster: Cluster, pods: list[int]) -> dict[int, int]:
+    found = Counter(cluster.pods[pod].node for pod in pods)
+    del found[PENDING]
+    return dict(sorted(found.items()))
+
+
+def _fit(
+    cluster: Cluster, shape: int, demand: tuple[int, ...], capacity: tuple[tuple[int, ...], ...]
+) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for index, node in enumerate(cluster.nodes):
+        if may_arrive(cluster.shapes[shape], node):
+            continue
+        room = min((free // amount for free, amount in zip(capacity[index], demand, strict=True) if amount), default=-1)
+        if room:
+            found[index] = room if room > 0 else len(cluster.pods)
+    return found

@@ -1,0 +1,202 @@
+"""`pack`: the current placement, better ones around it, then every level of the objective as far as limits allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from treadle.ir.certificate import Certificate, Level, ProofKind, Status
+from treadle.ir.cluster.cluster import Cluster, require_fitting
+from treadle.ir.cluster.objective import Measure, Objective, measure
+from treadle.ir.cluster.placement import Placement, check
+from treadle.solvers.backend import Outcome, solve
+from treadle.solvers.packing.bounds import Bound, placed_bound
+from treadle.solvers.packing.model import PackingModel
+from treadle.solvers.packing.problem import Counts, Problem, assign, build, current
+from treadle.solvers.packing.search import Budget, Incumbent, evaluate, neighbourhoods
+
+COST_MODEL = "kubernetes-requests/1"
+"""Pods use what they request; nodes offer what is allocatable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to pack. The limits are deterministic unless a wall-clock window is given."""
+
+    objective: Objective = field(default_factory=Objective)
+    deterministic_s: float | None = 20.0
+    window_s: float | None = None
+    workers: int = 1
+    seed: int = 0
+    whole_model_cells: int = 60_000
+    """The whole model is built only up to so many (group, node) cells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A placement, how good it is, and whether the search ended by itself."""
+
+    placement: Placement
+    certificate: Certificate
+
+
+Progress = Callable[[str], None]
+
+
+def pack(cluster: Cluster, options: Options | None = None, progress: Progress | None = None) -> Packed:
+    """Return the best placement found; never worse than the current one, and always legal.
+
+    Raises:
+        OverfullNode: the current placement does not fit.
+    """
+    require_fitting(cluster)
+    return _Packing(cluster, options or Options(), progress or (lambda _: None)).run()
+
+
+class _Packing:
+    def __init__(self, cluster: Cluster, options: Options, progress: Progress) -> None:
+        self.cluster = cluster
+        self.options = options
+        self.progress = progress
+        self.budget = Budget(
+            options.deterministic_s if options.window_s is None else None,
+            options.window_s,
+            options.workers,
+            options.seed,
+        )
+        self.problem: Problem = build(cluster, options.objective.order)
+        self.tail = options.objective.tail
+        counts = current(self.problem)
+        self.incumbent = Incumbent(counts, evaluate(self.problem, counts, self.tail))
+        self.bounds: dict[str, Bound] = {}
+        self.proven: set[str] = set()
+
+    def run(self) -> Packed:
+        """Search, then say how good the result is."""
+        names = [level.name for level in self._measures()]
+        goal = self._goal()
+        small = self._cells() <= 1_500
+        if self.incumbent.values != goal:
+            fraction = 0.08 if small else 0.45
+            neighbourhoods(
+                self.problem,
+                self.incumbent,
+                self.budget,
+                self.budget.left_s * (1 - fraction),
+                goal,
+                self._accept,
+                self.tail,
+            )
+        if self._cells() <= self.options.whole_model_cells:
+            self._whole(names)
+        placement = self._placement(self.incumbent.counts)
+        return Packed(placement, Certificate("packing", COST_MODEL, self._levels(placement)))
+
+    def _cells(self) -> int:
+        return sum(len(fit) for fit in self.problem.fit)
+
+    def _measures(self) -> tuple[Measure, ...]:
+        return measure(self.cluster, Placement(self.cluster.current), self.options.objective)
+
+    def _goal(self) -> tuple[int, ...]:
+        """Return values that no placement beats: the count bound of every level."""
+        totals = {
+            tier: sum(self.cluster.priority(p) >= tier for p in range(len(self.cluster.pods)))
+            for tier in self.cluster.tiers
+        }
+        return tuple(
+            -totals[level.floor] if level.maximize and level.floor is not None else 0 for level in self._measures()
+        )
+
+    def _placement(self, counts: Counts) -> Placement:
+        return Placement(assign(self.problem, counts))
+
+    def _accept(self, counts: Counts) -> bool:
+        return not check(self.cluster, self._placement(counts))
+
+    def _whole(self, names: list[str]) -> None:
+        """Prove or improve level by level; stops at the first level that stays open."""
+        model: PackingModel | None = None
+        frozen: int | None = None
+        for position, name in enumerate(names):
+            bound = self._cheap_bound(position, frozen)
+            self.bounds[name] = bound
+            value = self._value(position)
+            if value != bound.value:
+                model = model or self._model(frozen, position)
+                if not self._solve_level(model, position, bound):
+                    return
+                value = self._value(position)
+            self.proven.add(name)
+            maximize = self._measures()[position].maximize
+            if model is not None and not isinstance(model.levels[position][1], int):
+                expression = model.levels[position][1]
+                model.model.add(expression >= value if maximize else expression <= value)
+            floor = self._measures()[position].floor
+            if name.startswith("disruption") and value == 0:
+                frozen, model = floor, None
+
+    def _model(self, frozen: int | None, upto: int) -> PackingModel:
+        """Return the whole model with the proven levels before `upto` fixed."""
+        model = PackingModel(self.problem, range(len(self.problem.capacity)), current(self.problem), self.tail, frozen)
+        for earlier in range(upto):
+            _, expression, maximize = model.levels[earlier]
+            if not isinstance(expression, int):
+                value = self._value(earlier)
+                model.model.add(expression >= value if maximize else expression <= value)
+        return model
+
+    def _solve_level(self, model: PackingModel, position: int, bound: Bound) -> bool:
+        """Solve one level of the whole model; return whether its value is now proven."""
+        name, expression, maximize = model.levels[position]
+        if self.budget.left_s <= 0.01:
+            return False
+        if maximize:
+            model.model.add(expression <= bound.value)
+            model.model.maximize(expression)
+        else:
+            model.model.minimize(expression)
+        outcome = solve(model.model, self.budget.share(1.0), hint=model.hint(self.incumbent.counts))
+        self.budget.charge(outcome)
+        if outcome.solved:
+            self._take(model.read(outcome))
+        return self._record(name, position, outcome, maximize, bound)
+
+    def _take(self, counts: Counts) -> None:
+        values = evaluate(self.problem, counts, self.tail)
+        if values < self.incumbent.values and self._accept(counts):
+            self.incumbent.counts, self.incumbent.values = counts, values
+
+    def _record(self, name: str, position: int, outcome: Outcome, maximize: bool, bound: Bound) -> bool:
+        if outcome.bound is None:
+            return False
+        proven = round(outcome.bound)
+        value = self._value(position)
+        better = proven < bound.value if maximize else proven > bound.value
+        if better and (proven >= value if maximize else proven <= value):
+            self.bounds[name] = Bound(proven, ProofKind.SOLVER, outcome.report.evidence())
+        return self.bounds[name].value == value
+
+    def _cheap_bound(self, position: int, frozen: int | None) -> Bound:
+        level = self._measures()[position]
+        if not level.maximize or level.floor is None:
+            return Bound(0, ProofKind.COUNT, {})
+        return placed_bound(self.cluster, level.floor, frozen, self._value(position))
+
+    def _value(self, position: int) -> int:
+        return abs(self.incumbent.values[position])
+
+    def _levels(self, placement: Placement) -> tuple[Level, ...]:
+        levels: list[Level] = []
+        open_before = False
+        for position, level in enumerate(measure(self.cluster, placement, self.options.objective)):
+            bound = self.bounds.get(level.name) or self._cheap_bound(position, None)
+            closed = bound.value == level.value and not open_before
+            open_before = open_before or not closed
+            evidence: dict[str, Any] = dict(bound.evidence)
+            status = Status.OPTIMAL if closed else Status.FEASIBLE
+            levels.append(
+                Level(level.name, level.unit, level.value, bound.value, status, bound.proof, evidence, level.maximize)
+            )
+        return tuple(levels)

@@ -1,0 +1,99 @@
+"""`treadle pack CLUSTER.json`: which pods fit where, what must move for it, and in which order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from treadle.cli.options import JsonFlag, OutputFolder
+from treadle.cli.output import level_line, print_json, say
+from treadle.driver.pack import Job, compare, plan_packing, read_dump, read_openb, write_packing
+from treadle.ir.certificate import Status
+from treadle.ir.cluster.cluster import PENDING
+from treadle.ir.cluster.objective import Objective, Order, Tail
+from treadle.ir.cluster.packing import PackingBody
+from treadle.ir.codec import encode
+from treadle.ir.diagnostics import ExitCode
+from treadle.ir.plan import Plan, to_data
+from treadle.ir.units import parse_quantity
+from treadle.solvers.packing.solve import Options
+from treadle.verification.core import review_plan
+
+Dump = Annotated[Path | None, typer.Argument(help="`kubectl get nodes,pods,... -A -o json`.", metavar="CLUSTER.json")]
+Openb = Annotated[
+    tuple[Path, Path] | None, typer.Option("--openb", help="Node and pod lists.", metavar="NODES.csv PODS.csv")
+]
+OrderOption = Annotated[Order, typer.Option("--order", help="Place everything first, or tier by tier as published.")]
+TailOption = Annotated[Tail, typer.Option("--then", help="What counts last.")]
+Window = Annotated[
+    str | None, typer.Option(help="Stop after so much wall-clock time (`10s`); else a deterministic limit.")
+]
+Limit = Annotated[float, typer.Option("--deterministic-seconds", help="Deterministic search limit.", min=0.0)]
+Workers = Annotated[int, typer.Option(help="Solver threads; more than one is not repeatable.", min=1)]
+Seed = Annotated[int, typer.Option(help="Seed of the search.", min=0)]
+Compare = Annotated[bool, typer.Option("--compare", help="Also say what the default scheduler would do.")]
+
+
+def command(
+    cluster: Dump = None,
+    openb: Openb = None,
+    output: OutputFolder = None,
+    json: JsonFlag = False,
+    order: OrderOption = Order.PLACE_FIRST,
+    then: TailOption = Tail.NOTHING,
+    window: Window = None,
+    deterministic_seconds: Limit = 20.0,
+    workers: Workers = 1,
+    seed: Seed = 0,
+    compare_default: Compare = False,
+) -> None:
+    """Place pods as well as can be, say how far from the best that is, and order the steps to get there.
+
+    Exit status 0: proven best. 3: stopped at a limit, with a plan and a gap. 2: bad input. 1: no legal order of steps.
+    """
+    if sum(source is not None for source in (cluster, openb)) != 1:
+        raise typer.BadParameter("give either CLUSTER.json or --openb")
+    window_s = float(parse_quantity(window, "time")) if window else None
+    job = read_openb(*openb) if openb else read_dump(cluster or Path())
+    options = Options(Objective(order, then), deterministic_seconds, window_s, workers, seed)
+    plan = plan_packing(job, options, say).sealed()
+    _require_clean(plan)
+    if output is not None:
+        plan = write_packing(output, plan)
+    baseline = compare(job.cluster, plan.body.placement, seed) if compare_default else {}
+    if json:
+        print_json({**to_data(plan), **({"comparison": baseline} if baseline else {})})
+    else:
+        _print(job, plan, baseline, output)
+    if plan.certificates[0].status is not Status.OPTIMAL:
+        raise typer.Exit(ExitCode.LIMIT)
+
+
+def _require_clean(plan: Plan) -> None:
+    """A plan with findings is a defect of the solver; it never leaves the house."""
+    review = review_plan(plan, None)
+    if review.findings:
+        raise RuntimeError(f"the packer made an illegal plan: {review.findings[0]}")
+
+
+def _print(job: Job, plan: Plan, baseline: dict[str, Any], output: Path | None) -> None:
+    import sys
+
+    body: PackingBody = plan.body
+    out = sys.stdout
+    pods, placed = len(job.cluster.pods), sum(node != PENDING for node in body.placement.nodes)
+    running = sum(pod.node != PENDING for pod in job.cluster.pods)
+    out.write(f"{len(job.cluster.nodes)} nodes, {pods} pods: {running} run now, {placed} run in the plan\n")
+    for level in plan.certificates[0].levels:
+        out.write(f"  {level_line(level)}\n")
+    steps = body.migration
+    out.write(
+        f"  {len(steps.waves)} waves (at least {steps.wave_bound}), {steps.temporary_moves} temporary moves, "
+        f"{len(steps.outages)} outages\n"
+    )
+    for name, value in baseline.items():
+        out.write(f"  {name.replace('_', ' '):<22}{encode(value):>12}\n")
+    if output is not None:
+        out.write(f"wrote {output}/plan.json, deploy/, report.html\n")

@@ -1,0 +1,95 @@
+"""The packer's line: cluster -> placement -> checked -> migration -> replayed -> files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from treadle import __version__
+from treadle.codegen.folder import write_plan
+from treadle.codegen.kubernetes.manifests import manifests
+from treadle.codegen.kubernetes.report import report
+from treadle.costmodels import migration as replays
+from treadle.costmodels.kube_scheduler import simulate
+from treadle.frontends.kubernetes.cluster import load_cluster
+from treadle.frontends.openb import load_openb
+from treadle.ir.cluster.cluster import PENDING, Cluster
+from treadle.ir.cluster.packing import PackingBody
+from treadle.ir.cluster.placement import Placement
+from treadle.ir.codec import encode
+from treadle.ir.plan import Input, Plan, Prediction, input_from
+from treadle.solvers.backend import VERSION
+from treadle.solvers.packing.migrate import order
+from treadle.solvers.packing.solve import Options, pack
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A cluster and the files it came from."""
+
+    cluster: Cluster
+    inputs: tuple[Input, ...]
+
+
+def read_dump(path: Path) -> Job:
+    """Read a `kubectl get ... -o json` dump."""
+    return Job(load_cluster(path), (input_from("cluster", path),))
+
+
+def read_openb(nodes: Path, pods: Path) -> Job:
+    """Read a pair of openb lists."""
+    return Job(load_openb(nodes, pods), (input_from("nodes", nodes), input_from("pods", pods)))
+
+
+def plan_packing(job: Job, options: Options, progress: Callable[[str], None] | None = None) -> Plan:
+    """Pack a cluster and order the way there; the plan is not sealed yet.
+
+    Raises:
+        OverfullNode, NoLegalOrder: from the solver.
+    """
+    packed = pack(job.cluster, options, progress)
+    steps = order(job.cluster, packed.placement)
+    body = PackingBody(job.cluster, options.objective, packed.placement, steps)
+    return Plan(
+        "packing",
+        job.inputs,
+        encode(replace(options)),
+        {"treadle": __version__, "ortools": VERSION},
+        body,
+        (packed.certificate,),
+        _predictions(body),
+    )
+
+
+def write_packing(folder: Path, plan: Plan) -> Plan:
+    """Write the plan folder: plan, manifests, report."""
+    body: PackingBody = plan.body
+    files = {**manifests(body), "report.html": report(body, plan.certificates[0])}
+    return write_plan(folder, plan, files)
+
+
+def compare(cluster: Cluster, placement: Placement, seed: int = 0) -> dict[str, Any]:
+    """Return what the default scheduler (simulated) would place of the pending pods, beside the plan."""
+    simulated = simulate(cluster, seed=seed)
+    return {
+        "running_now": _placed(cluster.current),
+        "default_scheduler": _placed(simulated.nodes),
+        "default_scheduler_preempted": simulated.preempted,
+        "plan": _placed(placement.nodes),
+    }
+
+
+def _placed(nodes: tuple[int, ...]) -> int:
+    return sum(node != PENDING for node in nodes)
+
+
+def _predictions(body: PackingBody) -> tuple[Prediction, ...]:
+    played = replays.replay(body.cluster, body.migration)
+    return (
+        Prediction("placed", _placed(body.placement.nodes), "pods"),
+        Prediction("waves", len(body.migration.waves), "waves"),
+        Prediction("temporary_moves", played.temporary_moves, "moves"),
+        Prediction("outages", len(played.outages), "pods"),
+    )
