@@ -160,9 +160,8 @@ def _compile_missing(
         for path, name in paths.items():
             answer = answers.get(path, {"error": stopped})
             if "error" in answer:
-                raise CompilationFailed(
-                    version=version, kernel=name, target=architecture, reason=_first_lines(answer["error"])
-                )
+                reason = _brief(answer["error"])
+                raise CompilationFailed(version=version, kernel=name, target=architecture, reason=reason)
             _keep(answer, kept / keys[name])
 
 
@@ -193,8 +192,10 @@ def _run_worker(
     return {answer["source"]: answer for answer in answers}, f"the compiler ended with {run.returncode}: {complaint[0]}"
 
 
-def _first_lines(text: str) -> str:
-    return " ".join(line.strip() for line in text.strip().splitlines()[:3])[:400]
+def _brief(text: str) -> str:
+    """Return where and what: the first line of a compiler's complaint and the last, without the source between."""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return " ".join(lines if len(lines) < 3 else [lines[0], lines[-1]])[:400]
 
 
 def _keep(answer: dict[str, Any], target: Path) -> None:

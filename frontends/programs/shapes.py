@@ -165,7 +165,9 @@ def next_power_of_two(value: int) -> int:
 def check_heads(shape: Shape) -> None:
     """Refuse query heads that the key-value heads do not divide; raises IndivisibleHeads."""
     if shape["heads"] % shape["kv_heads"]:
-        raise IndivisibleHeads(heads=shape["heads"], kv_heads=shape["kv_heads"])
+        raise IndivisibleHeads(
+            heads=shape["heads"], kv_heads=shape["kv_heads"], expected="a multiple of the key-value heads"
+        )
 
 
 def head_parts(value: int, key: str) -> tuple[int, ...]:
