@@ -121,6 +121,8 @@ class DenseBlock:
     width: int
     gated: bool = True
     bias: bool = False
+    function: str = "silu"
+    """The activation's name in the configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,7 @@ class ExpertsBlock:
     shared_gate: bool = False
     router_bias: bool = False
     """A learned or tracked value per expert beside the router's weights."""
+    function: str = "silu"
     latent_width: int = 0
     """Experts work in this width, with a projection down and up (0: in the model's)."""
 

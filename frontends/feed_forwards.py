@@ -13,7 +13,7 @@ def dense(builder: LayerBuilder, source: str, block: DenseBlock, prefix: str = "
     up = block.width * (1 + block.gated)
     name = "gate_up" if block.gated else "up"
     made = builder.gemm(prefix + name, source, up, builder.width, dtype, bias=up * block.bias)
-    made = _activation(builder, prefix + "activation", made, block.width, block.gated)
+    made = _activation(builder, prefix, made, block)
     return builder.gemm(prefix + "down", made, builder.width, block.width, dtype, bias=builder.width * block.bias)
 
 
@@ -27,7 +27,7 @@ def experts(builder: LayerBuilder, source: str, block: ExpertsBlock) -> str:
     routed = _routed(builder, source, chosen, block)
     added: tuple[str, ...] = (routed,)
     if block.shared_width:
-        shared = DenseBlock(block.shared_width, block.gated)
+        shared = DenseBlock(block.shared_width, block.gated, function=block.function)
         added = (*added, dense(builder, source, shared, "shared_", builder.precision.dense))
         if block.shared_gate:
             added = (*added, builder.gemm("shared_gate", source, 1, builder.width, builder.precision.activation))
@@ -50,7 +50,7 @@ def _routed(builder: LayerBuilder, source: str, chosen: str, block: ExpertsBlock
         "experts_gate_up" if block.gated else "experts_up", (source, chosen), up, width, block.experts, block.top_k,
         up * block.bias,
     )  # fmt: skip
-    made = _activation(builder, "experts_activation", made, block.width, block.gated, block.top_k)
+    made = _activation(builder, "experts_", made, block, block.top_k)
     made = builder.grouped_gemm(
         "experts_down", made, width, block.width, block.experts, block.top_k, width * block.bias
     )
@@ -59,8 +59,11 @@ def _routed(builder: LayerBuilder, source: str, chosen: str, block: ExpertsBlock
     return made
 
 
-def _activation(builder: LayerBuilder, name: str, source: str, width: int, gated: bool, repeats: int = 1) -> str:
-    flops = SILU_PRODUCT_FLOPS if gated else ACTIVATION_FLOPS
-    return builder.elementwise(
-        name, OperatorKind.ACTIVATION, (source,), width, flops, width * (1 + gated), repeats=repeats
-    )
+def _activation(
+    builder: LayerBuilder, prefix: str, source: str, block: DenseBlock | ExpertsBlock, repeats: int = 1
+) -> str:
+    """Apply the activation; gated ones are named `silu_product` and the like, and halve the columns."""
+    name = f"{prefix}{block.function}_product" if block.gated else prefix + block.function
+    flops = SILU_PRODUCT_FLOPS if block.gated else ACTIVATION_FLOPS
+    columns = block.width * (1 + block.gated)
+    return builder.elementwise(name, OperatorKind.ACTIVATION, (source,), block.width, flops, columns, repeats=repeats)

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
+from treadle.frontends.activations import activation, with_activation
 from treadle.frontends.assemble import assemble
 from treadle.frontends.blocks import Decoder
 from treadle.frontends.config import Config, config_from, read_config
@@ -56,7 +57,8 @@ def graph_from(config: Config, name: str, weight_dtype: str = "", kv_dtype: str 
     family, inner = _resolve(config)
     module, _, function = FAMILIES[family].partition(":")
     reader: Callable[[Config], Decoder] = getattr(import_module(f"treadle.frontends.families.{module}"), function)
-    decoder = replace(reader(inner), omitted=tuple(tower for tower in _TOWERS if config.has(tower)))
+    decoder = with_activation(reader(inner), activation(inner))
+    decoder = replace(decoder, omitted=tuple(tower for tower in _TOWERS if config.has(tower)))
     precision = with_dtypes(precision_of(inner, config), weight_dtype, kv_dtype)
     try:
         return assemble(decoder, name, family, precision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from treadle.frontends.blocks import (
@@ -101,7 +102,7 @@ def _shared_experts(config: Config) -> ExpertsBlock:
     )
 
 
-def _hybrid(config: Config, feed_forwards: list[Branch] | list[ExpertsBlock], predictors: int) -> Decoder:
+def _hybrid(config: Config, feed_forwards: Sequence[Branch], predictors: int) -> Decoder:
     period = config.integer("full_attention_interval", default=4)
     types = common.layer_types(config, common.periodic(config.layers(), period, "linear_attention", "full_attention"))
     full = replace(_normed(config), gate=common.heads(config) * common.head_dim(config))
