@@ -18,11 +18,16 @@ from typing import Any
 from treadle.ir.certificate import Certificate
 from treadle.ir.codec import decode, encode, file_locator
 from treadle.ir.diagnostics import Place
-from treadle.ir.errors import MalformedText, NotAPlan, UnknownName, UnreadableFile, UnsupportedVersion
+from treadle.ir.errors import InvalidValue, MalformedText, NotAPlan, UnknownName, UnreadableFile, UnsupportedVersion
 
 FORMAT = "treadle-plan/1"
 
 BODIES: dict[str, str] = {
+    "adapters": "treadle.ir.layout.adapters:AdaptersPlan",
+    "batch-order": "treadle.ir.layout.batch:BatchPlan",
+    "buffers": "treadle.ir.layout.buffers:BuffersPlan",
+    "experts": "treadle.ir.layout.experts:ExpertsPlan",
+    "tiers": "treadle.ir.layout.tiers:TiersPlan",
     "packing": "treadle.ir.cluster.packing:PackingBody",
     "deployment": "treadle.ir.deployment:DeploymentBody",
     "kernel": "treadle.ir.tile.kernel:KernelBody",
@@ -72,6 +77,15 @@ class Plan:
     id: str = ""
     seal: str = ""
     format: str = field(default=FORMAT)
+
+    def __post_init__(self) -> None:
+        for what, names in (
+            ("input", [f"{item.role} {item.path}" for item in self.inputs]),
+            ("artifact", [item.path for item in self.artifacts]),
+            ("part", list(self.parts)),
+        ):
+            if len(set(names)) != len(names):
+                raise InvalidValue(message=f"the plan names an {what} twice")
 
     def sealed(self) -> Plan:
         """Return the plan with its id and seal computed."""

@@ -56,12 +56,11 @@ class KernelBinary:
     launch: dict[str, Any]
     """Symbol, warps, argument types in order and constants, for a launch through the driver interface."""
 
-    def record(self, source: str, binary: str) -> Compiled:
-        """Return the plan's record of this binary, given the paths of its files in the plan folder."""
+    def record(self, binary: str) -> Compiled:
+        """Return the plan's record of this binary, given its path in the plan folder."""
         return Compiled(
             target=self.target,
             compiler=self.compiler,
-            source=source,
             binary=binary,
             registers=self.registers,
             spill_bytes=self.spill_bytes,

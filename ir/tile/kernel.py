@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from treadle.ir.certificate import Certificate
+from treadle.ir.errors import InvalidValue
 from treadle.ir.machine import Machine
 from treadle.ir.plan import Prediction
 from treadle.ir.tile.loop import Loop
@@ -20,8 +21,6 @@ class Compiled:
     """Compiler target, such as `sm_90`."""
     compiler: str
     """Compiler and version, such as `triton 3.9.0`."""
-    source: str
-    """Path of the emitted source, relative to the plan folder."""
     binary: str
     """Path of the binary, relative to the plan folder."""
     registers: int
@@ -43,9 +42,16 @@ class KernelPlan:
     program: TileProgram | None = None
     """None for a bare loop read from a file: no kernel can be emitted from it."""
     predictions: tuple[Prediction, ...] = ()
+    source: str = ""
+    """Path of the emitted source, relative to the plan folder; empty when none was emitted."""
     compiled: tuple[Compiled, ...] = ()
     calls: int = 1
     phase: str = ""
+
+    def __post_init__(self) -> None:
+        binaries = [compiled.binary for compiled in self.compiled]
+        if len(set(binaries)) != len(binaries) or (binaries and not self.source):
+            raise InvalidValue(message=f"kernel `{self.name}` names a binary twice, or has binaries without a source")
 
     def prediction(self, name: str) -> Prediction:
         """Return the prediction called `name`; raises KeyError."""
@@ -61,6 +67,11 @@ class KernelBody:
 
     machine: Machine | None
     kernels: tuple[KernelPlan, ...]
+
+    def __post_init__(self) -> None:
+        names = [kernel.name for kernel in self.kernels]
+        if not names or len(set(names)) != len(names):
+            raise InvalidValue(message="a kernel plan has at least one kernel, each with a name of its own")
 
     def kernel(self, name: str) -> KernelPlan:
         """Return the kernel called `name`; raises KeyError."""

@@ -91,6 +91,17 @@ class TileOperation:
     work: float = 1
     note: str = ""
 
+    def __post_init__(self) -> None:
+        least = {OperationKind.LOAD: 0, OperationKind.BARRIER: 0, OperationKind.MMA: 2}.get(self.kind, 1)
+        if len(self.operands) < least:
+            raise InvalidValue(
+                message=f"`{self.name}` ({self.kind.value}) has {len(self.operands)} operands of {least}"
+            )
+        if (self.depth < 1) == (self.kind is OperationKind.MMA) or self.work < 0:
+            raise InvalidValue(
+                message=f"`{self.name}` ({self.kind.value}) has the depth {self.depth}, work {self.work}"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Invariant:

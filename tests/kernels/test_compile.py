@@ -99,7 +99,7 @@ def test_the_sidecar_tells_a_launcher_what_it_needs(hopper: dict[str, tuple[Kern
     assert facts["warps"] == 4
     assert facts["constants"]["BLOCK_M"] == 64
     assert facts["symbol"] == "gemm_kernel"
-    record = hopper["gemm"][0].record("kernels/gemm.py", "kernels/gemm.sm_90.cubin")
+    record = hopper["gemm"][0].record("kernels/gemm.sm_90.cubin")
     assert (record.target, record.registers) == ("sm_90", facts["registers"])
     assert record.compiler.startswith("triton ")
 

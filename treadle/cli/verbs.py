@@ -6,9 +6,11 @@ A verb's module defines `command` (a function typer understands) or `app` (a `ty
 from __future__ import annotations
 
 VERBS: dict[str, tuple[str, str]] = {
+    "layout": ("treadle.cli.layout", "Place experts, adapters, buffers, memory tiers, or a batch, with bounds."),
     "pack": ("treadle.cli.pack", "Place pods, prove how well, and order the steps to get there."),
     "compile": ("treadle.cli.compile", "Compile a deployment: model, workload and machine into proven kernels."),
     "kernel": ("treadle.cli.kernel", "Schedule one tile program or loop file, and emit its kernel."),
     "verify": ("treadle.cli.verify", "Re-derive every claim of a plan, without a solver."),
+    "explain": ("treadle.cli.explain", "Say what binds each loop, and what would lower its interval."),
     "diff": ("treadle.cli.diff", "Say what changed between two plans, and which is better."),
 }

@@ -14,7 +14,7 @@ from treadle.codegen.folder import write_plan
 from treadle.codegen.triton.compile import KernelBinary, compile_source, default_cache
 from treadle.codegen.triton.emit import emit
 from treadle.costmodels.machines import load_machine
-from treadle.driver.artifacts import compile_kernels, timelines
+from treadle.driver.artifacts import compile_kernels, emit_kernels, timelines
 from treadle.driver.kernel import machine_input
 from treadle.driver.kernels import KernelOptions, rank_programs
 from treadle.driver.programs import ProgramRequest
@@ -108,8 +108,10 @@ class Scheduled:
         envelope = Plan("kernel", inputs, {"kernel": encode(self.kernel.program)}, versions(), None)
         kernels: tuple[KernelPlan, ...] = (self.kernel,)
         files: dict[str, bytes] = {}
-        if compiled and self.machine is not None and self.kernel.program is not None:
-            kernels, files = compile_kernels(kernels, self.machine, envelope.expected_id(), lambda _: None)
+        if self.machine is not None:
+            kernels, files = emit_kernels(kernels, self.machine, envelope.expected_id())
+            if compiled:
+                kernels, files = compile_kernels(kernels, self.machine, files, lambda _: None)
         plan = replace(envelope, body=KernelBody(self.machine, kernels))
         return write_plan(Path(folder), plan, {**files, **timelines(kernels)})
 

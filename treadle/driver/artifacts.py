@@ -6,45 +6,54 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from treadle.codegen.timeline import timeline_json
-from treadle.codegen.triton.compile import TARGETS, KernelBinary, compile_sources
+from treadle.codegen.triton.compile import KernelBinary, compile_sources
 from treadle.codegen.triton.emit import emit
 from treadle.ir.machine import Machine
 from treadle.ir.tile.kernel import KernelPlan
 
 Files = dict[str, bytes]
+Kernels = tuple[KernelPlan, ...]
 
 
-def emit_sources(kernels: Sequence[KernelPlan], machine: Machine, plan_id: str) -> dict[str, str]:
-    """Return the emitted module of every kernel that has a program, by kernel name."""
-    return {kernel.name: emit(kernel, machine, plan_id) for kernel in kernels if kernel.program is not None}
+def emit_kernels(kernels: Sequence[KernelPlan], machine: Machine, plan_id: str) -> tuple[Kernels, Files]:
+    """Emit the kernels that have a program; return them with the path of their source, and the files."""
+    emitted: list[KernelPlan] = []
+    files: Files = {}
+    for kernel in kernels:
+        if kernel.program is not None:
+            source = emit(kernel, machine, plan_id)
+            kernel = replace(kernel, source=f"kernels/{kernel.name}.py")
+            files[kernel.source] = source.encode()
+        emitted.append(kernel)
+    return tuple(emitted), files
 
 
 def compile_kernels(
-    kernels: Sequence[KernelPlan], machine: Machine, plan_id: str, tell: Callable[[str], None]
-) -> tuple[tuple[KernelPlan, ...], Files]:
-    """Emit and compile kernels for the machine's architecture.
+    kernels: Sequence[KernelPlan], machine: Machine, files: Files, tell: Callable[[str], None]
+) -> tuple[Kernels, Files]:
+    """Compile emitted kernels for the machine's architecture.
 
-    Returns: the kernels with their compiled records, and the files by path relative to the plan folder.
+    Args:
+        kernels: with the path of their source.
+        machine: whose architecture is compiled for.
+        files: the emitted sources by path.
+        tell: called with a line of progress.
+
+    Returns: the kernels with their compiled records, and all files by path relative to the plan folder.
 
     Raises:
-        MissingExtra: no compiler is installed. CompilationFailed: it refuses a kernel.
+        MissingExtra: no compiler is installed. CompilationFailed: it refuses a kernel. UnsupportedTarget.
     """
-    sources = emit_sources(kernels, machine, plan_id)
+    sources = {kernel.name: files[kernel.source].decode() for kernel in kernels if kernel.source}
     tell(f"compiling {len(sources)} kernels for {machine.architecture}")
-    binaries = compile_sources(sources, machine.architecture) if machine.architecture in TARGETS else {}
-    files: Files = {f"kernels/{name}.py": text.encode() for name, text in sources.items()}
+    binaries = compile_sources(sources, machine.architecture)
     compiled: list[KernelPlan] = []
+    written = dict(files)
     for kernel in kernels:
-        found, written = _binary_files(kernel.name, binaries.get(kernel.name, ()))
-        files |= written
-        compiled.append(_recorded(kernel, found))
-    return tuple(compiled), files
-
-
-def _recorded(kernel: KernelPlan, binaries: Sequence[tuple[KernelBinary, str]]) -> KernelPlan:
-    """Return the kernel with the records of its binaries."""
-    source = f"kernels/{kernel.name}.py"
-    return replace(kernel, compiled=tuple(binary.record(source, path) for binary, path in binaries))
+        found, added = _binary_files(kernel.name, binaries.get(kernel.name, ()))
+        written |= added
+        compiled.append(replace(kernel, compiled=tuple(binary.record(path) for binary, path in found)))
+    return tuple(compiled), written
 
 
 def _binary_files(name: str, binaries: Sequence[KernelBinary]) -> tuple[list[tuple[KernelBinary, str]], Files]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from treadle.codegen.folder import write_plan
 from treadle.codegen.report import render
 from treadle.costmodels.machines import load_machine
-from treadle.driver.artifacts import Files, compile_kernels, timelines
+from treadle.driver.artifacts import Files, compile_kernels, emit_kernels, timelines
 from treadle.driver.kernel import machine_input
 from treadle.driver.kernels import KernelOptions, plan_hot_loop
 from treadle.driver.versions import versions
@@ -79,12 +79,12 @@ def compile_deployment(
         kernels, refused = plan_kernels(loops, machine, options)
         said.append(f"{len(kernels)} hot loops, {_proven(kernels)} proven at every level")
     envelope = Plan("deployment", _inputs(specification, request, machine), encode(options), versions(), None)
-    files: Files = _copies(specification, request)
-    if options.compiled:
-        with progress.phase("kernels") as said:
-            kernels, emitted = compile_kernels(kernels, machine, envelope.expected_id(), lambda _: None)
-            files |= emitted
-            said.append(_compiled_line(kernels))
+    with progress.phase("kernels") as said:
+        kernels, files = emit_kernels(kernels, machine, envelope.expected_id())
+        if options.compiled:
+            kernels, files = compile_kernels(kernels, machine, files, lambda _: None)
+        said.append(_compiled_line(kernels))
+    files |= _copies(specification, request)
     body = DeploymentBody(_without_trace(request), model, machine, loops, kernels, refused)
     plan = replace(envelope, body=body, predictions=predictions(body))
     with progress.phase("write") as said:
@@ -131,7 +131,9 @@ def _proven(kernels: tuple[KernelPlan, ...]) -> int:
 def _compiled_line(kernels: tuple[KernelPlan, ...]) -> str:
     binaries = [binary for kernel in kernels for binary in kernel.compiled]
     spilled = sum(binary.spill_bytes > 0 for binary in binaries)
-    target = binaries[0].target if binaries else "no target"
+    if not binaries:
+        return f"{len(kernels)} sources, not compiled"
+    target = binaries[0].target
     return f"{len(binaries)} binaries for {target}, {spilled} with spills"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from treadle.costmodels.machines import load_machine
-from treadle.driver.artifacts import Files, compile_kernels, timelines
+from treadle.driver.artifacts import Files, compile_kernels, emit_kernels, timelines
 from treadle.driver.kernels import KernelOptions, rank_programs
 from treadle.driver.versions import versions
 from treadle.frontends import programs
@@ -85,7 +85,9 @@ def _with_files(
     envelope: Plan, machine: Machine | None, kernels: tuple[KernelPlan, ...], options: KernelOptions, tell: Tell
 ) -> tuple[Plan, Files]:
     files: Files = {}
+    if machine is not None:
+        kernels, files = emit_kernels(kernels, machine, envelope.expected_id())
     if machine is not None and options.compiled:
-        kernels, files = compile_kernels(kernels, machine, envelope.expected_id(), tell)
+        kernels, files = compile_kernels(kernels, machine, files, tell)
     files |= timelines(kernels)
     return replace(envelope, body=KernelBody(machine, kernels)), files

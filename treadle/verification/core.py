@@ -7,16 +7,21 @@ predictions and bounds, and returns findings. What concerns every plan alike (se
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from treadle.ir.diagnostics import Finding
 from treadle.ir.errors import NotAPlan, UnreadableFile
-from treadle.ir.plan import Plan, load, read_bytes
+from treadle.ir.plan import Plan, Prediction, load, read_bytes
 
 REVIEWERS: dict[str, str] = {
+    "adapters": "treadle.verification.layout:review_adapters",
+    "batch-order": "treadle.verification.layout:review_batch",
+    "buffers": "treadle.verification.layout:review_buffers",
+    "experts": "treadle.verification.layout:review_experts",
+    "tiers": "treadle.verification.layout:review_tiers",
     "packing": "treadle.verification.packing:review",
     "deployment": "treadle.verification.deployment:review",
     "kernel": "treadle.verification.kernel:review",
@@ -74,6 +79,24 @@ def _review_envelope(plan: Plan, folder: Path | None) -> Review:
         if found != artifact.sha256:
             findings.append(Finding("TRD492", artifact.path, "file is not the planned one", artifact.sha256, found))
     return Review(2 + (len(plan.artifacts) if folder else 0), 0, tuple(findings))
+
+
+def compare_predictions(where: str, expected: Sequence[Prediction], found: Sequence[Prediction]) -> list[Finding]:
+    """Return TRD416 for every recomputed figure that the plan states otherwise, leaves out, adds or repeats."""
+    findings: list[Finding] = []
+    for position in range(max(len(expected), len(found))):
+        right = expected[position] if position < len(expected) else None
+        stated = found[position] if position < len(found) else None
+        if right != stated:
+            name = (right or stated or expected[0]).name
+            findings.append(
+                Finding("TRD416", f"{where}.{name}", "the prediction is another", _figure(right), _figure(stated))
+            )
+    return findings
+
+
+def _figure(prediction: Prediction | None) -> str:
+    return f"{prediction.value!r} {prediction.unit}" if prediction else "nothing"
 
 
 def _inside(folder: Path, relative: str) -> Path:

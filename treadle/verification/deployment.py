@@ -9,14 +9,20 @@ from treadle.frontends.hot_loops import hot_loops
 from treadle.ir.deployment import DeploymentBody, check, predictions
 from treadle.ir.diagnostics import Finding, TreadleError
 from treadle.ir.plan import Plan
-from treadle.verification.core import Review
+from treadle.verification.core import Review, compare_predictions
 from treadle.verification.kernel import review_kernel
+from treadle.verification.machine import review_machine
 
 
 def review(plan: Plan, folder: Path | None) -> Review:
     """Review a plan of kind `deployment`."""
     body: DeploymentBody = plan.body
-    total = Review(1, 0, tuple(check(body))) + _review_hot_loops(body) + _review_predictions(plan, body)
+    total = (
+        review_machine(plan, body.machine)
+        + Review(1, 0, tuple(check(body)))
+        + _review_hot_loops(body)
+        + _review_predictions(plan, body)
+    )
     if folder is not None:
         total += _review_model(body, folder)
     for kernel in body.kernels:
@@ -53,11 +59,5 @@ def _review_hot_loops(body: DeploymentBody) -> Review:
 
 
 def _review_predictions(plan: Plan, body: DeploymentBody) -> Review:
-    expected = {p.name: p for p in predictions(body)}
-    found = {p.name: p for p in plan.predictions}
-    findings = [
-        Finding("TRD416", name, "the prediction is another", str(expected.get(name)), str(found.get(name)))
-        for name in sorted({*expected, *found})
-        if expected.get(name) != found.get(name)
-    ]
-    return Review(len(expected), 0, tuple(findings))
+    expected = predictions(body)
+    return Review(len(expected), 0, tuple(compare_predictions("deployment", expected, plan.predictions)))

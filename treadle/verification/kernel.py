@@ -8,21 +8,22 @@ from treadle.codegen.triton.emit import emit
 from treadle.costmodels.cubin import read_resources
 from treadle.costmodels.lower import lower
 from treadle.costmodels.predict import predict
+from treadle.frontends import programs
 from treadle.ir.diagnostics import Finding, TreadleError
-from treadle.ir.errors import UnreadableFile
 from treadle.ir.machine import Machine
 from treadle.ir.plan import Plan, parse_json, read_bytes, read_text
 from treadle.ir.tile.claims import recheck
 from treadle.ir.tile.kernel import Compiled, KernelBody, KernelPlan
 from treadle.ir.tile.program import TileProgram
 from treadle.ir.tile.schedule import check
-from treadle.verification.core import Review
+from treadle.verification.core import Review, compare_predictions
+from treadle.verification.machine import review_machine
 
 
 def review(plan: Plan, folder: Path | None) -> Review:
     """Review a plan of kind `kernel`."""
     body: KernelBody = plan.body
-    total = Review(0, 0, ())
+    total = review_machine(plan, body.machine)
     for kernel in body.kernels:
         total += review_kernel(kernel, body.machine, plan.id, folder)
     return total
@@ -30,16 +31,20 @@ def review(plan: Plan, folder: Path | None) -> Review:
 
 def review_kernel(kernel: KernelPlan, machine: Machine | None, plan_id: str, folder: Path | None) -> Review:
     """Review one kernel; the folder is None when its files are not at hand."""
+    if illegal := check(kernel.loop, kernel.schedule):
+        return Review(1, 0, tuple(_within(kernel.name, finding) for finding in illegal))
     claims = recheck(kernel.loop, kernel.schedule, kernel.certificate)
-    findings = [*check(kernel.loop, kernel.schedule), *claims.findings]
+    findings = list(claims.findings)
     rederived = 1 + claims.rederived
     if machine is not None and kernel.program is not None:
         found, count = _review_costs(kernel, kernel.program, machine)
         findings += found
         rederived += count
+    if folder is not None and machine is not None and not findings:
+        findings += _review_source(kernel, machine, plan_id, folder)
         for compiled in kernel.compiled:
-            findings += _review_files(kernel, compiled, machine, plan_id, folder)
-            rederived += 4 if folder else 0
+            findings += _review_binary(compiled, machine, folder)
+        rederived += bool(kernel.source) + 4 * len(kernel.compiled)
     located = tuple(_within(kernel.name, finding) for finding in findings)
     return Review(rederived, claims.on_solver_word, located)
 
@@ -50,50 +55,69 @@ def _within(name: str, finding: Finding) -> Finding:
 
 
 def _review_costs(kernel: KernelPlan, program: TileProgram, machine: Machine) -> tuple[list[Finding], int]:
-    """Lower the program again and recompute the predictions."""
+    """Build the program, lower it and predict again; each step only when the one before gives what the plan has."""
+    if findings := _review_program(program):
+        return findings, 1
     try:
         loop = lower(program, machine)
-        expected = {p.name: p for p in predict(program, loop, kernel.schedule, machine)}
+        if loop != kernel.loop:
+            message = "the loop is not the one the machine makes of the program"
+            return [Finding("TRD415", program.name, message)], 2
+        expected = predict(program, loop, kernel.schedule, machine)
     except TreadleError as error:
-        return [Finding("TRD415", program.name, f"the program cannot be lowered: {error}")], 1
-    findings: list[Finding] = []
-    if loop != kernel.loop:
-        findings.append(Finding("TRD415", program.name, "the loop is not the one the machine makes of the program"))
-    found = {prediction.name: prediction for prediction in kernel.predictions}
-    for name in sorted({*expected, *found}):
-        if expected.get(name) != found.get(name):
-            shown = (str(expected.get(name)), str(found.get(name)))
-            findings.append(Finding("TRD416", f"{program.name}.{name}", "the prediction is another", *shown))
-    return findings, 1 + len(expected)
+        return [Finding("TRD415", program.name, f"the program cannot be lowered: {error}")], 2
+    return compare_predictions(program.name, expected, kernel.predictions), 2 + len(expected)
 
 
-def _review_files(
-    kernel: KernelPlan, compiled: Compiled, machine: Machine, plan_id: str, folder: Path | None
-) -> list[Finding]:
-    """Print the source again and read the binary's resources again."""
-    if folder is None:
+def _review_program(program: TileProgram) -> list[Finding]:
+    """Build a program of the library again from its family, shape, tile sizes and options."""
+    if program.family not in programs.FAMILIES:
         return []
     try:
-        source = read_text(folder / compiled.source)
+        again = programs.build(program.family, program.shape, program.tile_sizes, program.options)
+    except TreadleError as error:
+        return [Finding("TRD415", program.name, f"the library has no such program: {error}")]
+    if again != program:
+        return [Finding("TRD415", program.name, "the program is not the library's at this shape")]
+    return []
+
+
+def _review_source(kernel: KernelPlan, machine: Machine, plan_id: str, folder: Path) -> list[Finding]:
+    """Print the source again."""
+    if kernel.program is None and not kernel.source:
+        return []
+    try:
+        source = read_text(folder / kernel.source)
+        expected = emit(kernel, machine, plan_id)
+    except TreadleError as error:
+        return [Finding("TRD418", kernel.source, f"the source cannot be compared: {error}")]
+    if source != expected:
+        return [Finding("TRD418", kernel.source, "the source is not the one the plan gives")]
+    return []
+
+
+def _review_binary(compiled: Compiled, machine: Machine, folder: Path) -> list[Finding]:
+    """Read the binary's resources again; what a launch adds in shared memory stands beside it."""
+    try:
         resources = read_resources(read_bytes(folder / compiled.binary), compiled.binary)[0]
         sidecar = (folder / compiled.binary).with_suffix(".json")
-        launch = parse_json(read_text(sidecar), str(sidecar)).get("dynamic_shared_bytes")
-    except UnreadableFile as error:
-        return [Finding("TRD492", compiled.source, str(error))]
+        launch = parse_json(read_text(sidecar), str(sidecar))
     except TreadleError as error:
         return [Finding("TRD417", compiled.binary, str(error))]
     findings: list[Finding] = []
-    if source != emit(kernel, machine, plan_id):
-        findings.append(Finding("TRD418", compiled.source, "the source is not the one the plan gives"))
-    capacity = int(machine.value("shared_capacity_bytes"))
-    for what, expected, found, wrong in (
-        ("registers", resources.registers, compiled.registers, resources.registers != compiled.registers),
-        ("spill bytes", resources.local_bytes, compiled.spill_bytes, resources.local_bytes != compiled.spill_bytes),
-        ("shared memory", launch, compiled.smem_bytes, launch != compiled.smem_bytes),
-        ("shared memory than fits", capacity, compiled.smem_bytes, compiled.smem_bytes > capacity),
+    for what, expected, found in (
+        ("registers", resources.registers, compiled.registers),
+        ("spill bytes", resources.local_bytes, compiled.spill_bytes),
+        ("shared memory", launch.get("dynamic_shared_bytes"), compiled.smem_bytes),
+        ("a compiler", launch.get("compiler"), compiled.compiler),
+        ("a target", machine.architecture, compiled.target),
     ):
-        if wrong:
+        if expected != found:
             findings.append(
                 Finding("TRD417", compiled.binary, f"the binary has other {what}", str(expected), str(found))
             )
+    if compiled.smem_bytes > machine.value("shared_capacity_bytes"):
+        findings.append(
+            Finding("TRD417", compiled.binary, "more shared memory than fits", "", str(compiled.smem_bytes))
+        )
     return findings

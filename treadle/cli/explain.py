@@ -1,0 +1,58 @@
+"""`treadle explain PLAN [KERNEL]`: what binds each loop, and what would lower its interval, by how much."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from treadle.cli.options import JsonFlag, PlanPath
+from treadle.cli.output import console, number, print_json
+from treadle.driver.explain import explain_plan
+from treadle.ir.codec import encode
+from treadle.ir.plan import load
+from treadle.ir.tile.explanation import Alternative, Explanation
+
+
+def command(
+    plan: PlanPath,
+    kernel: Annotated[str, typer.Argument(help="One kernel of the plan; all unless given.", metavar="KERNEL")] = "",
+    limit: Annotated[float, typer.Option(min=0.001, help="Deterministic seconds per changed loop.")] = 1.0,
+    json: JsonFlag = False,
+) -> None:
+    """Say which unit, recurrence or memory binds each loop, and what single changes would do to its interval."""
+    explanations = explain_plan(load(plan), kernel, limit)
+    if json:
+        print_json({name: encode(explanation) for name, explanation in explanations.items()})
+        return
+    for name, explanation in explanations.items():
+        _print(name, explanation)
+
+
+def _print(name: str, explanation: Explanation) -> None:
+    out = console()
+    out.print(f"{name}: one iteration every {number(explanation.ii_cycles)} cycles", markup=False)
+    for binding in explanation.bindings:
+        out.print(f"  binds: {binding.sentence}", markup=False)
+    uses = ", ".join(f"{use.unit} {use.share:.0%}" for use in explanation.units)
+    out.print(f"  busy: {uses}", markup=False)
+    if explanation.recurrence:
+        path = " -> ".join(explanation.recurrence)
+        out.print(f"  slowest recurrence: {number(explanation.recurrence_ii_cycles)} cycles ({path})", markup=False)
+    for memory in explanation.memories:
+        rings = ", ".join(f"{ring} x{depth}" for ring, depth, _ in memory.rings)
+        share = f"{number(memory.used_bytes)} of {number(memory.capacity_bytes)} B"
+        out.print(f"  {memory.memory} memory: {share} ({rings})", markup=False)
+    width = max((len(alternative.change) for alternative in explanation.alternatives), default=0)
+    for alternative in explanation.alternatives:
+        out.print(f"    {alternative.change:<{width}}  {_effect(alternative)}", markup=False)
+    out.print("")
+
+
+def _effect(alternative: Alternative) -> str:
+    if alternative.ii_cycles is None:
+        return "infeasible"
+    proven = "" if alternative.proven else ", not proven least"
+    change = alternative.ii_cycles - alternative.was_ii_cycles
+    effect = "no change" if change == 0 else f"{-alternative.gain:+.1%}"
+    return f"{number(alternative.ii_cycles):>8} cycles  {effect}{proven}"
