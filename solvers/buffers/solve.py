@@ -12,6 +12,9 @@ from treadle.solvers.backend import Limits
 from treadle.solvers.buffers.model import refute_or_place
 from treadle.solvers.buffers.skyline import Sections, search
 
+Tell = Callable[[str], None]
+"""Receives progress in words."""
+
 
 @dataclass(frozen=True, slots=True)
 class Effort:
@@ -29,7 +32,7 @@ class Effort:
 
 
 def solve_buffers(
-    problem: BuffersProblem, effort: Effort | None = None, progress: Callable[[str], None] = lambda _: None
+    problem: BuffersProblem, effort: Effort | None = None, progress: Tell = lambda _: None
 ) -> tuple[BuffersPlan, Certificate]:
     """Return offsets of the least height found and what is proven of it.
 
@@ -62,7 +65,7 @@ def _first(
     sections: Sections,
     capacity: int | None,
     effort: Effort,
-    progress: Callable[[str], None],
+    progress: Tell,
 ) -> BuffersPlan:
     stacked = BuffersPlan(problem, _stack(sections))
     if capacity is None or stacked.height_bytes <= capacity:
@@ -100,9 +103,7 @@ def _attempt(sections: Sections, limit: int, effort: Effort) -> tuple[tuple[int,
     return offsets, status is Status.INFEASIBLE
 
 
-def _lower(
-    plan: BuffersPlan, sections: Sections, peak: int, effort: Effort, progress: Callable[[str], None]
-) -> BuffersPlan:
+def _lower(plan: BuffersPlan, sections: Sections, peak: int, effort: Effort, progress: Tell) -> BuffersPlan:
     """Bring the height down to the bound, halving the distance while the search succeeds."""
     low = peak
     for _ in range(effort.improvements):

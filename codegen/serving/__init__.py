@@ -1,0 +1,1 @@
+"""Serving plans as engine configurations and Kubernetes manifests."""

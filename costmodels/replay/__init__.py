@@ -1,0 +1,1 @@
+"""Event replay of a request trace through engine pools."""

@@ -1,0 +1,115 @@
+"""LoRA adapters on serving replicas: one replica per adapter, under slots and memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from treadle.ir.certificate import ProofKind
+from treadle.ir.diagnostics import Finding
+from treadle.ir.errors import InvalidValue
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """One adapter: its load (any rate), the memory its rank-padded weights take, and where it is now."""
+
+    name: str
+    load: float
+    memory_bytes: int = 0
+    current: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.load < float("inf") or self.memory_bytes < 0:
+            raise InvalidValue(message=f"adapter `{self.name}` has the load {self.load}, {self.memory_bytes} bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One engine replica: adapter slots, memory for adapters, and its speed relative to the others."""
+
+    name: str
+    slots: int
+    memory_bytes: int = 1 << 62
+    speed: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.slots < 0 or self.memory_bytes < 0 or not 0 < self.speed < float("inf"):
+            raise InvalidValue(message=f"replica `{self.name}` has {self.slots} slots, speed {self.speed}")
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptersProblem:
+    """Adapters and replicas."""
+
+    adapters: tuple[Adapter, ...]
+    replicas: tuple[Replica, ...]
+
+    def __post_init__(self) -> None:
+        if not self.adapters or not self.replicas:
+            raise InvalidValue(message="there are no adapters, or no replicas")
+        for kind, names in (
+            ("adapters", [adapter.name for adapter in self.adapters]),
+            ("replicas", [replica.name for replica in self.replicas]),
+        ):
+            if len(set(names)) != len(names):
+                raise InvalidValue(message=f"two {kind} have the same name")
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptersPlan:
+    """The problem, and the replica position of each adapter."""
+
+    problem: AdaptersProblem
+    homes: tuple[int, ...]
+
+    @property
+    def moves(self) -> int:
+        """Adapters that leave the replica they are on now."""
+        names = [self.problem.replicas[home].name for home in self.homes]
+        return sum(
+            bool(adapter.current) and adapter.current != name
+            for adapter, name in zip(self.problem.adapters, names, strict=True)
+        )
+
+
+def relative_loads(plan: AdaptersPlan) -> tuple[Fraction, ...]:
+    """Return load over speed of every replica, exactly."""
+    totals = [Fraction(0)] * len(plan.problem.replicas)
+    for adapter, home in zip(plan.problem.adapters, plan.homes, strict=True):
+        totals[home] += Fraction(adapter.load)
+    return tuple(total / Fraction(replica.speed) for total, replica in zip(totals, plan.problem.replicas, strict=True))
+
+
+def load_bound(problem: AdaptersProblem) -> tuple[Fraction, ProofKind, str]:
+    """Return a bound on the highest relative load: the mean, the largest adapter, or two that must share a replica."""
+    speeds = [Fraction(replica.speed) for replica in problem.replicas]
+    loads = sorted((Fraction(adapter.load) for adapter in problem.adapters), reverse=True)
+    count = len(speeds)
+    choices = [
+        (sum(loads, Fraction(0)) / sum(speeds, Fraction(0)), ProofKind.CAPACITY, "total load over total speed"),
+        (loads[0] / max(speeds), ProofKind.COUNT, "the largest adapter on the fastest replica"),
+    ]
+    if len(loads) > count:
+        pair = (loads[count - 1] + loads[count]) / max(speeds)
+        choices.append((pair, ProofKind.COUNT, f"two of the {count + 1} largest adapters share a replica"))
+    return max(choices, key=lambda choice: choice[0])
+
+
+def check(plan: AdaptersPlan) -> list[Finding]:
+    """Return every reason why the placement is illegal. Codes: TRD446 homes, TRD447 slots or memory."""
+    problem = plan.problem
+    if len(plan.homes) != len(problem.adapters) or any(not 0 <= h < len(problem.replicas) for h in plan.homes):
+        return [Finding("TRD446", "homes", "one replica per adapter", str(len(problem.adapters)), str(len(plan.homes)))]
+    findings: list[Finding] = []
+    for position, replica in enumerate(problem.replicas):
+        held = [a for a, home in zip(problem.adapters, plan.homes, strict=True) if home == position]
+        for what, limit, found in (
+            ("slots", replica.slots, len(held)),
+            ("bytes", replica.memory_bytes, sum(adapter.memory_bytes for adapter in held)),
+        ):
+            if found > limit:
+                findings.append(
+                    Finding("TRD447", f"replica {replica.name}", f"too many {what}", f"<= {limit}", str(found))
+                )
+    return findings

@@ -1,0 +1,1 @@
+"""Prefix-sharing order and grouping of offline requests."""

@@ -1,0 +1,1 @@
+"""Expert replication and placement on GPUs."""

@@ -1,0 +1,1 @@
+"""Engine pools for a workload."""

@@ -1,0 +1,1 @@
+"""Weights and KV blocks onto memory tiers."""

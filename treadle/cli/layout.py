@@ -1,0 +1,158 @@
+"""`treadle layout PROBLEM FILE`: offline placements with bounds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from treadle.cli.options import JsonFlag, OutputFolder
+from treadle.cli.output import level_line, print_json, say
+from treadle.codegen.folder import write_plan
+from treadle.driver import layout as driver
+from treadle.frontends.layout_experts import ExpertOptions
+from treadle.ir.certificate import Status
+from treadle.ir.codec import encode
+from treadle.ir.diagnostics import ExitCode
+from treadle.ir.layout.adapters import AdaptersPlan
+from treadle.ir.layout.batch import BatchPlan
+from treadle.ir.layout.buffers import BuffersPlan
+from treadle.ir.layout.experts import ExpertsPlan, Policy
+from treadle.ir.layout.tiers import TiersPlan
+from treadle.ir.plan import Plan
+from treadle.solvers.buffers.solve import Effort
+from treadle.verification.core import review_plan
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+Problem = Annotated[Path, typer.Argument(help="The problem's file.", metavar="FILE")]
+
+
+@app.command("buffers")
+def buffers(
+    file: Problem,
+    capacity: Annotated[
+        int | None, typer.Option(help="Bytes of the memory; without it only the height counts.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds of search before giving up.", min=1)] = 6,
+    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    output: OutputFolder = None,
+    json: JsonFlag = False,
+) -> None:
+    """Offsets for buffers with known lifetimes (CSV: id, lower, upper, size), of the least height."""
+    effort = Effort(rounds=rounds, seed=seed)
+    _run(lambda: driver.plan_buffers(file, capacity, effort, say), output, json)
+
+
+@app.command("experts")
+def experts(
+    file: Problem,
+    slots: Annotated[int | None, typer.Option(help="Replica slots over all GPUs.", min=1)] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs.", min=1)] = None,
+    nodes: Annotated[int | None, typer.Option(help="Nodes.", min=1)] = None,
+    groups: Annotated[int | None, typer.Option(help="Expert groups.", min=1)] = None,
+    policy: Annotated[Policy | None, typer.Option(help="Keep groups in nodes, or not.")] = None,
+    output: OutputFolder = None,
+    json: JsonFlag = False,
+) -> None:
+    """Replicas and GPUs of mixture-of-experts layers (JSON: loads, slots, gpus, nodes, groups), of the least peak."""
+    options = ExpertOptions(slots, gpus, nodes, groups, policy)
+    _run(lambda: driver.plan_experts(file, options), output, json)
+
+
+@app.command("adapters")
+def adapters(
+    file: Problem,
+    limit: Annotated[float, typer.Option(help="Deterministic seconds of search.", min=0.01)] = 2.0,
+    output: OutputFolder = None,
+    json: JsonFlag = False,
+) -> None:
+    """LoRA adapters onto replicas (JSON: adapters, replicas), of the least peak load and fewest moves."""
+    _run(lambda: driver.plan_adapters(file, limit), output, json)
+
+
+@app.command("tiers")
+def tiers(
+    file: Problem,
+    nodes: Annotated[int, typer.Option(help="Nodes of the search tree.", min=1)] = 4000,
+    output: OutputFolder = None,
+    json: JsonFlag = False,
+) -> None:
+    """Weights, KV budgets and caches onto memory tiers (JSON: items, tiers, loss_budget), of the least reading time."""
+    _run(lambda: driver.plan_tiers(file, nodes), output, json)
+
+
+@app.command("batch")
+def batch(
+    file: Problem,
+    block_tokens: Annotated[int, typer.Option(help="Tokens of a prefix block.", min=1)] = 512,
+    cache_blocks: Annotated[int, typer.Option(help="Blocks the KV cache holds; 0 is no limit.", min=0)] = 0,
+    output: OutputFolder = None,
+    json: JsonFlag = False,
+) -> None:
+    """Order and groups of offline requests that share prefixes (JSONL with hash_ids), of the fewest computed blocks."""
+    _run(lambda: driver.plan_batch(file, block_tokens, cache_blocks), output, json)
+
+
+def _run(make: Callable[[], Plan], output: Path | None, as_json: bool) -> None:
+    started = time.perf_counter()
+    plan = make().sealed()
+    solved_s = time.perf_counter() - started
+    review = review_plan(plan, None)
+    if output is not None:
+        plan = write_plan(output, plan, {})
+    if as_json:
+        print_json(_report(plan, solved_s, [str(finding) for finding in review.findings]))
+    else:
+        for level in plan.certificates[0].levels:
+            typer.echo(level_line(level))
+        typer.echo(f"solved in {solved_s:.2f} s, {review.rederived} claims re-derived, {len(review.findings)} findings")
+    if review.findings:
+        raise typer.Exit(ExitCode.UNMET)
+    if plan.certificates[0].status is not Status.OPTIMAL:
+        raise typer.Exit(ExitCode.LIMIT)
+
+
+def _report(plan: Plan, solved_s: float, findings: list[str]) -> dict[str, Any]:
+    certificate = plan.certificates[0]
+    return {
+        "kind": plan.kind,
+        "id": plan.id,
+        "status": certificate.status.value,
+        "levels": [{**encode(level), "gap": level.gap} for level in certificate.levels],
+        "placement": _placement(plan.body),
+        "solved_s": round(solved_s, 3),
+        "findings": findings,
+    }
+
+
+def _placement(body: object) -> Any:
+    """Return the decisions in the words of the problem."""
+    match body:
+        case BuffersPlan():
+            offsets = zip(body.problem.buffers, body.offsets_bytes, strict=True)
+            return {
+                "height_bytes": body.height_bytes,
+                "offsets_bytes": {buffer.id: offset for buffer, offset in offsets},
+            }
+        case ExpertsPlan():
+            k, gpus = body.problem.slots // body.problem.gpus, body.problem.gpus
+            layers = [[list(slots[gpu * k : (gpu + 1) * k]) for gpu in range(gpus)] for slots in body.slots]
+            return {"policy": body.problem.policy.value, "experts_per_gpu": layers}
+        case AdaptersPlan():
+            names = [replica.name for replica in body.problem.replicas]
+            homes = zip(body.problem.adapters, body.homes, strict=True)
+            return {"replica": {adapter.name: names[home] for adapter, home in homes}}
+        case TiersPlan():
+            chosen = zip(body.problem.items, body.options, body.tiers, strict=True)
+            return {
+                item.name: {"tier": body.problem.tiers[tier].name, "size_bytes": item.options[option].size_bytes}
+                for item, option, tier in chosen
+            }
+        case BatchPlan():
+            return {"order": list(body.order), "shared_blocks": list(body.shared_blocks)}
+        case _:
+            raise TypeError(type(body).__name__)
