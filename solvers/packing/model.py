@@ -14,7 +14,6 @@ from treadle.ir.cluster.objective import Order, Tail
 from treadle.solvers.backend import Outcome
 from treadle.solvers.packing.problem import Cell, Counts, Problem
 
-
 Expression = cp_model.LinearExpr | int
 
 

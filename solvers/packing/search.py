@@ -12,6 +12,7 @@ from ortools.sat.python import cp_model
 
 from treadle.ir.cluster.objective import Order, Tail
 from treadle.solvers.backend import Limits, Outcome, solve
+from treadle.solvers.packing.chains import WORK_S, Board, rebuild, shake
 from treadle.solvers.packing.model import Expression, PackingModel
 from treadle.solvers.packing.problem import Counts, Problem
 
@@ -220,3 +221,41 @@ class _Chooser:
         if not waiting:
             return []
         return list(self.problem.fit[self.random.choice(waiting)])
+
+
+def chains(
+    problem: Problem,
+    incumbent: Incumbent,
+    budget: Budget,
+    until_s: float,
+    goal: Values,
+    accept: Callable[[Counts], bool],
+    patience: int,
+    tail: Tail = Tail.NOTHING,
+) -> None:
+    """Improve the incumbent in place by ejection chains, shaken from time to time; see `chains.py`.
+
+    Stops when `goal` is met, after `patience` rounds without an improvement, or when `until_s` of the budget is left.
+    """
+    board = Board(problem, budget.seed)
+    deep = random.Random(budget.seed)
+
+    def left() -> bool:
+        return budget.left_s - board.work * WORK_S * (budget.window_s is None) > until_s
+
+    idle, first = 0, True
+    while idle < patience and incumbent.values != goal and left():
+        board.load(incumbent.counts)
+        if not first:
+            shake(board, board.random.randint(1, 4))
+        rebuild(board, 2 if first else deep.choice((1, 2, 2, 3)), left)
+        first = False
+        budget.spent_s += board.work * WORK_S + 1e-4
+        board.work = 0
+        counts = board.counts()
+        values = evaluate(problem, counts, tail)
+        idle += 1
+        if values < incumbent.values and accept(counts):
+            incumbent.counts, incumbent.values, idle = counts, values, 0
+        elif values == incumbent.values and accept(counts):
+            incumbent.counts = counts

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
-from treadle.ir.cluster.cluster import Cluster, require_fitting
+from treadle.ir.cluster.cluster import Cluster, Shape, require_fitting
 from treadle.ir.cluster.objective import Measure, Objective, measure
 from treadle.ir.cluster.placement import Placement, check
 from treadle.solvers.backend import Outcome, solve
 from treadle.solvers.packing.bounds import Bound, placed_bound
 from treadle.solvers.packing.model import PackingModel
 from treadle.solvers.packing.problem import Counts, Problem, assign, build, current
-from treadle.solvers.packing.search import Budget, Incumbent, evaluate, neighbourhoods
+from treadle.solvers.packing.search import Budget, Incumbent, Values, chains, evaluate, neighbourhoods
 
 COST_MODEL = "kubernetes-requests/1"
 """Pods use what they request; nodes offer what is allocatable."""
@@ -54,6 +54,14 @@ def pack(cluster: Cluster, options: Options | None = None, progress: Progress | 
     return _Packing(cluster, options or Options(), progress or (lambda _: None)).run()
 
 
+_SMALL_CELLS = 1_500
+
+
+def _ruled(shape: Shape) -> bool:
+    """Whether rules between pods bind the shape: chains do not know them, neighbourhoods do."""
+    return bool(shape.affinity or shape.anti_affinity or shape.spreads or shape.device)
+
+
 class _Packing:
     def __init__(self, cluster: Cluster, options: Options, progress: Progress) -> None:
         self.cluster = cluster
@@ -76,22 +84,21 @@ class _Packing:
         """Search, then say how good the result is."""
         names = [level.name for level in self._measures()]
         goal = self._goal()
-        small = self._cells() <= 1_500
-        if self.incumbent.values != goal:
-            fraction = 0.08 if small else 0.45
-            neighbourhoods(
-                self.problem,
-                self.incumbent,
-                self.budget,
-                self.budget.left_s * (1 - fraction),
-                goal,
-                self._accept,
-                self.tail,
-            )
-        if self._cells() <= self.options.whole_model_cells:
+        self._improve(0.7, goal, patience=150 if self._cells() <= _SMALL_CELLS else 600)
+        if self._cells() <= self.options.whole_model_cells and self.incumbent.values != goal:
             self._whole(names)
+            self._improve(0.02, goal, patience=1000)
         placement = self._placement(self.incumbent.counts)
         return Packed(placement, Certificate("packing", COST_MODEL, self._levels(placement)))
+
+    def _improve(self, keep: float, goal: Values, patience: int) -> None:
+        """Search around the incumbent until a share `keep` of the budget's rest is left, or nothing better turns up."""
+        if self.incumbent.values == goal or (all(name in self.proven for name in self.bounds) and self.bounds):
+            return
+        until_s = self.budget.left_s * keep
+        chains(self.problem, self.incumbent, self.budget, until_s, goal, self._accept, patience, self.tail)
+        if any(_ruled(shape) for shape in self.cluster.shapes):
+            neighbourhoods(self.problem, self.incumbent, self.budget, until_s, goal, self._accept, self.tail)
 
     def _cells(self) -> int:
         return sum(len(fit) for fit in self.problem.fit)
