@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from treadle.ir.certificate import ProofKind, Status
 from treadle.ir.tile.constraints import depth_limit, free_bytes
@@ -27,7 +27,9 @@ from treadle.solvers.modulo.model import (
     Window,
     add_arcs,
     add_free_slots,
+    add_full_units,
     add_memories,
+    add_one_iteration_units,
     add_rings,
     add_times,
     add_units,
@@ -162,6 +164,7 @@ def decide(network: Network, ii: int, limits: Limits) -> tuple[Outcome, list[int
     add_free_slots(model, [vertex for users in mixed for vertex in users if vertex not in model.starts])
     add_arcs(model, network.inner_arcs)
     add_units(model)
+    add_full_units(model, turned=False)
     outcome = solve(model.cp, limits)
     if not outcome.solved:
         return outcome, None
@@ -170,18 +173,42 @@ def decide(network: Network, ii: int, limits: Limits) -> tuple[Outcome, list[int
     return outcome, complete(network, ii, core, slots)
 
 
+SHORT_HORIZONS = (1, 2, 4)
+"""Intervals beyond the longest path that are tried before the horizon that holds every schedule."""
+
+
 def _decide_whole(network: Network, ii: int, limits: Limits) -> tuple[Outcome, list[int] | None]:
-    """Ask about all operations: where rings at their limits overfill a memory, depths couple everything."""
+    """Ask about all operations: where rings at their limits overfill a memory, depths couple everything.
+
+    Short schedules are by far the easiest to find, so short horizons come first; only the last one can refute.
+    """
     head = heads(network, ii)
     assert head is not None
-    last = horizon(network, ii)
+    # One interval more, since turning all slots may move an operation by up to one.
+    last = horizon(network, ii) + ii
+    share = None if limits.deterministic_s is None else limits.deterministic_s / 8
+    for intervals in SHORT_HORIZONS:
+        early = max(head) + intervals * ii
+        if early < last:
+            outcome, starts = _ask_whole(network, ii, head, early, replace(limits, deterministic_s=share))
+            if starts is not None:
+                return outcome, starts
+    return _ask_whole(network, ii, head, last, limits)
+
+
+def _ask_whole(
+    network: Network, ii: int, head: list[int], last: int, limits: Limits
+) -> tuple[Outcome, list[int] | None]:
     model = Model(network, ii)
     add_times(model, {vertex: (head[vertex], last) for vertex in range(network.size)})
     add_arcs(model, range(len(network.arcs)))
     add_units(model)
+    add_full_units(model, turned=True)
+    add_one_iteration_units(model)
     add_rings(model)
     add_memories(model)
-    outcome = solve(model.cp, limits)
+    # Linear relaxations see nothing of a pure feasibility question and cost time.
+    outcome = solve(model.cp, limits, tuning={"linearization_level": 0})
     if not outcome.solved:
         return outcome, None
     return outcome, normalized([outcome[model.starts[vertex]] for vertex in range(network.size)])

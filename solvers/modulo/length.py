@@ -11,6 +11,7 @@ from treadle.solvers.modulo.interval import Effort, Progress, depths_of, fits_me
 from treadle.solvers.modulo.model import (
     Model,
     add_arcs,
+    add_full_units,
     add_length,
     add_memories,
     add_one_iteration_units,
@@ -67,6 +68,7 @@ def whole_model(network: Network, ii: int, least: int, most: int) -> Model:
     add_times(model, {vertex: (head[vertex], most - tail[vertex]) for vertex in range(network.size)})
     add_arcs(model, range(len(network.arcs)))
     add_units(model)
+    add_full_units(model, turned=False)
     add_one_iteration_units(model)
     add_rings(model)
     add_memories(model)
