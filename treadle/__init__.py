@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from treadle.costmodels.machines import load_machine
+    from treadle.driver import programs
+    from treadle.driver.api import Scheduled, schedule, search
+    from treadle.frontends.hf import load_model
     from treadle.ir.certificate import Certificate, ProofKind, Status
     from treadle.ir.diagnostics import Finding, TreadleError
     from treadle.ir.machine import Machine
     from treadle.ir.plan import Plan
     from treadle.ir.plan import load as load_plan
+    from treadle.verification.core import verify
 
 _PUBLIC: dict[str, str] = {
     "Certificate": "treadle.ir.certificate:Certificate",
@@ -23,9 +28,16 @@ _PUBLIC: dict[str, str] = {
     "Machine": "treadle.ir.machine:Machine",
     "Plan": "treadle.ir.plan:Plan",
     "ProofKind": "treadle.ir.certificate:ProofKind",
+    "Scheduled": "treadle.driver.api:Scheduled",
     "Status": "treadle.ir.certificate:Status",
     "TreadleError": "treadle.ir.diagnostics:TreadleError",
+    "load_machine": "treadle.costmodels.machines:load_machine",
+    "load_model": "treadle.frontends.hf:load_model",
     "load_plan": "treadle.ir.plan:load",
+    "programs": "treadle.driver.programs:",
+    "schedule": "treadle.driver.api:schedule",
+    "search": "treadle.driver.api:search",
+    "verify": "treadle.verification.core:verify",
 }
 
 __all__ = [
@@ -34,9 +46,16 @@ __all__ = [
     "Machine",
     "Plan",
     "ProofKind",
+    "Scheduled",
     "Status",
     "TreadleError",
+    "load_machine",
+    "load_model",
     "load_plan",
+    "programs",
+    "schedule",
+    "search",
+    "verify",
 ]
 
 
@@ -45,7 +64,8 @@ def __getattr__(name: str) -> object:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'treadle' has no attribute {name!r}")
     module, _, attribute = _PUBLIC[name].partition(":")
-    return getattr(import_module(module), attribute)
+    loaded = import_module(module)
+    return getattr(loaded, attribute) if attribute else loaded
 
 
 def __dir__() -> list[str]:
