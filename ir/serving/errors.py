@@ -1,0 +1,38 @@
+"""Coded errors of serving plans."""
+
+from __future__ import annotations
+
+from treadle.ir.diagnostics import TreadleError
+from treadle.ir.errors import Unmet
+
+
+class NoMeasuredTable(TreadleError):
+    """Step times were asked from measured tables that do not cover the model or GPU."""
+
+    code = "TRD144"
+    template = "no measured step times for {what}: {missing}"
+    hint = "add the tables (pip install 'treadle[measured]'), or accept rooflines with --roofline"
+
+
+class UnmetLevels(Unmet):
+    """No engine configuration meets the latencies asked for."""
+
+    code = "TRD342"
+    template = "no engine on {gpu} meets {levels}"
+    hint = "{nearest}"
+
+
+class TooFewGpus(Unmet):
+    """Fewer GPUs than one engine of any kind takes."""
+
+    code = "TRD343"
+    template = "{found} GPUs are given, and the smallest engine that holds the model takes {need}"
+    hint = "give at least {need} GPUs, or a smaller weight dtype"
+
+
+class RateUnmet(Unmet):
+    """The rate asked for is beyond what the GPUs sustain."""
+
+    code = "TRD344"
+    template = "{asked} requests/s are asked for, and {gpus} GPUs sustain at most {found} with these latencies"
+    hint = "ask for at most {found} requests/s, or give about {need} GPUs"
