@@ -125,7 +125,7 @@ def main() -> int:
         "Modulo scheduling of HLS loops: proven least intervals and lengths.",
         "../shared/data/hls",
         jobs={"type": int, "default": 1, "help": "processes (default 1)"},
-        limit={"type": float, "default": 2.0, "help": "deterministic seconds per question to the solver (default 2)"},
+        limit={"type": float, "default": 10.0, "help": "deterministic seconds per question to the solver (default 10)"},
     )
     loops = find_loops(chosen.data)
     begin = time.perf_counter()

@@ -23,6 +23,7 @@ from treadle.solvers.modulo.bounds import (
 from treadle.solvers.modulo.complete import complete
 from treadle.solvers.modulo.errors import MemoryExceeded, RingTooShallow
 from treadle.solvers.modulo.model import (
+    TUNING,
     Model,
     Window,
     add_arcs,
@@ -165,7 +166,7 @@ def decide(network: Network, ii: int, limits: Limits) -> tuple[Outcome, list[int
     add_arcs(model, network.inner_arcs)
     add_units(model)
     add_full_units(model, turned=False)
-    outcome = solve(model.cp, limits)
+    outcome = solve(model.cp, limits, tuning=TUNING)
     if not outcome.solved:
         return outcome, None
     core = {vertex: outcome[start] for vertex, start in model.starts.items()}
@@ -207,8 +208,7 @@ def _ask_whole(
     add_one_iteration_units(model)
     add_rings(model)
     add_memories(model)
-    # Linear relaxations see nothing of a pure feasibility question and cost time.
-    outcome = solve(model.cp, limits, tuning={"linearization_level": 0})
+    outcome = solve(model.cp, limits, tuning=TUNING)
     if not outcome.solved:
         return outcome, None
     return outcome, normalized([outcome[model.starts[vertex]] for vertex in range(network.size)])

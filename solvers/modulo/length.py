@@ -9,6 +9,7 @@ from treadle.solvers.backend import Outcome, solve
 from treadle.solvers.modulo.bounds import Bound, depth_bounds, length_bounds
 from treadle.solvers.modulo.interval import Effort, Progress, depths_of, fits_memory
 from treadle.solvers.modulo.model import (
+    TUNING,
     Model,
     add_arcs,
     add_full_units,
@@ -56,7 +57,7 @@ def least_length(network: Network, ii: int, starts: tuple[int, ...], effort: Eff
     model = whole_model(network, ii, bound.value, value)
     assert model.length is not None
     model.cp.minimize(model.length)
-    outcome = solve(model.cp, effort.limits, hint=[(model.starts[v], start) for v, start in enumerate(best)])
+    outcome = _ask(model, effort, best)
     return _read(network, model, outcome, best, value, bound)
 
 
@@ -88,8 +89,13 @@ def fewest_ring_bytes(
     tell(f"interval {ii}: {value} ring bytes, at least {bound.value}")
     model = whole_model(network, ii, 0, length)
     model.cp.minimize(ring_bytes(model))
-    outcome = solve(model.cp, effort.limits, hint=[(model.starts[v], start) for v, start in enumerate(starts)])
+    outcome = _ask(model, effort, starts)
     return _read(network, model, outcome, starts, value, bound)
+
+
+def _ask(model: Model, effort: Effort, starts: tuple[int, ...]) -> Outcome:
+    hint = [(model.starts[vertex], start) for vertex, start in enumerate(starts)]
+    return solve(model.cp, effort.limits, hint=hint, tuning=TUNING)
 
 
 def _bytes(network: Network, depths: dict[str, int]) -> int:

@@ -20,6 +20,16 @@ from treadle.ir.tile.loop import Ring
 from treadle.solvers.modulo.bounds import depth_bounds, ring_limits
 from treadle.solvers.modulo.network import Network
 
+TUNING: dict[str, bool | int | float] = {
+    "linearization_level": 0,
+    "cp_model_probing_level": 0,
+    "use_strong_propagation_in_disjunctive": True,
+}
+"""Cyclic scheduling is propagation on units: linear relaxations see nothing of it, probing costs more than it finds.
+
+Measured on attention for B200 (38 operations, two full units): length proven in 0.2 s instead of 6 s.
+"""
+
 Window = tuple[int, int]
 """First and last possible start."""
 

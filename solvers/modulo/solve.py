@@ -21,7 +21,7 @@ class Options:
     `limits` hold for every question put to the solver; `levels` may be cut short after the interval or the length.
     """
 
-    limits: Limits = field(default_factory=lambda: Limits(deterministic_s=5.0))
+    limits: Limits = field(default_factory=lambda: Limits(deterministic_s=10.0))
     restarts: int = 8
     levels: int = 3
     cost_model: str = "cycles of the loop as given"
