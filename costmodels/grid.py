@@ -30,7 +30,7 @@ class Grid:
     _filled: dict[Index, float] = field(default_factory=dict[Index, float], repr=False)
 
     @staticmethod
-    def of(points: Sequence[Sequence[float]], ratios: Iterable[float]) -> Grid:
+    def of(points: Sequence[Sequence[float]] | Floats, ratios: Iterable[float] | Floats) -> Grid:
         """Build a grid from coordinates (all positive) and measured-over-estimated ratios.
 
         Of several ratios at one point the smallest counts: the fastest kernel that was measured.
@@ -41,7 +41,7 @@ class Grid:
         axes = tuple(np.unique(coordinates[:, column]) for column in range(coordinates.shape[1]))
         places = tuple(np.searchsorted(axis, coordinates[:, column]) for column, axis in enumerate(axes))
         values = np.full([len(axis) for axis in axes], np.inf)
-        np.minimum.at(values, places, np.log(np.asarray(list(ratios), dtype=np.float64)))
+        np.minimum.at(values, places, np.log(np.fromiter(ratios, dtype=np.float64)))
         values[np.isinf(values)] = np.nan
         return Grid(axes, values)
 
