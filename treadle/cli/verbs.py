@@ -12,5 +12,6 @@ VERBS: dict[str, tuple[str, str]] = {
     "kernel": ("treadle.cli.kernel", "Schedule one tile program or loop file, and emit its kernel."),
     "verify": ("treadle.cli.verify", "Re-derive every claim of a plan, without a solver."),
     "explain": ("treadle.cli.explain", "Say what binds each loop, and what would lower its interval."),
+    "machines": ("treadle.cli.machines", "List the machines, or show every figure of one with its source."),
     "diff": ("treadle.cli.diff", "Say what changed between two plans, and which is better."),
 }
