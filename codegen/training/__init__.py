@@ -1,0 +1,1 @@
+"""Files that trainers read: Megatron-LM, torchtitan, DeepSpeed, Megatron-Bridge, PyTorch."""

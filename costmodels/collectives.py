@@ -1,0 +1,117 @@
+"""Time of collectives over groups of GPUs: measured curves where the cluster has them, latency and volume elsewhere.
+
+A group of n ranks has g of them inside each fast domain (a node, or an NVL72 rack). Volumes are those of bandwidth-optimal algorithms
+(Thakur et al. 2005; nccl-tests PERFORMANCE.md): all-gather and reduce-scatter S (n-1)/n, all-reduce twice that. Across
+domains a collective runs in two levels: inside over the fast links, then 1/g of the buffer per rank over the network.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from math import ceil, log2
+
+from treadle.ir.training.cluster import Curve
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """What collectives run over. Bandwidths are per GPU and direction, in bytes per microsecond (= MB/s)."""
+
+    fast_bytes_per_us: float
+    slow_bytes_per_us: float
+    latency_us: float
+    curves: tuple[Curve, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """`ranks` GPUs, `inside` of them in each domain."""
+
+    ranks: int
+    inside: int
+
+    @property
+    def domains(self) -> int:
+        """Domains that the group spans."""
+        return -(-self.ranks // self.inside)
+
+
+def group_of(ranks: int, stride: int, domain: int) -> Group:
+    """Return the group of `ranks` GPUs that stand `stride` apart in the rank order, in domains of `domain` GPUs."""
+    inside = min(ranks, max(1, domain // stride))
+    while ranks % inside:
+        inside -= 1
+    return Group(ranks, inside)
+
+
+def all_reduce_us(size_bytes: float, group: Group, links: Links) -> float:
+    """Return the time to sum a buffer of `size_bytes` on every rank of the group."""
+    if group.ranks == 1:
+        return 0.0
+    measured = _measured("all_reduce", size_bytes, group, links)
+    if measured is not None:
+        return measured
+    return 2 * _one_way_us(size_bytes, group, links)
+
+
+def gather_us(size_bytes: float, group: Group, links: Links, operation: str = "all_gather") -> float:
+    """Return the time of an all-gather or reduce-scatter whose whole buffer has `size_bytes`."""
+    if group.ranks == 1:
+        return 0.0
+    measured = _measured(operation, size_bytes, group, links)
+    return _one_way_us(size_bytes, group, links) if measured is None else measured
+
+
+def all_to_all_us(sent_bytes: float, group: Group, links: Links) -> float:
+    """Return the time in which every rank sends `sent_bytes`, spread evenly over the group (itself included).
+
+    The parts inside and outside the domain travel at the same time.
+    """
+    if group.ranks == 1:
+        return 0.0
+    measured = _measured("alltoall", sent_bytes, group, links)
+    if measured is not None:
+        return measured
+    near = sent_bytes * (group.inside - 1) / group.ranks / links.fast_bytes_per_us
+    far = sent_bytes * (group.ranks - group.inside) / group.ranks / links.slow_bytes_per_us
+    return max(near, far) + links.latency_us
+
+
+def send_us(size_bytes: float, crosses: bool, links: Links) -> float:
+    """Return the time to send a buffer to one neighbour, across domains or inside one."""
+    return size_bytes / (links.slow_bytes_per_us if crosses else links.fast_bytes_per_us) + links.latency_us
+
+
+def _one_way_us(size_bytes: float, group: Group, links: Links) -> float:
+    inside, domains = group.inside, group.domains
+    near = size_bytes * (inside - 1) / inside / links.fast_bytes_per_us
+    far = size_bytes / inside * (domains - 1) / domains / links.slow_bytes_per_us
+    steps = (inside > 1) + (domains > 1) * ceil(log2(max(2, domains)))
+    return near + far + links.latency_us * steps / 2
+
+
+def _measured(operation: str, size_bytes: float, group: Group, links: Links) -> float | None:
+    """Return the time by a measured curve of exactly this operation and group shape, or None."""
+    for curve in links.curves:
+        if (curve.operation, curve.ranks, curve.nodes) == (operation, group.ranks, group.domains):
+            factor = {"all_reduce": 2.0}.get(operation, 1.0) * (group.ranks - 1) / group.ranks
+            return size_bytes * factor / (interpolate(curve, size_bytes) * 1000.0)
+    return None
+
+
+def interpolate(curve: Curve, size_bytes: float) -> float:
+    """Return the bus bandwidth in GB/s at a size: linear in time between measured sizes.
+
+    Below the smallest size the time is that of the smallest; above the largest the bandwidth is that of the largest.
+    """
+    sizes, rates = curve.sizes_bytes, curve.busbw_gbytes_per_s
+    position = bisect_left(sizes, size_bytes)
+    if position == 0:
+        return rates[0] * max(size_bytes, 1) / sizes[0]
+    if position == len(sizes):
+        return rates[-1]
+    low, high = sizes[position - 1], sizes[position]
+    times = low / rates[position - 1], high / rates[position]
+    share = (size_bytes - low) / (high - low)
+    return size_bytes / (times[0] + share * (times[1] - times[0]))

@@ -1,0 +1,1 @@
+"""The training level: model, cluster and spec as the cost model sees them; plans and their legality."""

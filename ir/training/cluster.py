@@ -1,0 +1,96 @@
+"""A training cluster: groups of equal nodes, the links between GPUs, and measured collective curves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from treadle.ir.diagnostics import TreadleError
+from treadle.ir.errors import InvalidValue
+
+
+class DisconnectedTopology(TreadleError):
+    """Parts of the cluster that no link joins."""
+
+    code = "TRD151"
+    template = "no network joins the {nodes} nodes: {reason}"
+    hint = "give `network_gbytes_per_s` (per GPU, one direction), or a single node"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGroup:
+    """`nodes` equal nodes of `gpus_per_node` GPUs of one type (an id of the machine data)."""
+
+    gpu: str
+    nodes: int
+    gpus_per_node: int
+
+    def __post_init__(self) -> None:
+        if self.nodes < 1 or self.gpus_per_node < 1:
+            raise InvalidValue(message=f"{self.nodes} nodes of {self.gpus_per_node} GPUs; expected at least 1 of 1")
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of the group."""
+        return self.nodes * self.gpus_per_node
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Measured bus bandwidth of one collective over one group shape, by message size.
+
+    `sizes_bytes` rises; `busbw_gbytes_per_s` is nccl-tests' busbw.
+    """
+
+    operation: str
+    ranks: int
+    nodes: int
+    sizes_bytes: tuple[int, ...]
+    busbw_gbytes_per_s: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.sizes_bytes) != len(self.busbw_gbytes_per_s) or not self.sizes_bytes:
+            raise InvalidValue(message=f"curve of {self.operation} has sizes and bandwidths of different number")
+        if any(low >= high for low, high in zip(self.sizes_bytes, self.sizes_bytes[1:], strict=False)):
+            raise InvalidValue(message=f"curve of {self.operation}: sizes do not rise")
+        if min(self.busbw_gbytes_per_s) <= 0:
+            raise InvalidValue(message=f"curve of {self.operation}: a bandwidth is not positive")
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterTopology:
+    """The cluster. Zero bandwidths mean: take the GPU type's own figure.
+
+    `domain_gpus` GPUs share the fast links (a node, or an NVL72 rack); 0 means a node.
+    """
+
+    groups: tuple[NodeGroup, ...]
+    network_gbytes_per_s: float = 0.0
+    """Per GPU and direction, between domains."""
+    links_gbytes_per_s: float = 0.0
+    """Per GPU and direction, inside a domain."""
+    domain_gpus: int = 0
+    curves: tuple[Curve, ...] = ()
+    connected: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.groups:
+            raise InvalidValue(message="the cluster has no nodes")
+        if min(self.network_gbytes_per_s, self.links_gbytes_per_s, self.domain_gpus) < 0:
+            raise InvalidValue(message="a bandwidth or domain size is negative")
+        if not self.connected and self.gpus > self.domain:
+            raise DisconnectedTopology(nodes=sum(group.nodes for group in self.groups), reason="`connected` is false")
+
+    @property
+    def gpus(self) -> int:
+        """All GPUs."""
+        return sum(group.gpus for group in self.groups)
+
+    @property
+    def domain(self) -> int:
+        """GPUs that share the fast links."""
+        return self.domain_gpus or min(group.gpus_per_node for group in self.groups)
+
+    @property
+    def gpu(self) -> str:
+        """The GPU type of the first group."""
+        return self.groups[0].gpu

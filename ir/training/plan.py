@@ -1,0 +1,123 @@
+"""A parallel plan: degrees, stage layout, and what each stage costs and holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from treadle.ir.errors import InvalidValue
+from treadle.ir.training.cluster import ClusterTopology
+from treadle.ir.training.model import TrainingModel
+from treadle.ir.training.spec import Order, Pipeline, Recompute, TrainingSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Degrees:
+    """The discrete choices. Expert ranks are taken out of data, context and tensor ranks."""
+
+    data: int
+    tensor: int
+    context: int
+    pipeline: int
+    micro_batch: int
+    virtual: int = 1
+    expert: int = 1
+    expert_tensor: int = 1
+    zero: int = 1
+    recompute: Recompute = Recompute.NONE
+    schedule: Pipeline = Pipeline.ONE_F_ONE_B
+    order: Order = Order.DATA_FIRST
+
+    def __post_init__(self) -> None:
+        sizes = (self.data, self.tensor, self.context, self.pipeline, self.micro_batch, self.virtual, self.expert)
+        if min(*sizes, self.expert_tensor) < 1:
+            raise InvalidValue(message="a parallel degree is below 1")
+        if self.zero not in (0, 1, 2, 3):
+            raise InvalidValue(message=f"ZeRO stage {self.zero}; expected 0, 1, 2 or 3")
+
+    @property
+    def gpus(self) -> int:
+        """GPUs the plan takes."""
+        return self.data * self.tensor * self.context * self.pipeline
+
+    @property
+    def slots(self) -> int:
+        """Virtual stages over all ranks."""
+        return self.pipeline * self.virtual
+
+    def microbatches(self, global_batch: int) -> int:
+        """Microbatches per step and data rank."""
+        return global_batch // (self.data * self.micro_batch)
+
+    def text(self) -> str:
+        """Return the degrees as people write them: `tp8 pp4 dp16 mb1 ...`, degrees of 1 left out."""
+        parts = [f"dp{self.data}"]
+        named = (("tp", self.tensor), ("cp", self.context), ("pp", self.pipeline), ("vp", self.virtual))
+        named += (("ep", self.expert), ("etp", self.expert_tensor))
+        parts += [f"{name}{value}" for name, value in named if value > 1]
+        return " ".join([*parts, f"mb{self.micro_batch}", f"zero{self.zero}", f"recompute={self.recompute.value}"])
+
+
+@dataclass(frozen=True, slots=True)
+class StageLayout:
+    """Decoder layers per virtual stage in model order; slot s is chunk s // p of rank s % p.
+
+    The embedding is on the first slot; multi-token prediction and loss are on the last.
+    """
+
+    layers: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.layers or min(self.layers) < 0:
+            raise InvalidValue(message="a stage layout needs at least one stage, and no negative count")
+
+    def cuts(self) -> tuple[tuple[int, int], ...]:
+        """Return (first layer, layer after the last) per slot."""
+        found: list[tuple[int, int]] = []
+        start = 0
+        for count in self.layers:
+            found.append((start, start + count))
+            start += count
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class StageFigures:
+    """What one pipeline rank holds and does for one microbatch."""
+
+    rank: int
+    forward_us: float
+    backward_us: float
+    parameters: int
+    """Parameters on each of its GPUs."""
+    state_bytes: int
+    activation_bytes: int
+    transient_bytes: int
+
+    @property
+    def memory_bytes(self) -> int:
+        """Peak of one GPU of the stage."""
+        return self.state_bytes + self.activation_bytes + self.transient_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A plan that was considered: its time, its peak memory, and why it loses."""
+
+    degrees: Degrees
+    layout: StageLayout
+    step_time_us: float
+    peak_memory_bytes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParallelBody:
+    """The decisions of a plan of kind `parallel`, with the problem they answer."""
+
+    model: TrainingModel
+    cluster: ClusterTopology
+    spec: TrainingSpec
+    degrees: Degrees
+    layout: StageLayout
+    stages: tuple[StageFigures, ...]
+    alternatives: tuple[Alternative, ...] = ()

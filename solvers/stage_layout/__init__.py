@@ -1,0 +1,1 @@
+"""Contiguous cuts of layers into stages, by dynamic programming."""
