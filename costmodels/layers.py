@@ -22,6 +22,7 @@ _TENSOR_KINDS = frozenset({OperatorKind.GEMM, OperatorKind.GROUPED_GEMM, Operato
 _PEAK_OF = {
     "float8_e4m3": "float8",
     "float8_e5m2": "float8",
+    "mxfp8": "float8",
     "nvfp4": "float4",
     "float32": "tfloat32",
 }

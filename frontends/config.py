@@ -115,6 +115,13 @@ class Config:
         """Return the number of layers, bounded."""
         return self.integer("num_hidden_layers", "n_layer", "num_layers", "n_layers", most=MOST_LAYERS)
 
+    def layers_or_length(self, name: str) -> int:
+        """Return the number of layers, or the length of a list with one entry a layer where the number is not given."""
+        value = self.fields.get(name)
+        if self.has("num_hidden_layers") or not isinstance(value, list) or not 0 < len(value) <= MOST_LAYERS:
+            return self.layers()
+        return len(value)
+
     def wrong(self, name: str, reason: str, expected: str = "") -> WrongType:
         """Return the error for a field's value."""
         shown = json.dumps(self.fields.get(name))

@@ -28,7 +28,7 @@ def experts(builder: LayerBuilder, source: str, block: ExpertsBlock) -> str:
     added: tuple[str, ...] = (routed,)
     if block.shared_width:
         shared = DenseBlock(block.shared_width, block.gated, function=block.function)
-        added = (*added, dense(builder, source, shared, "shared_", builder.precision.dense))
+        added = (*added, dense(builder, source, shared, "shared_", builder.precision.shared))
         if block.shared_gate:
             added = (*added, builder.gemm("shared_gate", source, 1, builder.width, builder.precision.activation))
     return builder.elementwise(

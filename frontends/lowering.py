@@ -45,6 +45,7 @@ class Precision:
     attention: str = "bfloat16"
     dense: str = "bfloat16"
     experts: str = "bfloat16"
+    shared: str = "bfloat16"
     head: str = "bfloat16"
 
 

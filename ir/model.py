@@ -22,8 +22,11 @@ from treadle.ir.workload import Phase
 
 DIMENSIONS = frozenset({"batch", "seq", "kv", "scored", "source"})
 
-STORED_BYTES: dict[str, float] = {**DTYPE_BYTES, "mxfp4": 0.53125, "nvfp4": 0.5625}
-"""Bytes per stored weight. mxfp4: 4 bits + an 8-bit scale per 32; nvfp4: 4 bits + an 8-bit scale per 16."""
+STORED_BYTES: dict[str, float] = {
+    **DTYPE_BYTES, "mxfp8": 1.03125, "mxfp4": 0.53125, "nvfp4": 0.5625, "int4_g32": 0.5625, "int4_g128": 0.515625,
+}  # fmt: skip
+"""Bytes per stored weight, scales included: mx formats have 8 bits per 32 weights, nvfp4 8 bits per 16, int4_gN 16 bits
+per N."""
 
 ZERO = whole(0)
 

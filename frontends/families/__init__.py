@@ -59,6 +59,7 @@ FAMILIES: dict[str, str] = {
     "qwen3_vl_moe_text": "qwen:qwen3_moe",
     "qwen3_vl_text": "qwen:qwen3",
     "seed_oss": "llama:seed_oss",
+    "step3p5": "step:step",
     "step3p7": "step:step",
     "t5": "t5:t5",
 }

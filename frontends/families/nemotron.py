@@ -13,10 +13,12 @@ from treadle.frontends.blocks import (
     Sublayer,
     pre_norm,
 )
-from treadle.frontends.config import Config
+from treadle.frontends.config import MOST_LAYERS, Config
 from treadle.frontends.families import common
 
-_WORDS = {"mamba": "M", "attention": "*", "mlp": "-", "moe": "E"}
+_WORDS = {
+    "mamba": "M", "attention": "*", "mlp": "-", "moe": "E", "linear_attention": "M", "full_attention": "*",
+}  # fmt: skip
 
 
 def nemotron(config: Config) -> Decoder:
@@ -36,15 +38,15 @@ def nemotron_h(config: Config) -> Decoder:
 
 
 def _pattern(config: Config) -> str:
-    count = config.layers()
     if config.has("hybrid_override_pattern"):
         pattern = config.word("hybrid_override_pattern")
+        count = config.layers() if config.has("num_hidden_layers") else min(max(len(pattern), 1), MOST_LAYERS)
         if len(pattern) != count or set(pattern) - set(_WORDS.values()):
             raise config.wrong(
                 "hybrid_override_pattern", f"{len(pattern)} letters", f"{count} letters out of M, *, - and E"
             )
         return pattern
-    words = config.choices("layers_block_type", tuple(_WORDS), count)
+    words = config.choices("layers_block_type", tuple(_WORDS), config.layers_or_length("layers_block_type"))
     return "".join(_WORDS[word] for word in words)
 
 

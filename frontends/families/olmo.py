@@ -43,6 +43,8 @@ def olmoe(config: Config) -> Decoder:
     biased = config.flag("attention_bias")
     mixer = common.attention(config, qkv_bias=biased, output_bias=biased, qk_norm=QueryKeyNorm.FULL)
     experts = ExpertsBlock(
-        config.integer("num_experts"), config.integer("num_experts_per_tok"), config.integer("intermediate_size")
+        config.integer("num_experts", "num_local_experts"),
+        config.integer("num_experts_per_tok"),
+        config.integer("intermediate_size"),
     )
     return common.uniform(config, mixer, experts)

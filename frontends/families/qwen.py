@@ -27,7 +27,7 @@ def qwen2(config: Config) -> Decoder:
 def qwen2_moe(config: Config) -> Decoder:
     """Qwen1.5-MoE and Qwen2-MoE: a shared expert behind a gate."""
     experts = ExpertsBlock(
-        config.integer("num_experts"),
+        config.integer("num_experts", "num_local_experts"),
         config.integer("num_experts_per_tok"),
         config.integer("moe_intermediate_size"),
         shared_width=config.integer("shared_expert_intermediate_size"),
@@ -45,7 +45,9 @@ def qwen3(config: Config) -> Decoder:
 def qwen3_moe(config: Config) -> Decoder:
     """Qwen3-MoE and the text part of Qwen3-VL-MoE."""
     experts = ExpertsBlock(
-        config.integer("num_experts"), config.integer("num_experts_per_tok"), config.integer("moe_intermediate_size")
+        config.integer("num_experts", "num_local_experts"),
+        config.integer("num_experts_per_tok"),
+        config.integer("moe_intermediate_size"),
     )
     return common.decoder(config, [pre_norm(_normed(config), part) for part in _sparse(config, experts)])
 
@@ -94,7 +96,7 @@ def _sparse(config: Config, experts: ExpertsBlock) -> list[Branch]:
 
 def _shared_experts(config: Config) -> ExpertsBlock:
     return ExpertsBlock(
-        config.integer("num_experts"),
+        config.integer("num_experts", "num_local_experts"),
         config.integer("num_experts_per_tok"),
         config.integer("moe_intermediate_size"),
         shared_width=config.integer("shared_expert_intermediate_size"),

@@ -14,7 +14,7 @@ def step(config: Config) -> Decoder:
     count = config.layers()
     config = replace(config, fields=_renamed(config))
     full = replace(common.attention(config, qk_norm=QueryKeyNorm.HEAD), gate=common.heads(config))
-    wide = config.integer("num_sliding_attention_heads", default=full.heads)
+    wide = config.integer("num_sliding_attention_heads", default=_other_heads(config, full.heads))
     if wide % full.kv_heads:
         raise config.wrong("num_sliding_attention_heads", "not a multiple of the key-value heads", "a multiple")
     windowed = replace(full, heads=wide, gate=wide, window=common.window(config))
@@ -33,6 +33,12 @@ def step(config: Config) -> Decoder:
         for index, kind in enumerate(types)
     ]
     return common.decoder(config, blocks, predictors=common.predictors(config, pre_norm(full, dense)))
+
+
+def _other_heads(config: Config, heads: int) -> int:
+    if not config.has("attention_other_setting"):
+        return heads
+    return config.section("attention_other_setting").integer("num_attention_heads", default=heads, most=10**5)
 
 
 def _renamed(config: Config) -> dict[str, object]:
