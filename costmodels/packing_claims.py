@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from treadle.costmodels.departures import disruption_points, restart_points
 from treadle.costmodels.packing_bounds import relaxation, volume_bound
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.cluster.cluster import Cluster
@@ -70,12 +71,27 @@ def _bound_problem(
             proven = math.floor(volume_bound(relaxed, prices))
         except (KeyError, ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
             return f"the evidence is not readable: {error!r}"
+    elif level.proof is ProofKind.RESOURCE and not truth.maximize:
+        frozen = evidence.get("frozen_tier")
+        if frozen is not None and not frozen_follows(objective, earlier, frozen, truth.floor or 0):
+            return f"no earlier level says that priorities >= {frozen} are undisturbed"
+        proven = departure_bound(cluster, earlier, truth, frozen)
     else:
         return f"`{level.proof.value}` does not prove such a level"
     claimed = level.bound if level.bound is not None else proven
     if (claimed < proven) if truth.maximize else (claimed > proven):
         return f"claims {claimed:g}, and the evidence proves {proven}"
     return ""
+
+
+def departure_bound(cluster: Cluster, earlier: tuple[Level, ...], truth: Measure, frozen_tier: int | None) -> int:
+    """Return the least disruption or moves that the earlier levels' values leave, by `departures.py`; 0 if none."""
+    values = {level.name: int(level.value) for level in earlier}
+    if truth.name.startswith("disruption>=") and truth.floor is not None:
+        return disruption_points(cluster, truth.floor, frozen_tier, values[f"placed>={truth.floor}"])
+    if truth.name == "moved":
+        return restart_points(cluster, values[f"placed>={min(cluster.tiers)}"], values["evicted"])
+    return 0
 
 
 def _count(cluster: Cluster, truth: Measure) -> int:

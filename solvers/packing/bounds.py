@@ -9,9 +9,11 @@ from typing import Any
 
 from ortools.math_opt.python import mathopt
 
+from treadle.costmodels.departures import disruption_points, restart_points
 from treadle.costmodels.packing_bounds import Relaxation, relaxation, volume_bound
 from treadle.ir.certificate import ProofKind
 from treadle.ir.cluster.cluster import Cluster
+from treadle.ir.cluster.objective import Measure
 from treadle.ir.codec import encode
 from treadle.solvers.backend import Limits, solve_linear
 
@@ -37,6 +39,22 @@ def placed_bound(cluster: Cluster, tier: int, frozen_tier: int | None, at_least:
     if volume >= total:
         return count
     return Bound(volume, ProofKind.LP_DUAL, {"tier": tier, "frozen_tier": frozen_tier, "prices": encode(prices)})
+
+
+def disturbed_bound(cluster: Cluster, level: Measure, values: dict[str, int], frozen_tier: int | None) -> Bound:
+    """Return the bound on disruptions or moves that follows from the earlier levels' values."""
+    if not level.value:
+        return Bound(0, ProofKind.COUNT, {})
+    if level.name == "moved":
+        points = restart_points(cluster, values[f"placed>={min(cluster.tiers)}"], values["evicted"])
+        frozen_tier = None
+    elif level.name.startswith("disruption") and level.floor is not None:
+        points = disruption_points(cluster, level.floor, frozen_tier, values[f"placed>={level.floor}"])
+    else:
+        points = 0
+    if not points:
+        return Bound(0, ProofKind.COUNT, {})
+    return Bound(points, ProofKind.RESOURCE, {} if frozen_tier is None else {"frozen_tier": frozen_tier})
 
 
 def volume_prices(relaxed: Relaxation) -> tuple[dict[str, Fraction], ...]:

@@ -94,6 +94,58 @@ class PackingModel:
             if arrives:
                 self.model.add(cp_model.LinearExpr.sum([*stays, *arrives]) <= self.available(g))
 
+    def add_departure_cuts(self) -> None:
+        """Say what follows from the capacities: pods that do not fit beside a node's pods come only where some leave.
+
+        For a node with free room f and waiting groups B of which no pod fits into f, with z = "some pod leaves": per
+        resource, arrivals of B <= z f + what leaves; and arrivals of B <= c times departures, where c is the largest
+        ratio that the sizes allow. Linear relaxations see neither.
+        """
+        waiting = [g for g, group in enumerate(self.problem.groups) if group.count > group.run_count]
+        by_node: dict[int, list[int]] = defaultdict(list)
+        for g, n in self.stays:
+            by_node[n].append(g)
+        for n, leaving in by_node.items():
+            free = self._room_beside(n)
+            blocked = [g for g in waiting if (g, n) in self.arrives and not self._fits(g, free)]
+            if blocked:
+                self._cut_node(n, leaving, blocked, free)
+
+    def _room_beside(self, n: int) -> list[int]:
+        return [
+            capacity - sum(group.demand[r] * group.running.get(n, 0) for group in self.problem.groups)
+            for r, capacity in enumerate(self.problem.capacity[n])
+        ]
+
+    def _fits(self, g: int, room: list[int]) -> bool:
+        return all(amount <= free for amount, free in zip(self.problem.groups[g].demand, room, strict=True))
+
+    def _cut_node(self, n: int, leaving: list[int], blocked: list[int], free: list[int]) -> None:
+        groups = self.problem.groups
+        arrivals = [self.arrives[g, n] for g in blocked]
+        departures = sum(groups[g].running[n] - self.stays[g, n] for g in leaving)
+        some = self.model.new_bool_var(f"z{n}")
+        self.model.add(departures >= some)
+        for variable in arrivals:
+            self.model.add(variable == 0).only_enforce_if(~some)
+        ratio = 0.0
+        for r, room in enumerate(free):
+            gone = sum(groups[g].demand[r] * (groups[g].running[n] - self.stays[g, n]) for g in leaving)
+            self.model.add(
+                cp_model.LinearExpr.weighted_sum(arrivals, [groups[g].demand[r] for g in blocked]) <= gone + room * some
+            )
+        most = sum(groups[g].running[n] for g in leaving)
+        for k in range(1, most + 1):
+            fit = min(
+                (room + k * max(groups[g].demand[r] for g in leaving)) // least
+                for r, room in enumerate(free)
+                if (least := min(groups[g].demand[r] for g in blocked))
+            )
+            ratio = max(ratio, fit / k)
+        whole = -(-int(ratio * 1000) // 1000)
+        if whole <= 3:
+            self.model.add(cp_model.LinearExpr.sum(arrivals) <= whole * departures)
+
     def _levels(self) -> list[tuple[str, Expression, bool]]:
         """Return (name, expression, maximize) per level, most important first."""
         tiers = self.problem.tiers

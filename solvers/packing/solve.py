@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
@@ -11,7 +11,7 @@ from treadle.ir.cluster.cluster import Cluster, Shape, require_fitting
 from treadle.ir.cluster.objective import Measure, Objective, measure
 from treadle.ir.cluster.placement import Placement, check
 from treadle.solvers.backend import Outcome, solve
-from treadle.solvers.packing.bounds import Bound, placed_bound
+from treadle.solvers.packing.bounds import Bound, disturbed_bound, placed_bound
 from treadle.solvers.packing.model import PackingModel
 from treadle.solvers.packing.problem import Counts, Problem, assign, build, current
 from treadle.solvers.packing.search import Budget, Incumbent, Values, chains, evaluate, neighbourhoods
@@ -147,6 +147,7 @@ class _Packing:
     def _model(self, frozen: int | None, upto: int) -> PackingModel:
         """Return the whole model with the proven levels before `upto` fixed."""
         model = PackingModel(self.problem, range(len(self.problem.capacity)), current(self.problem), self.tail, frozen)
+        model.add_departure_cuts()
         for earlier in range(upto):
             _, expression, maximize = model.levels[earlier]
             if not isinstance(expression, int):
@@ -163,8 +164,11 @@ class _Packing:
             model.model.add(expression <= bound.value)
             model.model.maximize(expression)
         else:
+            model.model.add(expression >= bound.value)
             model.model.minimize(expression)
-        outcome = solve(model.model, self.budget.share(1.0), hint=model.hint(self.incumbent.counts))
+        outcome = solve(
+            model.model, self.budget.share(0.5 if maximize else 0.9), hint=model.hint(self.incumbent.counts)
+        )
         self.budget.charge(outcome)
         if outcome.solved:
             self._take(model.read(outcome))
@@ -186,10 +190,18 @@ class _Packing:
         return self.bounds[name].value == value
 
     def _cheap_bound(self, position: int, frozen: int | None) -> Bound:
-        level = self._measures()[position]
-        if not level.maximize or level.floor is None:
-            return Bound(0, ProofKind.COUNT, {})
-        return placed_bound(self.cluster, level.floor, frozen, self._value(position))
+        level = self._levels_now()[position]
+        if level.maximize and level.floor is not None:
+            return placed_bound(self.cluster, level.floor, frozen, level.value)
+        values = {earlier.name: earlier.value for earlier in self._levels_now()[:position]}
+        return disturbed_bound(self.cluster, level, values, frozen)
+
+    def _levels_now(self) -> tuple[Measure, ...]:
+        """Return the levels with the incumbent's values."""
+        return tuple(
+            replace(level, value=abs(value))
+            for level, value in zip(self._measures(), self.incumbent.values, strict=True)
+        )
 
     def _value(self, position: int) -> int:
         return abs(self.incumbent.values[position])

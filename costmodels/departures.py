@@ -1,0 +1,143 @@
+"""How many pods must leave their nodes so that waiting ones can come in: a bound that needs no search.
+
+Let T pods of a tier and above be placed, of which R run now. At least T - R waiting pods must be admitted. With k
+departures a node admits at most f(k) of them: f is taken over all sets of k pods that may leave (exactly for k <= 2, from
+the k largest per resource beyond), as if every node could choose among all waiting pods. The fewest departures D with
+sum f_n(k_n) >= T - R, sum k_n = D, follow from a small dynamic program. Where departures go is ignored.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import accumulate, combinations
+
+from treadle.costmodels.migration import loads, room
+from treadle.ir.cluster.cluster import PENDING, Cluster, may_arrive
+
+Vector = tuple[int, ...]
+_EXACT_DEPARTURES = 2
+
+
+def disruption_points(cluster: Cluster, tier: int, frozen_tier: int | None, placed: int) -> int:
+    """Return the least `disruption>=tier` (0 stays, 1 evicted, 2 moved) when `placed` pods of the tier and above stand.
+
+    With D departures, T - R + D pods arrive, and those beyond the waiting ones are moves: the points are at least
+    D + max(0, D - (pods of the tier and above that are left out)).
+    """
+    total = sum(cluster.priority(pod) >= tier for pod in range(len(cluster.pods)))
+    departures = fewest_departures(cluster, tier, frozen_tier, placed)
+    return departures + max(0, departures - (total - placed))
+
+
+def restart_points(cluster: Cluster, placed: int, evicted: int) -> int:
+    """Return the least weighted moves when `placed` pods stand and `evicted` running ones are lost for good."""
+    costs = sorted(pod.restart_cost for pod in cluster.pods if pod.node != PENDING and not pod.pinned)
+    departures = fewest_departures(cluster, min(cluster.tiers), None, placed)
+    return sum(costs[: max(0, departures - evicted)])
+
+
+def fewest_departures(cluster: Cluster, tier: int, frozen_tier: int | None, placed: int) -> int:
+    """Return how many running pods of priority >= `tier` must leave their node for `placed` of them to stand.
+
+    Pods of lower tiers are taken to be gone; pinned ones, and those of priority >= `frozen_tier`, cannot leave.
+    """
+    situation = _Situation(cluster, tier, frozen_tier)
+    need = placed - situation.running
+    if need <= 0:
+        return 0
+    if not situation.waiting:
+        return 0
+    curves = [situation.curve(node, need) for node in range(len(cluster.nodes))]
+    return _fewest(curves, need)
+
+
+def _fewest(curves: list[list[int]], need: int) -> int:
+    """Return the least total of k_n with sum of curves[n][k_n] >= need."""
+    most = sum(len(curve) - 1 for curve in curves)
+    best = [0]
+    for curve in curves:
+        if len(curve) == 1 and curve[0] == 0:
+            continue
+        merged = [0] * min(most + 1, len(best) + len(curve) - 1)
+        for left, admitted in enumerate(best):
+            for k, more in enumerate(curve):
+                if left + k < len(merged):
+                    merged[left + k] = max(merged[left + k], min(need, admitted + more))
+        best = merged[: _reach(merged, need)]
+    return next((total for total, admitted in enumerate(best) if admitted >= need), 0)
+
+
+def _reach(merged: list[int], need: int) -> int:
+    """Return how much of the table matters: up to the first total that meets the need."""
+    return next((total + 1 for total, admitted in enumerate(merged) if admitted >= need), len(merged))
+
+
+class _Situation:
+    """Free room, pods that may leave, and waiting pods, in vectors over all resources."""
+
+    def __init__(self, cluster: Cluster, tier: int, frozen_tier: int | None) -> None:
+        shape_loads = loads(cluster)
+        names = sorted({name for load in shape_loads for name in load})
+        vectors = [tuple(load.get(name, 0) for name in names) for load in shape_loads]
+        self.cluster = cluster
+        self.free = [[room(cluster, node, name) for name in names] for node in range(len(cluster.nodes))]
+        self.leaving: dict[int, list[Vector]] = defaultdict(list)
+        self.waiting: list[tuple[int, Vector]] = []
+        self.running = 0
+        for index, pod in enumerate(cluster.pods):
+            priority, vector = cluster.priority(index), vectors[pod.shape]
+            if pod.node == PENDING:
+                if priority >= tier:
+                    self.waiting.append((pod.shape, vector))
+                continue
+            if priority < tier and not pod.pinned:
+                continue
+            self.free[pod.node] = [free - amount for free, amount in zip(self.free[pod.node], vector, strict=True)]
+            self.running += priority >= tier
+            if not pod.pinned and (frozen_tier is None or priority < frozen_tier):
+                self.leaving[pod.node].append(vector)
+        self.admitted_by = [
+            {shape for shape, _ in self.waiting if not may_arrive(cluster.shapes[shape], node)}
+            for node in cluster.nodes
+        ]
+
+    def curve(self, node: int, need: int) -> list[int]:
+        """Return f(0), f(1), ... of a node, up to the first k that meets the need or all that may leave."""
+        pods = [vector for shape, vector in self.waiting if shape in self.admitted_by[node]]
+        leaving = self.leaving[node]
+        curve: list[int] = []
+        for k in range(len(leaving) + 1):
+            best = curve[-1] if curve else 0
+            for space in self._spaces(self.free[node], leaving, k):
+                best = max(best, _admits(space, pods, need))
+                if best >= need:
+                    break
+            curve.append(best)
+            if best >= min(need, len(pods)):
+                break
+        return curve
+
+    def _spaces(self, free: list[int], leaving: list[Vector], k: int) -> Iterator[list[int]]:
+        """Yield the room of a node after k departures: of every set, or an optimistic one for many."""
+        if k > _EXACT_DEPARTURES:
+            largest = [sum(sorted((vector[r] for vector in leaving), reverse=True)[:k]) for r in range(len(free))]
+            yield [f + more for f, more in zip(free, largest, strict=True)]
+            return
+        for chosen in combinations(leaving, k):
+            yield [f + sum(vector[r] for vector in chosen) for r, f in enumerate(free)]
+
+
+def _admits(space: list[int], pods: list[Vector], need: int) -> int:
+    """Return a bound on how many of the pods fit into a space together; exact up to two."""
+    fitting = [pod for pod in pods if all(amount <= free for amount, free in zip(pod, space, strict=True))]
+    if len(fitting) <= 1 or need <= 1:
+        return min(len(fitting), 1)
+    most = len(fitting)
+    for r, free in enumerate(space):
+        sums = accumulate(sorted(pod[r] for pod in fitting))
+        most = min(most, sum(total <= free for total in sums))
+    if most < 2:
+        return most
+    pair = any(all(x + y <= free for x, y, free in zip(a, b, space, strict=True)) for a, b in combinations(fitting, 2))
+    return most if pair else 1
