@@ -101,7 +101,9 @@ def gemm_us(
     """Time of (m, k) @ (k, n): floor + smooth maximum of compute and memory time.
 
     Compute is counted in whole waves of the quickest output tile and split of k; `flops_per_us` is the machine's peak
-    for the dtype, `operand_bytes` the size of an element of the operands (the result has 2 bytes).
+    for the dtype, `operand_bytes` the size of an element of the operands (the result has 2 bytes). Operands of one byte
+    come with the dynamic quantization of the activations, as serving frameworks run them: a launch that reads (m, k) in
+    two bytes twice (largest magnitude, then scaling) and writes it in one.
     """
     m, n, k = _arrays(m, n, k)
     memory = constants.memory_us((m * k + n * k) * operand_bytes + m * n * 2)
@@ -114,7 +116,9 @@ def gemm_us(
             extra = constants.calibration.gemm_floor_us if split > 1 else 0.0
             waves = np.ceil(tiles * split / constants.processors)
             compute = np.minimum(compute, waves * step / split + extra)
-    return constants.calibration.gemm_floor_us + _norm(compute, memory, _NORM)
+    floor = constants.calibration.gemm_floor_us
+    quantize = floor + constants.memory_us(m * k * 5) if operand_bytes <= 1 else np.zeros(())
+    return floor + quantize + _norm(compute, memory, _NORM)
 
 
 def grouped_gemm_us(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from treadle.cli.options import JsonFlag
-from treadle.cli.output import number, print_json, print_table, say
+from treadle.cli.output import number, print_json, say
 from treadle.costmodels.machines import load_machine, machine_ids
 from treadle.ir.codec import encode
 from treadle.ir.machine import Basis, Machine
@@ -40,7 +42,7 @@ def _list(machines: list[Machine], json: bool) -> None:
         counts = _counts(machine)
         figures = (str(len(machine.figures)), *(str(counts[basis]) for basis in Basis))
         rows.append((machine.id, machine.name, machine.architecture, *figures))
-    print_table(header, rows)
+    _print_columns([header, *rows])
     say("`treadle machines ID` shows every figure with its source")
 
 
@@ -49,11 +51,23 @@ def _show(machine: Machine, json: bool) -> None:
         print_json(encode(machine))
         return
     say(f"{machine.name} ({machine.architecture}); traits: {', '.join(machine.traits) or 'none'}")
-    rows = (
-        (figure.name, number(figure.value), figure.unit, figure.basis.value, figure.date, figure.source)
-        for figure in machine.figures
-    )
-    print_table(("figure", "value", "unit", "basis", "date", "source"), rows)
+    sources = list(dict.fromkeys((figure.source, figure.date) for figure in machine.figures))
+    header = ("figure", "value", "unit", "basis", "source")
+    rows = [
+        (f.name, number(f.value), f.unit, f.basis.value, f"[{sources.index((f.source, f.date)) + 1}]")
+        for f in machine.figures
+    ]
+    _print_columns([header, *rows])
+    for position, (source, date) in enumerate(sources, start=1):
+        sys.stdout.write(f"[{position}] {source} ({date})\n")
+
+
+def _print_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Print every cell in full, whatever the width of the terminal: names to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        others = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+        sys.stdout.write("  ".join([row[0].ljust(widths[0]), *others]) + "\n")
 
 
 def _summary(machine: Machine) -> dict[str, object]:
