@@ -155,8 +155,8 @@ def _print(rows: list[dict[str, Any]], figures: dict[str, Any]) -> None:
         proven = outcomes["better, proven"] + outcomes["default, proven"] + outcomes["nothing pending"]
         lines.append(
             (
-                f"{usage}, {nodes}", len(group), outcomes["failure"], outcomes["no better found"], outcomes["better"], proven,
-                sum(row["placement_proven"] for row in group), _percent(sum(row["displaced"] for row in group), pods),
+                f"{usage}, {nodes}", len(group), outcomes["failure"], outcomes["no better found"], outcomes["better"],
+                proven, sum(row["placement_proven"] for row in group), _percent(sum(row["displaced"] for row in group), pods),
                 sum(row["seconds"] for row in group) / len(group),
             )
         )  # fmt: skip

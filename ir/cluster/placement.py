@@ -247,22 +247,20 @@ def _check_gangs(standing: _Standing) -> list[Finding]:
     findings: list[Finding] = []
     members: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for pod, node in zip(standing.cluster.pods, standing.placement.nodes, strict=True):
-        if pod.gang and node != PENDING:
+        if pod.gang:
             members[pod.gang].append((pod.node, node))
     for gang in standing.cluster.gangs:
-        placed = members[gang.name]
-        if not any(node != before for before, node in placed):
+        if all(node == before for before, node in members[gang.name]):
             continue
-        if len(placed) < gang.minimum:
-            findings.append(
-                Finding("TRD468", gang.name, "a gang stands in part", f">= {gang.minimum} or 0", str(len(placed)))
-            )
+        placed = [node for _, node in members[gang.name] if node != PENDING]
+        if placed and len(placed) < gang.minimum:
+            expected = f">= {gang.minimum} or 0"
+            findings.append(Finding("TRD468", gang.name, "a gang stands in part", expected, str(len(placed))))
         if gang.topology_key:
-            domains = {domain_of(standing.cluster.nodes[node], gang.topology_key) for _, node in placed}
+            domains = {domain_of(standing.cluster.nodes[node], gang.topology_key) for node in placed}
             if len(domains) > 1 or None in domains:
-                findings.append(
-                    Finding("TRD468", gang.name, f"more than one {gang.topology_key}", "1", str(len(domains)))
-                )
+                where = f"more than one {gang.topology_key}"
+                findings.append(Finding("TRD468", gang.name, where, "1", str(len(domains))))
     return findings
 
 

@@ -1,8 +1,8 @@
 """Ejection chains: a waiting pod is let in by moving few others, found by vector arithmetic over all pods and nodes.
 
 A chain of length k moves k pods: `p -> n`, where a pod of n goes to m, where a pod of m goes to l, ... The search works
-on single pods; the tiers come one after the other, highest first, and pods of lower tiers are not there while a higher one
-is placed (they return to their nodes afterwards as far as there is room).
+on single pods; the tiers come one after the other, highest first, and pods of lower tiers are not there while a higher
+one is placed (they return to their nodes afterwards as far as there is room).
 """
 
 from __future__ import annotations
@@ -206,8 +206,7 @@ class Board:
         both = self.demand[candidates[first]] + self.demand[candidates[second]]
         room = (self.free[self.at[candidates[first]]] + both >= self.demand[pod]).all(axis=1)
         first, second = first[room], second[room]
-        order = np.argsort(self._price(candidates[first]) + self._price(candidates[second])) if len(first) else []
-        for position in order:
+        for position in np.argsort(self._price(candidates[first]) + self._price(candidates[second])).tolist():
             a, b = int(candidates[first[position]]), int(candidates[second[position]])
             target = self._target(a, np.flatnonzero(fits[first[position]]))
             open_to_b = fits[second[position]].copy()
@@ -232,8 +231,10 @@ class Board:
     def movable(self, tier: int) -> NDArray[np.bool_]:
         """Return the pods that may be moved to let one of this tier in."""
         if self.problem.order is Order.PLACE_FIRST:
-            return self.priority >= tier
-        return self.priority == tier
+            at_least: NDArray[np.bool_] = self.priority >= tier
+            return at_least
+        equal: NDArray[np.bool_] = self.priority == tier
+        return equal
 
 
 def rebuild(board: Board, depth: int, left: Callable[[], bool]) -> None:

@@ -13,6 +13,7 @@ from ortools.sat.python import cp_model
 from treadle.ir.cluster.objective import Order, Tail
 from treadle.solvers.backend import Outcome
 from treadle.solvers.packing.problem import Cell, Counts, Problem
+from treadle.solvers.packing.rules import add_rules
 
 Expression = cp_model.LinearExpr | int
 
@@ -42,6 +43,8 @@ class PackingModel:
         self._add_counts()
         self._add_capacity()
         self._add_supply()
+        if problem.ruled:
+            add_rules(self)
         self.levels = self._levels()
 
     def _count_fixed(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
+from treadle.costmodels.migration import loads, room
 from treadle.ir.cluster.cluster import PENDING, Cluster, may_arrive
 from treadle.ir.cluster.objective import Order
 
@@ -51,6 +52,12 @@ class Problem:
     """Pinned pods that stand, by priority."""
 
     @property
+    def ruled(self) -> bool:
+        """Whether rules between pods bind: chains do not know them, the model does."""
+        rules = any(s.affinity or s.anti_affinity or s.spreads or s.device for s in self.cluster.shapes)
+        return rules or bool(self.cluster.gangs or self.cluster.budgets)
+
+    @property
     def tiers(self) -> tuple[int, ...]:
         """Priorities, highest first."""
         return self.cluster.tiers
@@ -70,11 +77,12 @@ class Counts:
 
 def build(cluster: Cluster, order: Order) -> Problem:
     """Group the pods and compute where each group may arrive."""
-    resources = cluster.resources
-    free = [[node.capacity.get(name, 0) for name in resources] for node in cluster.nodes]
+    shape_loads = loads(cluster)
+    resources = tuple(sorted({name for load in shape_loads for name, amount in load.items() if amount}))
+    free = [[room(cluster, node, name) for name in resources] for node in range(len(cluster.nodes))]
     members: dict[tuple[int, str, int], list[int]] = defaultdict(list)
     pinned: Counter[int] = Counter()
-    demands = [tuple(shape.requests.get(name, 0) for name in resources) for shape in cluster.shapes]
+    demands = [tuple(load.get(name, 0) for name in resources) for load in shape_loads]
     for index, pod in enumerate(cluster.pods):
         if pod.pinned and pod.node != PENDING:
             pinned[cluster.priority(index)] += 1

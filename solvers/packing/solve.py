@@ -6,12 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from treadle.costmodels.migration import budgets_by_shape
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
-from treadle.ir.cluster.cluster import Cluster, Shape, require_fitting
+from treadle.ir.cluster.cluster import PENDING, Cluster, require_fitting
+from treadle.ir.cluster.errors import InconsistentCluster
 from treadle.ir.cluster.objective import Measure, Objective, measure
 from treadle.ir.cluster.placement import Placement, check
 from treadle.solvers.backend import Outcome, solve
 from treadle.solvers.packing.bounds import Bound, disturbed_bound, placed_bound
+from treadle.solvers.packing.devices import assign_devices
 from treadle.solvers.packing.model import PackingModel
 from treadle.solvers.packing.problem import Counts, Problem, assign, build, current
 from treadle.solvers.packing.search import Budget, Incumbent, Values, chains, evaluate, neighbourhoods
@@ -48,18 +51,16 @@ def pack(cluster: Cluster, options: Options | None = None, progress: Progress | 
     """Return the best placement found; never worse than the current one, and always legal.
 
     Raises:
-        OverfullNode: the current placement does not fit.
+        OverfullNode, InconsistentCluster: the current placement is not legal.
     """
     require_fitting(cluster)
-    return _Packing(cluster, options or Options(), progress or (lambda _: None)).run()
+    packing = _Packing(cluster, options or Options(), progress or (lambda _: None))
+    if findings := check(cluster, packing.placement()):
+        raise InconsistentCluster(message=f"the cluster contradicts itself as it is now: {findings[0]}")
+    return packing.run()
 
 
 _SMALL_CELLS = 1_500
-
-
-def _ruled(shape: Shape) -> bool:
-    """Whether rules between pods bind the shape: chains do not know them, neighbourhoods do."""
-    return bool(shape.affinity or shape.anti_affinity or shape.spreads or shape.device)
 
 
 class _Packing:
@@ -75,6 +76,7 @@ class _Packing:
         )
         self.problem: Problem = build(cluster, options.objective.order)
         self.tail = options.objective.tail
+        self.budgets_of = budgets_by_shape(cluster)
         counts = current(self.problem)
         self.incumbent = Incumbent(counts, evaluate(self.problem, counts, self.tail))
         self.bounds: dict[str, Bound] = {}
@@ -88,7 +90,7 @@ class _Packing:
         if self._cells() <= self.options.whole_model_cells and self.incumbent.values != goal:
             self._whole(names)
             self._improve(0.02, goal, patience=1000)
-        placement = self._placement(self.incumbent.counts)
+        placement = self.placement()
         return Packed(placement, Certificate("packing", COST_MODEL, self._levels(placement)))
 
     def _improve(self, keep: float, goal: Values, patience: int) -> None:
@@ -97,8 +99,12 @@ class _Packing:
             return
         until_s = self.budget.left_s * keep
         chains(self.problem, self.incumbent, self.budget, until_s, goal, self._accept, patience, self.tail)
-        if any(_ruled(shape) for shape in self.cluster.shapes):
+        if self.problem.ruled:
             neighbourhoods(self.problem, self.incumbent, self.budget, until_s, goal, self._accept, self.tail)
+
+    def placement(self) -> Placement:
+        """Return the best placement so far."""
+        return self._placement(self.incumbent.counts)
 
     def _cells(self) -> int:
         return sum(len(fit) for fit in self.problem.fit)
@@ -117,10 +123,21 @@ class _Packing:
         )
 
     def _placement(self, counts: Counts) -> Placement:
-        return Placement(assign(self.problem, counts))
+        """Return the placement with its devices; devices that do not fit are left out, and `check` says so."""
+        nodes = assign(self.problem, counts)
+        return Placement(nodes, assign_devices(self.cluster, nodes) or ())
 
     def _accept(self, counts: Counts) -> bool:
-        return not check(self.cluster, self._placement(counts))
+        placement = self._placement(counts)
+        return not check(self.cluster, placement) and self._keeps_budgets(placement)
+
+    def _keeps_budgets(self, placement: Placement) -> bool:
+        """Whether no budget has lost more pods for good than it allows."""
+        lost = [0] * len(self.cluster.budgets)
+        for pod, node in zip(self.cluster.pods, placement.nodes, strict=True):
+            for budget in self.budgets_of.get(pod.shape, []):
+                lost[budget] += (pod.node != PENDING) - (node != PENDING)
+        return all(count <= b.disruptions_allowed for count, b in zip(lost, self.cluster.budgets, strict=True))
 
     def _whole(self, names: list[str]) -> None:
         """Prove or improve level by level; stops at the first level that stays open."""

@@ -13,9 +13,11 @@ from treadle.codegen.kubernetes.manifests import manifests
 from treadle.codegen.kubernetes.report import report
 from treadle.costmodels import migration as replays
 from treadle.costmodels.kube_scheduler import simulate
+from treadle.costmodels.migration import budgets_by_shape
 from treadle.frontends.kubernetes.cluster import load_cluster
 from treadle.frontends.openb import load_openb
 from treadle.ir.cluster.cluster import PENDING, Cluster
+from treadle.ir.cluster.errors import NoLegalOrder
 from treadle.ir.cluster.packing import PackingBody
 from treadle.ir.cluster.placement import Placement
 from treadle.ir.codec import encode
@@ -50,7 +52,13 @@ def plan_packing(job: Job, options: Options, progress: Callable[[str], None] | N
         OverfullNode, NoLegalOrder: from the solver.
     """
     packed = pack(job.cluster, options, progress)
-    steps = order(job.cluster, packed.placement)
+    try:
+        steps = order(job.cluster, packed.placement)
+    except NoLegalOrder:
+        careful = _pin_budgets(job.cluster)
+        packed = pack(careful, options, progress)
+        steps = order(job.cluster, packed.placement)
+        job = Job(careful, job.inputs)
     body = PackingBody(job.cluster, options.objective, packed.placement, steps)
     return Plan(
         "packing",
@@ -61,6 +69,18 @@ def plan_packing(job: Job, options: Options, progress: Callable[[str], None] | N
         (packed.certificate,),
         _predictions(body),
     )
+
+
+def _pin_budgets(cluster: Cluster) -> Cluster:
+    """Pin the pods of every disruption budget: what is left to move can always be ordered."""
+    budgets_of = budgets_by_shape(cluster)
+    pods = tuple(
+        replace(pod, pinned=pod.pinned or "disruption budget")
+        if pod.node != PENDING and budgets_of.get(pod.shape)
+        else pod
+        for pod in cluster.pods
+    )
+    return replace(cluster, pods=pods)
 
 
 def write_packing(folder: Path, plan: Plan) -> Plan:
