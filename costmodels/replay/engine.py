@@ -1,0 +1,247 @@
+"""One engine of the replay: continuous batching in steps, with runs of equal decode steps taken in one go.
+
+Time advances from step to step. While nothing joins or leaves the batch, decode steps differ only in the context they
+read, which grows by one token per sequence: their times form an arithmetic progression and are summed in closed form.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from heapq import heapify, heappop, heappush
+from math import ceil
+
+from treadle.costmodels.replay.policies import Admission
+from treadle.ir.serving.profile import Profile
+
+
+class Job:
+    """A request on an engine: prompt tokens still to process, tokens already in the cache, output still to make."""
+
+    __slots__ = ("blocks", "cached", "index", "length", "output", "prompt")
+
+    def __init__(self, index: int, prompt: int, output: int, blocks: Sequence[int] = ()) -> None:
+        self.index = index
+        self.prompt = prompt
+        self.output = output
+        self.blocks = blocks
+        self.cached = 0
+        self.length = prompt
+
+
+class EngineState:
+    """A running engine.
+
+    Args:
+        profile: its step times.
+        kv_tokens: tokens of context its cache holds.
+        max_batch: sequences in the batch.
+        chunk_tokens: new tokens of a step (prefill chunks and decode tokens together).
+        admission: when a waiting request may join.
+        decodes: whether it makes output tokens, or hands requests on after prefill.
+        prefix_blocks: prefix blocks it keeps for reuse; 0 turns reuse off.
+        block_tokens: tokens of a prefix block.
+    """
+
+    __slots__ = (
+        "admission",
+        "batch",
+        "block_tokens",
+        "chunk_tokens",
+        "context",
+        "decodes",
+        "end",
+        "growth",
+        "jump",
+        "kv_tokens",
+        "max_batch",
+        "outstanding",
+        "preemptions",
+        "prefilling",
+        "prefix",
+        "prefix_blocks",
+        "profile",
+        "queue",
+        "reused_tokens",
+        "running",
+        "since",
+        "step",
+        "steps",
+        "taken",
+        "used",
+        "version",
+    )
+
+    def __init__(
+        self,
+        profile: Profile,
+        kv_tokens: int,
+        max_batch: int,
+        chunk_tokens: int,
+        admission: Admission,
+        decodes: bool = True,
+        prefix_blocks: int = 0,
+        block_tokens: int = 512,
+    ) -> None:
+        self.profile, self.kv_tokens, self.max_batch = profile, kv_tokens, max_batch
+        self.chunk_tokens, self.admission, self.decodes = chunk_tokens, admission, decodes
+        self.prefix_blocks, self.block_tokens = prefix_blocks, block_tokens
+        self.queue: deque[Job] = deque()
+        self.prefilling: deque[Job] = deque()
+        self.running: list[tuple[int, int, Job]] = []
+        self.taken: list[tuple[Job, int]] = []
+        self.prefix: OrderedDict[int, None] = OrderedDict()
+        self.batch = self.context = self.used = self.steps = self.jump = self.version = 0
+        self.outstanding = self.reused_tokens = self.preemptions = 0
+        self.since = self.end = self.step = self.growth = 0.0
+
+    @property
+    def idle(self) -> bool:
+        """Whether no step is under way."""
+        return self.jump == 0
+
+    def arrive(self, job: Job, now: float) -> bool:
+        """Queue a request; returns whether a run of decode steps was cut short, so that its end has moved."""
+        self.queue.append(job)
+        self.outstanding += job.prompt + job.output
+        full = self.batch + len(self.prefilling) >= self.max_batch
+        if self.jump <= 1 or self.taken or full:
+            return False
+        steps = max(1, ceil((now - self.since) / ((self.end - self.since) / self.jump)))
+        if steps >= self.jump:
+            return False
+        self.jump = steps
+        self.end = self.since + self._run_s(steps)
+        self.version += 1
+        return True
+
+    def begin(self, now: float) -> bool:
+        """Start the next step or run of steps; returns False when there is nothing to do."""
+        self._admit()
+        self.since = now
+        if self.prefilling and self._take_chunk(now):
+            return True
+        if not self.batch:
+            return False
+        self._make_room()
+        self.step = self.profile.step_s(0, 0, self.batch, self.context)
+        self.growth = self.profile.decode_s_per_token * self.batch
+        self.jump = self.running[0][0] - self.steps
+        free = (self.kv_tokens - self.used) // self.batch
+        if free < self.jump:
+            self.jump = max(1, free)
+        self.end = now + self._run_s(self.jump)
+        return True
+
+    def _run_s(self, steps: int) -> float:
+        return steps * self.step + self.growth * steps * (steps - 1) / 2
+
+    def _admit(self) -> None:
+        """Move waiting requests into prefill while the policy, the batch and the cache allow."""
+        while self.queue and self.batch + len(self.prefilling) < self.max_batch:
+            job = self.queue[0]
+            if not self.admission.admits(self, job):
+                return
+            self.queue.popleft()
+            hit = self._reuse(job) if self.prefix_blocks and job.blocks else 0
+            job.cached, job.prompt = hit, job.prompt - hit
+            self.used += job.length + 1
+            self.prefilling.append(job)
+
+    def _reuse(self, job: Job) -> int:
+        """Return the prompt tokens found in the prefix cache, and remember the prompt's blocks."""
+        hit = 0
+        for block in job.blocks:
+            if block not in self.prefix:
+                break
+            hit += 1
+        for block in job.blocks:
+            self.prefix[block] = None
+            self.prefix.move_to_end(block)
+        while len(self.prefix) > self.prefix_blocks:
+            self.prefix.popitem(last=False)
+        tokens = min(hit * self.block_tokens, job.prompt - 1)
+        self.reused_tokens += tokens
+        return tokens
+
+    def _take_chunk(self, now: float) -> bool:
+        """Fill a step with prompt tokens up to the budget, in order of arrival."""
+        budget = self.chunk_tokens - (self.batch if self.decodes else 0)
+        tokens, pairs = 0, 0.0
+        for job in self.prefilling:
+            take = min(job.prompt, budget - tokens)
+            if take <= 0:
+                break
+            self.taken.append((job, take))
+            pairs += take * (job.cached + 0.5 * take)
+            tokens += take
+        if not tokens:
+            return False
+        before = pairs / tokens - 0.5 * tokens
+        self.step = self.profile.step_s(tokens, before, self.batch, self.context)
+        self.jump, self.growth = 1, 0.0
+        self.end = now + self.step
+        return True
+
+    def _make_room(self) -> None:
+        """Preempt the sequences admitted last until one step's tokens fit; they will be computed again."""
+        while self.used + self.batch > self.kv_tokens and self.batch > 1:
+            last = max(range(len(self.running)), key=lambda position: self.running[position][1])
+            finish, _, job = self.running.pop(last)
+            heapify(self.running)
+            left = finish - self.steps
+            done = job.output - left
+            held = job.length + 1 + done
+            self.batch -= 1
+            self.context -= held
+            self.used -= held
+            job.prompt = job.length = job.length + done
+            job.output, job.cached = left, 0
+            self.queue.appendleft(job)
+            self.preemptions += 1
+
+    def finish(self) -> tuple[list[Job], list[Job]]:
+        """End the current run of steps; returns requests whose prefill ended, and requests that are complete."""
+        steps, self.jump = self.jump, 0
+        self.steps += steps
+        grown = self.batch * steps
+        self.context += grown
+        self.used += grown
+        prefilled: list[Job] = []
+        if self.taken:
+            prefilled = self._end_chunk()
+        complete: list[Job] = []
+        while self.running and self.running[0][0] <= self.steps:
+            job = heappop(self.running)[2]
+            self._release(job, job.length + 1 + job.output)
+            complete.append(job)
+        return prefilled, complete
+
+    def _end_chunk(self) -> list[Job]:
+        prefilled: list[Job] = []
+        for job, take in self.taken:
+            job.prompt -= take
+            job.cached += take
+            if job.prompt == 0:
+                self.prefilling.popleft()
+                prefilled.append(job)
+                if self.decodes:
+                    self.join(job)
+                else:
+                    self.used -= job.length + 1
+                    self.outstanding -= job.length + job.output
+        self.taken.clear()
+        return prefilled
+
+    def join(self, job: Job) -> None:
+        """Let a prefilled request decode from the next step on; its first output token is there."""
+        job.output -= 1
+        self.batch += 1
+        self.context += job.length + 1
+        heappush(self.running, (self.steps + job.output, job.index, job))
+
+    def _release(self, job: Job, held: int) -> None:
+        self.batch -= 1
+        self.context -= held
+        self.used -= held
+        self.outstanding -= held

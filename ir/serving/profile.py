@@ -1,0 +1,64 @@
+"""Step times of one serving engine as data.
+
+A step processes `n` new tokens (prefill chunk and decode tokens together) and attends to cached context:
+
+    step = linear(n) + prefill_s_per_pair * pairs + decode_s_per_token * context + decode_s_per_sequence * batch
+
+`linear` interpolates sampled times of everything that depends on the number of new tokens alone (matrix products,
+experts, elementwise traffic, collectives). A prefill of `n` tokens after `c` cached ones has n*c + n*n/2 pairs.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from itertools import pairwise
+
+from treadle.ir.errors import InvalidValue
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The compact profile; also what users write who have fitted their own engine."""
+
+    tokens: tuple[int, ...]
+    linear_s: tuple[float, ...]
+    prefill_s_per_pair: float
+    decode_s_per_token: float
+    decode_s_per_sequence: float = 0.0
+    overhead_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if len(self.tokens) != len(self.linear_s) or not self.tokens:
+            raise InvalidValue(message="a profile needs one time per token count, and at least one")
+        if any(later <= earlier for earlier, later in pairwise(self.tokens)) or self.tokens[0] < 1:
+            raise InvalidValue(message="the token counts of a profile must rise")
+        if min(*self.linear_s, self.prefill_s_per_pair, self.decode_s_per_token, self.overhead_s) < 0:
+            raise InvalidValue(message="a profile has a negative time")
+
+    def linear(self, tokens: float) -> float:
+        """Return the time of everything but attention for so many new tokens; proportional beyond the samples."""
+        position = bisect_left(self.tokens, tokens)
+        if position == 0:
+            return self.linear_s[0]
+        if position == len(self.tokens):
+            return self.linear_s[-1] * tokens / self.tokens[-1]
+        low, high = self.tokens[position - 1], self.tokens[position]
+        share = (tokens - low) / (high - low)
+        return self.linear_s[position - 1] + share * (self.linear_s[position] - self.linear_s[position - 1])
+
+    def step_s(self, prefill_tokens: int, prefill_context: float, batch: int, context_tokens: float) -> float:
+        """Return the time of a step in seconds.
+
+        Args:
+            prefill_tokens: new prompt tokens in the step.
+            prefill_context: tokens cached before them (their mean, when several prompts share a step).
+            batch: sequences that decode one token.
+            context_tokens: cached tokens of all those sequences together.
+        """
+        time = self.overhead_s + self.linear(prefill_tokens + batch)
+        if prefill_tokens:
+            time += self.prefill_s_per_pair * prefill_tokens * (prefill_context + 0.5 * prefill_tokens)
+        if batch:
+            time += self.decode_s_per_token * context_tokens + self.decode_s_per_sequence * batch
+        return time
