@@ -5,8 +5,8 @@
 
 The rows are the vllm tables of aiconfigurator-core (`pip install 'treadle[measured]'`). Roofline: eight constants per
 GPU are fitted to a random fifth of the bfloat16 rows (seed 0); the other rows are judged, and float8 products and
-those of another framework, to which nothing was fitted. Interpolation: a random fifth of the rows (seed 1) is taken out of the table and looked up in what
-is left.
+those of another framework, to which nothing was fitted. Interpolation: a random fifth of the rows (seed 1) is taken
+out of the table and looked up in what is left.
 """
 
 from __future__ import annotations
