@@ -27,6 +27,7 @@ BODIES: dict[str, str] = {
     "batch-order": "treadle.ir.layout.batch:BatchPlan",
     "buffers": "treadle.ir.layout.buffers:BuffersPlan",
     "experts": "treadle.ir.layout.experts:ExpertsPlan",
+    "serving": "treadle.ir.serving.plan:ServingPlan",
     "tiers": "treadle.ir.layout.tiers:TiersPlan",
     "packing": "treadle.ir.cluster.packing:PackingBody",
     "deployment": "treadle.ir.deployment:DeploymentBody",

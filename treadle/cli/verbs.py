@@ -6,6 +6,7 @@ A verb's module defines `command` (a function typer understands) or `app` (a `ty
 from __future__ import annotations
 
 VERBS: dict[str, tuple[str, str]] = {
+    "serve": ("treadle.cli.serve", "Lay out engine pools for a workload under its latency levels."),
     "layout": ("treadle.cli.layout", "Place experts, adapters, buffers, memory tiers, or a batch, with bounds."),
     "pack": ("treadle.cli.pack", "Place pods, prove how well, and order the steps to get there."),
     "compile": ("treadle.cli.compile", "Compile a deployment: model, workload and machine into proven kernels."),

@@ -21,6 +21,7 @@ REVIEWERS: dict[str, str] = {
     "batch-order": "treadle.verification.layout:review_batch",
     "buffers": "treadle.verification.layout:review_buffers",
     "experts": "treadle.verification.layout:review_experts",
+    "serving": "treadle.verification.serving:review",
     "tiers": "treadle.verification.layout:review_tiers",
     "packing": "treadle.verification.packing:review",
     "deployment": "treadle.verification.deployment:review",
