@@ -169,7 +169,7 @@ def attention_prefill_us(
     rows = np.where(seq < BLOCK, seq * heads / kv_heads, BLOCK * blocks)
     instances = np.where(seq < BLOCK, batch * kv_heads * np.ceil(rows / BLOCK), batch * heads * blocks)
     fill = np.minimum(1.0, rows / BLOCK)
-    total, longest = _causal_steps(seq, keys, np.asarray(window, dtype=np.float64))
+    total, longest = causal_steps(seq, keys, np.asarray(window, dtype=np.float64))
     work = instances * (total / blocks * step + fitted.attention_instance_us * (0.5 + 0.5 * fill))
     alone = longest * step + fitted.attention_instance_us
     compute = np.maximum(work / constants.processors, alone) - 0.5 * fitted.attention_instance_us
@@ -208,7 +208,7 @@ def attention_decode_us(
     return fitted.decode_floor_us + _norm(constants.memory_us(moved), ends, _STREAMING_NORM)
 
 
-def _causal_steps(seq: Floats, keys: Floats, window: Floats) -> tuple[Floats, Floats]:
+def causal_steps(seq: Floats, keys: Floats, window: Floats) -> tuple[Floats, Floats]:
     """Return (steps of all query blocks of a head, steps of the longest block), masks aligned at the end of the keys.
 
     Block i sees i + 1 + first tiles of keys, or as many as its window covers.

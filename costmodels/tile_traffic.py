@@ -41,10 +41,10 @@ def compulsory_load_bytes(program: TileProgram) -> int | None:
 def compulsory_bytes(program: TileProgram) -> int:
     """Return the bytes the whole kernel must move: loop inputs once, invariants per instance, results once.
 
-    For an unknown family everything the instances load counts.
+    For an unknown family the loads of one instance count: the others may find them all in the cache.
     """
     loads = compulsory_load_bytes(program)
-    loads = issued_load_bytes(program) if loads is None else loads
+    loads = issued_load_bytes(program) // program.instances if loads is None else loads
     return loads + outside_loop_bytes(program) + issued_store_bytes(program)
 
 

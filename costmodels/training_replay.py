@@ -154,11 +154,15 @@ def _entry(forward: bool, number: int, ranks: int, chunks: int) -> Entry:
 
 
 def peak_saved_bytes(rank: int, degrees: Degrees, microbatches: int, saved: tuple[float, ...]) -> float:
-    """Return the most activation bytes a rank holds at once, along its order."""
+    """Return the most activation bytes a rank holds at once, along its order.
+
+    The order repeats after every group of `pipeline` microbatches: four groups show warm-up and steady state.
+    """
     if len(saved) == 1:
         return saved[0] * min(microbatches, degrees.pipeline - rank)
     held = peak = 0.0
-    for forward, chunk, _ in order_of(rank, degrees.pipeline, degrees.virtual, microbatches):
+    settled = min(microbatches, 4 * degrees.pipeline)
+    for forward, chunk, _ in order_of(rank, degrees.pipeline, degrees.virtual, settled):
         held += saved[chunk] if forward else -saved[chunk]
         peak = max(peak, held)
     return peak

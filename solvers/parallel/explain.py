@@ -1,0 +1,107 @@
+"""Why nothing fits: a smallest set of requirements that conflict, and the nearest change that would do.
+
+Deletion filter: a requirement is dropped for good when the rest conflicts without it; what is left is minimal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from treadle.costmodels.training_bounds import Quick
+from treadle.costmodels.training_layouts import solved
+from treadle.costmodels.training_step import LayerTimer, Setting
+from treadle.ir.diagnostics import TreadleError
+from treadle.ir.errors import Unmet
+from treadle.ir.training.space import candidates
+from treadle.ir.training.spec import Recompute
+
+_MOST_TRIALS = 400
+"""Layouts solved per question; beyond, the least memory of the rest is taken as not fitting."""
+
+
+class NoPlanFits(Unmet):
+    """No legal choice of degrees fits the memory, or none is legal."""
+
+    code = "TRD320"
+    template = "no plan meets these together: {conflict}"
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """Something that can be given up: how people call it, the problem without it, and the advice."""
+
+    name: str
+    without: Callable[[Setting], Setting]
+    advice: str
+
+
+def feasible(setting: Setting) -> bool:
+    """Whether some legal choice of degrees has a layout that fits."""
+    quick = Quick(setting, LayerTimer(setting))
+    order = {Recompute.FULL: 0, Recompute.SELECTIVE: 1, Recompute.NONE: 2}
+    found = [item for item in candidates(setting.model, setting.cluster, setting.spec) if quick.may_fit(item)]
+    found.sort(key=lambda item: (order[item.recompute], item.micro_batch, -item.zero, item.virtual, -item.tensor))
+    return any(solved(setting, degrees, quick).layout is not None for degrees in found[:_MOST_TRIALS])
+
+
+def explain(setting: Setting) -> TreadleError:
+    """Return the error for a problem without a plan."""
+    kept = requirements(setting)
+    for requirement in list(kept):
+        rest = [item for item in kept if item is not requirement]
+        if not feasible(_only(setting, kept, rest)):
+            kept = rest
+    advice = [item.advice for item in kept if feasible(item.without(setting))]
+    conflict = "; ".join(item.name for item in kept) or "the model and this cluster"
+    return NoPlanFits(conflict=conflict, hint="; or ".join(advice) or "relax more than one of them")
+
+
+def requirements(setting: Setting) -> list[Requirement]:
+    """Return what can be given up, in the order in which it is tried to be dropped from the conflict."""
+    spec, space = setting.spec, setting.spec.search
+    found: list[Requirement] = []
+    for name in ("data", "virtual", "micro_batch", "expert", "context", "pipeline", "tensor"):
+        if values := getattr(space, name):
+            found.append(
+                Requirement(f"{name} in {list(values)}", _free(name, ()), f"leave search.{name} free")
+            )
+    if space.zero != (0, 1, 3):
+        found.append(Requirement(f"zero in {list(space.zero)}", _free("zero", (0, 1, 3)), "allow other ZeRO stages"))
+    if set(space.recompute) != set(Recompute):
+        words = [mode.value for mode in space.recompute]
+        found.append(Requirement(f"recompute in {words}", _free("recompute", tuple(Recompute)), "allow recompute"))
+    gpus = setting.cluster.gpus
+    found.append(Requirement(f"{gpus} GPUs", more_gpus, f"use {2 * gpus} GPUs"))
+    gib = setting.gpu.memory_bytes * (1 - spec.memory_reserve) / 2**30
+    found.append(
+        Requirement(f"memory of {setting.gpu.id}: {gib:.1f} GiB", _endless_memory, "use GPUs with more memory")
+    )
+    return found
+
+
+def more_gpus(setting: Setting) -> Setting:
+    """Return the problem on twice the nodes."""
+    groups = tuple(replace(group, nodes=2 * group.nodes) for group in setting.cluster.groups)
+    return replace(setting, cluster=replace(setting.cluster, groups=groups))
+
+
+def _free(name: str, value: tuple[object, ...]) -> Callable[[Setting], Setting]:
+    def without(setting: Setting) -> Setting:
+        space = replace(setting.spec.search, **{name: value})
+        return replace(setting, spec=replace(setting.spec, search=space))
+
+    return without
+
+
+def _endless_memory(setting: Setting) -> Setting:
+    return replace(setting, gpu=replace(setting.gpu, memory_bytes=math.inf))
+
+
+def _only(setting: Setting, everything: list[Requirement], kept: list[Requirement]) -> Setting:
+    """Return the problem with just the kept requirements."""
+    for requirement in everything:
+        if requirement not in kept:
+            setting = requirement.without(setting)
+    return setting
