@@ -30,20 +30,20 @@ def delays(loop: Loop, source: str, target: str) -> list[tuple[int, int]]:
 @pytest.mark.parametrize(
     ("machine_id", "expected"), [("a100", 4096), ("h100", 2048), ("h200", 2048), ("b200", 1024), ("mi300x", 4096)]
 )
-def test_anchor_attention_by_hand(machine_id: str, expected: int):
+def test_anchor_attention_by_hand(machine_id: str, expected: int) -> None:
     assert least_interval(lower(attention(), load_machine(machine_id))) == expected
 
 
 @pytest.mark.parametrize("sub_tiles", [1, 2])
 @pytest.mark.parametrize(("machine_id", "expected"), [("h100", 2048), ("b200", 1024)])
-def test_anchor_attention_of_the_library(machine_id: str, expected: int, sub_tiles: int):
+def test_anchor_attention_of_the_library(machine_id: str, expected: int, sub_tiles: int) -> None:
     shape = {"batch": 4, "heads": 32, "kv_heads": 8, "seq": 4096, "qk_head_dim": 128}
     sizes = {"block_m": 128, "block_n": 128, "sub_tiles": sub_tiles}
     loop = lower(programs.build("attention_fwd", shape, sizes), load_machine(machine_id))
     assert least_interval(loop) == expected
 
 
-def test_blackwell_ties_products_and_exponentials():
+def test_blackwell_ties_products_and_exponentials() -> None:
     found = demand(lower(attention(), load_machine("b200")))
     assert found[cycles.TENSOR_CORE] == found[cycles.MUFU] == 1024
     assert found[cycles.SHARED_PORT] == 768
@@ -51,7 +51,7 @@ def test_blackwell_ties_products_and_exponentials():
     assert found[cycles.TENSOR_PORT] < 1024
 
 
-def test_gemm_on_hopper():
+def test_gemm_on_hopper() -> None:
     loop = lower(gemm(), load_machine("h100"))
     assert [o.name for o in loop.operations] == ["a", "b", "acc", "acc.operands"]
     assert [o.name for o in loop.operations if primary(o.name)] == ["a", "b", "acc"]
@@ -61,7 +61,7 @@ def test_gemm_on_hopper():
     assert delays(loop, "acc", "acc.operands") == delays(loop, "acc.operands", "acc") == [(0, 0)]
 
 
-def test_rings_hold_until_the_product_is_done():
+def test_rings_hold_until_the_product_is_done() -> None:
     loop = lower(gemm(), load_machine("h100"))
     assert [(ring.name, ring.slot_bytes, ring.memory) for ring in loop.rings] == [
         ("a", 32768, "shared"),
@@ -74,7 +74,7 @@ def test_rings_hold_until_the_product_is_done():
         assert ring.max_depth == min(MAX_RING_DEPTH, 232448 // 32768)
 
 
-def test_synchronous_products_read_through_registers():
+def test_synchronous_products_read_through_registers() -> None:
     loop = lower(gemm(), load_machine("a100"))
     assert [o.name for o in loop.operations] == ["a", "a.to_registers", "b", "b.to_registers", "acc"]
     assert {ring.readers[0].operation for ring in loop.rings} == {"a.to_registers", "b.to_registers"}
@@ -82,13 +82,13 @@ def test_synchronous_products_read_through_registers():
     assert {o.unit for o in loop.operations} == {cycles.LOAD_STORE, cycles.SHARED_PORT, cycles.TENSOR_CORE}
 
 
-def test_invariants_take_shared_memory():
+def test_invariants_take_shared_memory() -> None:
     loop = lower(attention(), load_machine("h100"))
     (shared,) = loop.capacities
     assert (shared.memory, shared.capacity_bytes, shared.fixed_bytes) == ("shared", 232448, 128 * 128 * 2)
 
 
-def test_blackwell_accumulators_live_in_tensor_memory():
+def test_blackwell_accumulators_live_in_tensor_memory() -> None:
     loop = lower(attention(), load_machine("b200"))
     tensor = {capacity.memory: capacity for capacity in loop.capacities}["tensor"]
     assert (tensor.capacity_bytes, tensor.fixed_bytes) == (262144, 128 * 128 * 4), "the carried accumulator"
@@ -102,7 +102,7 @@ def test_blackwell_accumulators_live_in_tensor_memory():
     assert not delays(loop, "o", "rescaled")
 
 
-def test_second_operand_from_registers_goes_through_shared_memory():
+def test_second_operand_from_registers_goes_through_shared_memory() -> None:
     body = program(
         load("a", 128, 128),
         load("w", 128, 128, dtype="int4"),
@@ -118,12 +118,12 @@ def test_second_operand_from_registers_goes_through_shared_memory():
     assert not [name for name in lower(body, load_machine("a100")).index if name.endswith("to_shared")]
 
 
-def test_row_exponentials_leave_the_special_function_unit_on_blackwell():
+def test_row_exponentials_leave_the_special_function_unit_on_blackwell() -> None:
     assert lower(attention(), load_machine("b200")).operation("alpha").unit == cycles.ALU
     assert lower(attention(), load_machine("h100")).operation("alpha").unit == cycles.MUFU
 
 
-def test_stores_and_barriers():
+def test_stores_and_barriers() -> None:
     body = program(
         load("x", 1, 4096),
         op("wide", OperationKind.CONVERT, "x", tile(1, 4096)),
@@ -137,7 +137,7 @@ def test_stores_and_barriers():
     assert loop.operation("x").occupancy_cycles == 8192 // 64
 
 
-def test_memory_bound_loads_run_at_the_fair_share():
+def test_memory_bound_loads_run_at_the_fair_share() -> None:
     shape = {"batch": 64, "heads": 8, "kv_heads": 8, "kv_seq": 8192, "qk_head_dim": 128}
     machine = load_machine("h200")
     body = programs.build("attention_decode", shape)
@@ -148,7 +148,7 @@ def test_memory_bound_loads_run_at_the_fair_share():
 
 
 @pytest.mark.parametrize("machine_id", machine_ids())
-def test_missing_dtype_is_a_coded_error(machine_id: str):
+def test_missing_dtype_is_a_coded_error(machine_id: str) -> None:
     machine = load_machine(machine_id)
     body = gemm(dtype="float8_e4m3")
     if machine_id != "a100":
@@ -160,7 +160,7 @@ def test_missing_dtype_is_a_coded_error(machine_id: str):
     assert "bfloat16" in caught.value.expected
 
 
-def test_mixed_operands_are_refused():
+def test_mixed_operands_are_refused() -> None:
     body = program(
         load("a", 128, 128),
         load("b", 128, 128, dtype="float16"),
@@ -170,7 +170,7 @@ def test_mixed_operands_are_refused():
         lower(body, load_machine("h100"))
 
 
-def test_tensor_memory_tiles_need_tensor_memory():
+def test_tensor_memory_tiles_need_tensor_memory() -> None:
     body = program(
         load("x", 128, 128),
         op("t", OperationKind.ELEMENTWISE, "x", tile(128, 128, memory=Memory.TENSOR)),
@@ -198,7 +198,7 @@ def test_tensor_memory_tiles_need_tensor_memory():
         ("rms_norm", {"rows": 4096, "columns": 4096}),
     ],
 )
-def test_library_on_every_machine(machine_id: str, family: str, shape: dict[str, int]):
+def test_library_on_every_machine(machine_id: str, family: str, shape: dict[str, int]) -> None:
     machine = load_machine(machine_id)
     for candidate in programs.candidates(family, shape):
         loop = lower(candidate, machine)
@@ -226,7 +226,7 @@ def body_of(m: int, n: int, k: int, steps: list[int]) -> TileProgram:
     k=st.sampled_from([16, 64, 128]),
     steps=st.lists(st.integers(0, 2), max_size=5),
 )
-def test_demand_grows_with_the_tile(machine_id: str, m: int, n: int, k: int, steps: list[int]):
+def test_demand_grows_with_the_tile(machine_id: str, m: int, n: int, k: int, steps: list[int]) -> None:
     machine = load_machine(machine_id)
     small, large = (demand(lower(body_of(*size, steps), machine)) for size in ((m, n, k), (2 * m, n, 2 * k)))
     assert set(small) == set(large)
@@ -235,7 +235,7 @@ def test_demand_grows_with_the_tile(machine_id: str, m: int, n: int, k: int, ste
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(machine_ids()), st.lists(st.integers(0, 2), max_size=6))
-def test_every_dependence_covers_its_producer(machine_id: str, steps: list[int]):
+def test_every_dependence_covers_its_producer(machine_id: str, steps: list[int]) -> None:
     loop = lower(body_of(64, 64, 64, steps), load_machine(machine_id))
     for dependence in loop.dependences:
         if not dependence.target.endswith(".operands") and not dependence.source.endswith(".operands"):

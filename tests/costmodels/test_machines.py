@@ -40,12 +40,12 @@ def broken(old: str, new: str) -> str:
     return SMALL.replace(old, new, 1)
 
 
-def test_shipped_machines():
+def test_shipped_machines() -> None:
     assert machine_ids() == MACHINES
 
 
 @pytest.mark.parametrize("machine_id", MACHINES)
-def test_every_figure_has_all_attributes(machine_id: str):
+def test_every_figure_has_all_attributes(machine_id: str) -> None:
     machine = load_machine(machine_id)
     assert machine.id == machine_id
     assert len(machine.figures) >= 60
@@ -58,7 +58,7 @@ def test_every_figure_has_all_attributes(machine_id: str):
 
 
 @pytest.mark.parametrize("machine_id", MACHINES)
-def test_units_follow_names(machine_id: str):
+def test_units_follow_names(machine_id: str) -> None:
     endings = {"_ghz": "GHz", "_us": "us", "_w": "W", "_latency_cycles": "cycle", "_bytes_per_s": "B/s"}
     for figure in load_machine(machine_id).figures:
         for ending, unit in endings.items():
@@ -67,7 +67,7 @@ def test_units_follow_names(machine_id: str):
 
 
 @pytest.mark.parametrize("machine_id", MACHINES)
-def test_matrix_rates_agree_with_the_peaks(machine_id: str):
+def test_matrix_rates_agree_with_the_peaks(machine_id: str) -> None:
     machine = load_machine(machine_id)
     for dtype in ("float16", "bfloat16", "tfloat32", "int8"):
         rate = machine.value(f"tensor_fma_per_cycle_{dtype}")
@@ -76,7 +76,7 @@ def test_matrix_rates_agree_with_the_peaks(machine_id: str):
 
 
 @pytest.mark.parametrize("machine_id", MACHINES)
-def test_sustained_figures_stay_below_the_peaks(machine_id: str):
+def test_sustained_figures_stay_below_the_peaks(machine_id: str) -> None:
     machine = load_machine(machine_id)
     assert machine.value("clock_sustained_ghz") < machine.value("clock_boost_ghz") <= machine.value("clock_max_ghz")
     sustained = machine.value("memory_bandwidth_sustained_bytes_per_s")
@@ -85,20 +85,20 @@ def test_sustained_figures_stay_below_the_peaks(machine_id: str):
 
 
 @pytest.mark.parametrize("machine_id", MACHINES)
-def test_json_round_trip(machine_id: str):
+def test_json_round_trip(machine_id: str) -> None:
     machine = load_machine(machine_id)
     data = json.loads(json.dumps(encode(machine), allow_nan=False))
     assert decode(Machine, data, file_locator("m.json")) == machine
 
 
-def test_at_most_eight_calibrated_constants():
+def test_at_most_eight_calibrated_constants() -> None:
     assert len(CALIBRATED) <= 8
     for machine_id in ("a100", "h100", "h200", "b200"):
         for name in CALIBRATED:
             assert load_machine(machine_id).figure(name).basis is Basis.DERIVED
 
 
-def test_architecture_rules_are_data():
+def test_architecture_rules_are_data() -> None:
     amd, ampere, hopper, blackwell = (rules(load_machine(m)) for m in ("mi300x", "a100", "h100", "b200"))
     assert not amd.register_reallocation
     assert not amd.async_mma
@@ -113,11 +113,11 @@ def test_architecture_rules_are_data():
     assert amd.warp_size == 64
 
 
-def test_loading_is_cached():
+def test_loading_is_cached() -> None:
     assert load_machine("h200") is load_machine("h200")
 
 
-def test_users_machine(tmp_path: Path):
+def test_users_machine(tmp_path: Path) -> None:
     file = tmp_path / "toy.toml"
     file.write_text(SMALL)
     machine = load_machine(file)
@@ -127,19 +127,19 @@ def test_users_machine(tmp_path: Path):
     assert load_machine(str(file)) == machine
 
 
-def test_missing_figure_names_the_nearest():
+def test_missing_figure_names_the_nearest() -> None:
     with pytest.raises(MissingFigure) as caught:
         load_machine("h200").value("sm_cuont")
     assert "sm_count" in caught.value.next_step
 
 
-def test_unknown_machine():
+def test_unknown_machine() -> None:
     with pytest.raises(UnknownName) as caught:
         load_machine("h20")
     assert "h200" in caught.value.next_step
 
 
-def test_unreadable_file(tmp_path: Path):
+def test_unreadable_file(tmp_path: Path) -> None:
     with pytest.raises(UnreadableFile):
         load_machine(tmp_path / "none.toml")
 
@@ -166,7 +166,7 @@ def test_unreadable_file(tmp_path: Path):
         (SMALL.partition("[figures]")[0], MissingField, 0, "figures"),
     ],
 )
-def test_faults_have_places(text: str, error: type[TreadleError], line: int, word: str):
+def test_faults_have_places(text: str, error: type[TreadleError], line: int, word: str) -> None:
     with pytest.raises(error) as caught:
         parse_machine(text, "toy.toml")
     assert caught.value.place is not None
@@ -175,7 +175,7 @@ def test_faults_have_places(text: str, error: type[TreadleError], line: int, wor
     assert word in caught.value.render()
 
 
-def test_negative_and_empty_values_are_refused():
+def test_negative_and_empty_values_are_refused() -> None:
     for text in (
         broken("value = 4", "value = -4"),
         broken('unit = "SM"', 'unit = ""'),
@@ -187,7 +187,7 @@ def test_negative_and_empty_values_are_refused():
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_mutated_files_never_crash(data: st.DataObject):
+def test_mutated_files_never_crash(data: st.DataObject) -> None:
     text = SMALL
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(text) - 1))
@@ -198,7 +198,7 @@ def test_mutated_files_never_crash(data: st.DataObject):
         assert parse_machine(text, "toy.toml").figures
 
 
-def test_machine_files_keep_one_figure_per_line():
+def test_machine_files_keep_one_figure_per_line() -> None:
     folder = Path(__file__).parents[2] / "costmodels" / "data" / "machines"
     for file in folder.glob("*.toml"):
         document = tomllib.loads(file.read_text())
@@ -208,7 +208,7 @@ def test_machine_files_keep_one_figure_per_line():
         assert used == set(document["sources"]), f"{file.name}: sources without a figure, or figures without a source"
 
 
-def test_verb_lists_machines(capsys: pytest.CaptureFixture[str]):
+def test_verb_lists_machines(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["machines"]) == 0
     out = capsys.readouterr().out
     assert all(machine_id in out for machine_id in MACHINES)
@@ -218,7 +218,7 @@ def test_verb_lists_machines(capsys: pytest.CaptureFixture[str]):
         assert row["figures"] == sum(row[basis.value] for basis in Basis)
 
 
-def test_verb_shows_one_machine(capsys: pytest.CaptureFixture[str]):
+def test_verb_shows_one_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["machines", "h200"]) == 0
     out = capsys.readouterr().out
     for figure in load_machine("h200").figures:
@@ -228,6 +228,6 @@ def test_verb_shows_one_machine(capsys: pytest.CaptureFixture[str]):
     assert decode(Machine, json.loads(capsys.readouterr().out), file_locator("x")) == load_machine("h200")
 
 
-def test_verb_refuses_unknown_machines(capsys: pytest.CaptureFixture[str]):
+def test_verb_refuses_unknown_machines(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["machines", "h20"]) == 2
     assert "TRD007" in capsys.readouterr().err
