@@ -14,7 +14,7 @@ POINTS = [(x, y) for x in AXES[0] for y in AXES[1]]
 
 def power_law(x: float, y: float) -> float:
     """Linear in logarithms, so multilinear interpolation has no error."""
-    return 1.7 * x**0.3 * y**-0.4
+    return float(1.7 * x**0.3 * y**-0.4)
 
 
 FULL = Grid.of(POINTS, [power_law(*point) for point in POINTS])
