@@ -33,7 +33,10 @@ SOFTMAX_PASSES = 1.2
 _SOFTMAX_NORM = 2.0
 """Exponent of the smooth maximum of the products and the softmax of a step."""
 
-_NORM = 3.0
+GEMM_WAVE_US = 0.6 / (128 * 256)
+"""What a wave costs beside its products, per element of the output tile: fill and epilogue (joint fit)."""
+
+_NORM = 2.0
 """Exponent of the smooth maximum of compute and memory time: the two overlap, but not freely near the ridge."""
 
 _STREAMING_NORM = 1.5
@@ -112,10 +115,11 @@ def gemm_us(
     for rows, columns in GEMM_TILES:
         tiles = np.ceil(m / rows) * np.ceil(n / columns)
         step = 2 * rows * columns * k / rate
+        ends = GEMM_WAVE_US * rows * columns
         for split in GEMM_SPLITS:
             extra = constants.calibration.gemm_floor_us if split > 1 else 0.0
             waves = np.ceil(tiles * split / constants.processors)
-            compute = np.minimum(compute, waves * step / split + extra)
+            compute = np.minimum(compute, waves * (step / split + ends) + extra)
     floor = constants.calibration.gemm_floor_us
     quantize = floor + constants.memory_us(m * k * 5) if operand_bytes <= 1 else np.zeros(())
     return floor + quantize + _norm(compute, memory, _NORM)
