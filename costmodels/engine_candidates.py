@@ -21,7 +21,7 @@ from treadle.ir.workload import Metric, ServiceLevel
 BATCHES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024)
 """Batches of decode engines that are tried."""
 
-CHUNKS = (512, 1024, 2048, 4096, 8192)
+CHUNKS = (512, 2048, 8192)
 """Token budgets of a step that are tried for aggregated engines."""
 
 PREFILL_TOKENS = 16384
@@ -112,7 +112,7 @@ def _decode(kind: KindOfEngine, lengths: Lengths, limits: Limits) -> Engine | No
 def _aggregated(kind: KindOfEngine, lengths: Lengths, limits: Limits, chunk: int) -> Engine | None:
     low, high = 0.0, 1.0 / (prompt_s(kind.profile, ceil(lengths.mean_prompt), chunk) + 1e-9)
     best = None
-    for _ in range(24):
+    for _ in range(16):
         middle = (low + high) / 2
         engine = _aggregated_at(kind, lengths, limits, chunk, middle)
         if engine is None:
@@ -141,17 +141,26 @@ def _aggregated_at(kind: KindOfEngine, lengths: Lengths, limits: Limits, chunk: 
         if abs(updated - batch) < 1e-3 * batch:
             break
         batch = 0.5 * (batch + updated)
-    whole = max(1, ceil(batch))
     peak = ceil(batch + 2 * batch**0.5)  # a Poisson stream holds about this many at its 97th percentile
     need = lengths.batch_tokens(peak)
-    chunks = [prompt_s(profile, length, chunk, whole, batch * lengths.mean_context) for length in lengths.prompts]
-    mean, second = _moments(chunks)
-    own = chunks[min(len(chunks) - 1, int(limits.ttft_share * len(chunks)))]
-    wait = wait_quantile_mg1(min(load, 0.979) / mean, mean, second, limits.ttft_share)
-    late = own + wait + step * lengths.output_at(limits.e2e_share) > limits.e2e_s
-    if own + wait > limits.ttft_s or step > limits.tpot_s or need > kind.kv_tokens or late:
+    if step > limits.tpot_s or need > kind.kv_tokens:
         return None
-    return _engine(kind, Role.AGGREGATED, peak, 1.0 / rate, chunk, own + wait, step, need)
+    ttft = _aggregated_ttft(kind, lengths, limits, chunk, batch, load)
+    if ttft > limits.ttft_s or ttft + step * lengths.output_at(limits.e2e_share) > limits.e2e_s:
+        return None
+    return _engine(kind, Role.AGGREGATED, peak, 1.0 / rate, chunk, ttft, step, need)
+
+
+def _aggregated_ttft(
+    kind: KindOfEngine, lengths: Lengths, limits: Limits, chunk: int, batch: float, load: float
+) -> float:
+    """Time to first token of prompts that queue for chunks beside a decoding batch; every fourth length suffices."""
+    context = batch * lengths.mean_context
+    whole = max(1, ceil(batch))
+    times = [prompt_s(kind.profile, length, chunk, whole, context) for length in lengths.prompts[1::4]]
+    mean, second = _moments(times)
+    own = times[min(len(times) - 1, int(limits.ttft_share * len(times)))]
+    return own + wait_quantile_mg1(min(load, 0.979) / mean, mean, second, limits.ttft_share)
 
 
 def _engine(

@@ -1,12 +1,50 @@
-"""All files of a serving plan."""
+"""All deployment files of a serving plan, by path."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+import yaml
+
+from treadle.codegen.serving import engines, kubernetes
+from treadle.codegen.serving.pools import VERSIONS, disaggregated, pools_of
 from treadle.ir.serving.plan import ServingPlan
 
 
 def serving_files(plan: ServingPlan, namespace: str = "") -> Mapping[str, bytes]:
-    """Return the deployment files of a plan by path."""
-    return {}
+    """Return engine configurations and manifests; every file names the version it is written for."""
+    pools, model, served = pools_of(plan), plan.model, plan.served_name or plan.model
+    common = (pools, model, served, namespace)
+    files: dict[str, bytes] = {}
+    for pool in pools:
+        files[f"engines/{pool.name}.vllm.yaml"] = _text([engines.vllm_config(pool, model)], "vllm")
+        files[f"engines/{pool.name}.sglang.yaml"] = _text([engines.sglang_config(pool, model)], "sglang")
+        files[f"engines/{pool.name}.trtllm.yaml"] = _text([engines.trtllm_config(pool, model)], "tensorrt-llm")
+    single = kubernetes.deployments(*common)
+    if len(single) == 2 * len(pools):
+        files["deploy/deployments.yaml"] = _text(single, "vllm")
+    files["deploy/leaderworkersets.yaml"] = _text(kubernetes.leader_worker_sets(*common), "lws")
+    files["deploy/dynamo.yaml"] = _text(kubernetes.dynamo_graph(*common), "dynamo")
+    files["deploy/kserve.yaml"] = _text(kubernetes.kserve_service(*common), "kserve")
+    files["deploy/llm-d.values.yaml"] = _text([kubernetes.llm_d_values(pools, model, served)], "llm-d")
+    files["deploy/production-stack.values.yaml"] = _text(
+        [kubernetes.production_stack_values(pools, model, served)], "production-stack"
+    )
+    if disaggregated(pools):
+        files["deploy/disaggregatedset.yaml"] = _text(kubernetes.disaggregated_set(*common), "disaggregatedset")
+    return files
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes repeated objects in full: aliases are legal YAML, and unwelcome in manifests."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Never alias."""
+        return True
+
+
+def _text(documents: list[dict[str, Any]], written_for: str) -> bytes:
+    head = f"# {written_for}: {VERSIONS[written_for]}\n"
+    body: str = yaml.dump_all(documents, Dumper=_Plain, sort_keys=False)
+    return (head + body).encode()

@@ -1,0 +1,64 @@
+"""The pools of a serving plan as the emitters see them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from treadle.ir.serving.plan import ServingPlan
+from treadle.ir.serving.pools import Engine, Role
+
+PORT = 8000
+"""Port on which every engine serves."""
+
+VERSIONS = {
+    "vllm": "0.24.0",
+    "sglang": "0.5.14",
+    "tensorrt-llm": "1.3.0rc20",
+    "dynamo": "nvidia.com/v1beta1",
+    "lws": "leaderworkerset.x-k8s.io/v1",
+    "disaggregatedset": "disaggregatedset.x-k8s.io/v1",
+    "kserve": "serving.kserve.io/v1alpha2",
+    "llm-d": "llm-d-modelservice (2026-04)",
+    "production-stack": "vllm production-stack (2026)",
+}
+"""Versions that the files are written for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Replicas of one engine, with the names its files carry."""
+
+    name: str
+    role: Role
+    replicas: int
+    engine: Engine
+    nodes: int
+    """Nodes that one engine spans."""
+
+    @property
+    def gpus_per_node(self) -> int:
+        """GPUs of one pod of the engine."""
+        return self.engine.gpus // self.nodes
+
+
+def pools_of(plan: ServingPlan) -> tuple[Pool, ...]:
+    """Return the pools with engines, named by role and shape."""
+    largest = {pool.gpu: max(pool.nodes) for pool in plan.pools.problem.gpus}
+    found: list[Pool] = []
+    for engine, count in zip(plan.pools.problem.engines, plan.pools.pools.counts, strict=True):
+        if count:
+            name = f"{engine.role.value}-{engine.gpu}-tp{engine.shape.tensor}"
+            nodes = -(-engine.gpus // largest[engine.gpu])
+            found.append(Pool(name, engine.role, count, engine, nodes))
+    return tuple(found)
+
+
+def label(text: str) -> str:
+    """Return a text as a Kubernetes name: lower case, digits and dashes, at most 50 characters."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:50].strip("-") or "model"
+
+
+def disaggregated(pools: tuple[Pool, ...]) -> bool:
+    """Whether the plan separates prefill and decode."""
+    return any(pool.role is Role.PREFILL for pool in pools)
