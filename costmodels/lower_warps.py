@@ -1,0 +1,191 @@
+"""A tile program on a machine becomes a loop with warps: who issues what for how long, what crossing groups costs.
+
+Rules per architecture come from the machine's traits: `warp_specialization` puts loads in a group of their own;
+`async_mma` makes products cost their group only the issue; `register_reallocation` lets groups differ in registers;
+with `tensor_memory` accumulators are no register values at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from treadle.costmodels.lower import lower, primary
+from treadle.costmodels.tile_cycles import TENSOR_CORE, memory_unit
+from treadle.ir.machine import Machine
+from treadle.ir.tile.loop import Loop, Operation, Reader
+from treadle.ir.tile.program import Memory, OperationKind, Tile, TileOperation, TileProgram
+from treadle.ir.tile.warps import Crossing, Issue, RegisterValue, WarpLimits, WarpLoop
+
+LOAD_ROLE = "load"
+FIXED_REGISTERS = 24
+"""Registers for addresses, counters and barrier state in every group: estimate, near the 24 of a CUTLASS producer."""
+ROLE_REGISTERS = 24
+"""What `setmaxnreg` leaves a load group in CUTLASS and FlashAttention-3 kernels."""
+REGISTER_BYTES = 4
+SMALL_REGISTERS = 4
+"""Values of at most so many registers (row statistics) count as fixed in every group instead of being tracked."""
+MOST_GROUPS = 5
+"""Most groups that are tried: FlashAttention-4 has load, MMA, two softmax and a correction group."""
+REGISTER_GRANULARITY = 8
+"""`setmaxnreg` takes multiples of 8 (PTX ISA)."""
+
+_IN_PLACE = (OperationKind.ELEMENTWISE, OperationKind.EXP2, OperationKind.CONVERT)
+
+
+def lower_warps(program: TileProgram, machine: Machine) -> WarpLoop:
+    """Return the joint scheduling problem of a tile program on a machine; raises as `lower`."""
+    return _Warps(program, machine, lower(program, machine)).lowered()
+
+
+@dataclass(frozen=True)
+class _Warps:
+    program: TileProgram
+    machine: Machine
+    loop: Loop
+
+    def lowered(self) -> WarpLoop:
+        issued = [op for op in self.loop.operations if not op.name.endswith(".operands")]
+        names = {op.name for op in issued}
+        positions = [
+            position
+            for position, dependence in enumerate(self.loop.dependences)
+            if dependence.source in names and dependence.target in names and dependence.source != dependence.target
+        ]
+        values = [value for op in issued if (value := self._register_value(op, names)) is not None]
+        return WarpLoop(
+            loop=self.loop,
+            issues=tuple(Issue(op.name, self._issue_cycles(op), self._role(op)) for op in issued),
+            crossings=tuple(self._crossing(position) for position in positions),
+            values=tuple(value for value in values if value.registers > SMALL_REGISTERS),
+            limits=self._limits(sum(value.registers for value in values if value.registers <= SMALL_REGISTERS)),
+        )
+
+    # --- issue ------------------------------------------------------------------------------------------------------
+
+    def _issue_cycles(self, operation: Operation) -> int:
+        """Cycles for which the group issues nothing else: the wait for asynchronous operands, then the operation."""
+        waits = any(
+            self._asynchronous(self.loop.operation(dependence.source))
+            for dependence in self.loop.dependences
+            if dependence.target == operation.name and not dependence.source.endswith(".operands")
+        )
+        wait = round(self.machine.value("barrier_wait_cycles")) if waits else 0
+        if not self._asynchronous(operation):
+            return operation.occupancy_cycles + wait
+        figure = "mma_issue_cycles" if operation.unit == TENSOR_CORE else "load_issue_cycles"
+        return round(self.machine.value(figure)) + wait
+
+    def _asynchronous(self, operation: Operation) -> bool:
+        if operation.unit == TENSOR_CORE:
+            return self.machine.has("async_mma")
+        return operation.unit == memory_unit(self.machine)
+
+    def _role(self, operation: Operation) -> str:
+        loads = operation.unit == memory_unit(self.machine) and self._kind(operation.name) is OperationKind.LOAD
+        return LOAD_ROLE if loads and self.machine.has("warp_specialization") else ""
+
+    # --- crossing groups --------------------------------------------------------------------------------------------
+
+    def _crossing(self, position: int) -> Crossing:
+        dependence = self.loop.dependences[position]
+        if self._home(dependence.source) is not Memory.REGISTER:
+            figure = "mbarrier_cycles" if self.machine.has("warp_specialization") else "named_barrier_cycles"
+            return Crossing(position, round(self.machine.value(figure)), 0, 1)
+        size = self._tile(dependence.source).bytes
+        delay = self.machine.value("handoff_base_cycles") + self.machine.value("handoff_cycles_per_kib") * size / 1024
+        return Crossing(position, round(delay), size, 1, allowed=not self._stays(dependence.source, dependence.target))
+
+    def _stays(self, source: str, target: str) -> bool:
+        """Whether a value is updated in place on its way into a product, or is the product's operand in registers."""
+        if self.machine.has("tensor_memory"):
+            return False
+        reader = self._operation(target)
+        if reader.kind is OperationKind.MMA:
+            return True
+        feeds_product = any(
+            target in (operand.value for operand in product.operands)
+            for product in self.program.operations
+            if product.kind is OperationKind.MMA
+        )
+        return feeds_product and self._tile(target).shape == self._tile(source).shape
+
+    # --- registers --------------------------------------------------------------------------------------------------
+
+    def _register_value(self, operation: Operation, issued: set[str]) -> RegisterValue | None:
+        if self._home(operation.name) is not Memory.REGISTER:
+            return None
+        readers = tuple(
+            Reader(dependence.target, self._hold_cycles(operation.name, dependence.target), dependence.distance)
+            for dependence in self.loop.dependences
+            if dependence.source == operation.name and dependence.target in issued
+        )
+        if not readers:
+            return None
+        size = self._tile(operation.name).bytes
+        handoff = self.machine.value("handoff_base_cycles") + self.machine.value("handoff_cycles_per_kib") * size / 1024
+        return RegisterValue(
+            name=operation.name,
+            producer=operation.name,
+            registers=self._registers(operation.name),
+            readers=readers,
+            handoff_cycles=operation.latency_cycles + round(handoff),
+        )
+
+    def _hold_cycles(self, source: str, target: str) -> int:
+        """A reader that writes its result over the operand takes its registers over at once."""
+        reader = self._operation(target)
+        reads = self.loop.operation(target)
+        if reader.kind is OperationKind.MMA and primary(target):
+            accumulates = len(reader.operands) > 2 and reader.operands[2].value == source
+            return 0 if accumulates else (reads.latency_cycles if self._asynchronous(reads) else reads.occupancy_cycles)
+        in_place = reader.kind in _IN_PLACE and primary(target) and self._tile(source).shape == self._tile(target).shape
+        return 0 if in_place else reads.occupancy_cycles
+
+    def _registers(self, name: str) -> int:
+        return -(-self._tile(name).bytes // (REGISTER_BYTES * self._threads()))
+
+    def _threads(self) -> int:
+        """Threads of one warp group."""
+        return round(self.machine.value("warp_size") * self.machine.value("warps_per_group"))
+
+    # --- what a name of the loop stands for -------------------------------------------------------------------------
+
+    def _operation(self, name: str) -> TileOperation:
+        """The tile operation, or the one whose value a transfer moves (of an invariant: the first reader's)."""
+        base = name.partition(".")[0]
+        if any(operation.name == base for operation in self.program.operations):
+            return self.program.operation(base)
+        return next(o for o in self.program.operations if base in (operand.value for operand in o.operands))
+
+    def _kind(self, name: str) -> OperationKind:
+        return self._operation(name).kind
+
+    def _tile(self, name: str) -> Tile:
+        return self.program.tile_of(name.partition(".")[0])
+
+    def _home(self, name: str) -> Memory:
+        """Where the result of an operation of the loop lies."""
+        by_move = {"to_registers": Memory.REGISTER, "to_shared": Memory.SHARED, "to_tensor": Memory.TENSOR}
+        move = name.partition(".")[2]
+        if move:
+            return by_move[move]
+        if self._kind(name) is OperationKind.MMA:
+            return Memory.TENSOR if self.machine.has("tensor_memory") else Memory.REGISTER
+        return self._tile(name).memory
+
+    def _limits(self, small: int) -> WarpLimits:
+        value = self.machine.value
+        threads = self._threads()
+        fixed = sum(
+            -(-invariant.tile.bytes // (REGISTER_BYTES * threads))
+            for invariant in self.program.invariants
+            if invariant.tile.memory is Memory.REGISTER
+        )
+        return WarpLimits(
+            most_groups=min(MOST_GROUPS, round(value("max_threads_per_block")) // threads),
+            registers_per_group=round(value("registers_per_thread_max")) // REGISTER_GRANULARITY * REGISTER_GRANULARITY,
+            registers_of_file=round(value("register_file_bytes")) // (REGISTER_BYTES * threads),
+            fixed_registers=FIXED_REGISTERS + fixed + small,
+            role_registers=ROLE_REGISTERS,
+            reallocation=self.machine.has("register_reallocation"),
+        )

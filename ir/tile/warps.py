@@ -1,0 +1,307 @@
+"""Warp specialization of a loop: what warps add to a cyclic scheduling problem, its schedules, and their legality."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from treadle.ir.diagnostics import Finding
+from treadle.ir.errors import InvalidValue
+from treadle.ir.tile.loop import Loop, Reader
+from treadle.ir.tile.schedule import Schedule, check
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """An operation issued by a warp group, which issues nothing else for `issue_cycles` from its start.
+
+    Operations of a non-empty `role` share one group that holds nothing else.
+    """
+
+    operation: str
+    issue_cycles: int
+    role: str = ""
+
+    def __post_init__(self) -> None:
+        if self.issue_cycles < 0:
+            raise InvalidValue(message=f"operation `{self.operation}` has negative issue cycles")
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """What the dependence at position `dependence` costs when its ends are in different groups.
+
+    `delay_cycles` come on top of the dependence's own delay. With `allowed` false the ends must share a group.
+    """
+
+    dependence: int
+    delay_cycles: int = 0
+    bytes: int = 0
+    barriers: int = 1
+    allowed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterValue:
+    """A value in registers: `registers` per thread of its group, from the producer's start until its readers let go.
+
+    A reader holds the value for `hold_cycles` from its own start; 0 means that it takes the registers over. When a
+    reader is in another group, the value is handed over through memory: it stays for `handoff_cycles` after the
+    producer's start at least, and takes `registers` in the reader's group while that reader holds it.
+    """
+
+    name: str
+    producer: str
+    registers: int
+    readers: tuple[Reader, ...]
+    handoff_cycles: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WarpLimits:
+    """Rules of a machine: most groups, registers per thread of one group, and of all groups together.
+
+    `fixed_registers` are taken in every group (addresses, counters, loop-carried accumulators not modelled as values).
+    Without `reallocation` all groups have the same number of registers, so the largest counts for each of them.
+    `role_registers` is what a group with a role takes of the file. A schedule has at most `most_stages` stages: deeper
+    pipelines only lengthen prologue and epilogue.
+    """
+
+    most_groups: int
+    registers_per_group: int
+    registers_of_file: int
+    fixed_registers: int = 0
+    role_registers: int = 24
+    reallocation: bool = True
+    most_stages: int = 6
+
+
+@dataclass(frozen=True)
+class WarpLoop:
+    """A loop with warps. Valid once built: names and positions resolve, and every issued operation is issued once."""
+
+    loop: Loop
+    issues: tuple[Issue, ...]
+    crossings: tuple[Crossing, ...]
+    values: tuple[RegisterValue, ...]
+    limits: WarpLimits
+
+    def __post_init__(self) -> None:
+        known = self.loop.index
+        issued = [issue.operation for issue in self.issues]
+        named = [*issued, *(v.producer for v in self.values), *(r.operation for v in self.values for r in v.readers)]
+        for name in named:
+            if name not in known:
+                raise InvalidValue(message=f"warps of loop `{self.loop.name}` name the unknown operation `{name}`")
+        for name in named[len(issued) :]:
+            if name not in issued:
+                raise InvalidValue(
+                    message=f"`{name}` of loop `{self.loop.name}` holds registers but no group issues it"
+                )
+        if len(set(issued)) != len(issued):
+            raise InvalidValue(message=f"an operation of loop `{self.loop.name}` is issued twice")
+        for crossing in self.crossings:
+            if not 0 <= crossing.dependence < len(self.loop.dependences):
+                raise InvalidValue(message=f"loop `{self.loop.name}` has no dependence {crossing.dependence}")
+            ends = self.loop.dependences[crossing.dependence]
+            if ends.source not in issued or ends.target not in issued:
+                raise InvalidValue(
+                    message=f"`{ends.source}` -> `{ends.target}` crosses groups, but is not issued by any"
+                )
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Names of the roles, in order of appearance."""
+        return tuple(dict.fromkeys(issue.role for issue in self.issues if issue.role))
+
+
+@dataclass(frozen=True, slots=True)
+class WarpSchedule:
+    """A modulo schedule with the warp group of every issued operation and the registers per thread of every group."""
+
+    schedule: Schedule
+    groups: dict[str, int]
+    registers: tuple[int, ...]
+
+    @property
+    def group_count(self) -> int:
+        """Number of groups."""
+        return len(self.registers)
+
+
+def crosses(warps: WarpLoop, groups: dict[str, int], crossing: Crossing) -> bool:
+    """Whether the ends of a dependence are in different groups."""
+    ends = warps.loop.dependences[crossing.dependence]
+    return groups[ends.source] != groups[ends.target]
+
+
+def traffic_bytes(warps: WarpLoop, groups: dict[str, int]) -> int:
+    """Return the bytes handed between groups per iteration."""
+    return sum(crossing.bytes for crossing in warps.crossings if crosses(warps, groups, crossing))
+
+
+def barriers(warps: WarpLoop, groups: dict[str, int]) -> int:
+    """Return the barriers between groups per iteration."""
+    return sum(crossing.barriers for crossing in warps.crossings if crosses(warps, groups, crossing))
+
+
+def register_peaks(warps: WarpLoop, schedule: Schedule, groups: dict[str, int]) -> dict[int, int]:
+    """Return the most registers per thread that are live at once in every group, `fixed_registers` included."""
+    period = schedule.ii_cycles
+    always: dict[int, int] = defaultdict(int)
+    steps: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for group, begin, length, registers in lifetimes(warps, schedule, groups):
+        whole, rest = divmod(length, period)
+        always[group] += whole * registers
+        slot = begin % period
+        for first, last in ((slot, min(slot + rest, period)), (0, slot + rest - period)):
+            if first < last:
+                steps[group][first] += registers
+                steps[group][last] -= registers
+    peaks: dict[int, int] = {}
+    for group in set(groups.values()):
+        level = peak = 0
+        for cut, _ in pairwise([*sorted({0, *steps[group]}), period]):
+            level += steps[group].get(cut, 0)
+            peak = max(peak, level)
+        peaks[group] = peak + always[group] + warps.limits.fixed_registers
+    return peaks
+
+
+def lifetimes(warps: WarpLoop, schedule: Schedule, groups: dict[str, int]) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (group, begin, length, registers) of every stay of a value in a group's registers, in one iteration."""
+    starts = schedule.start_cycles
+    for value in warps.values:
+        home, begin = groups[value.producer], starts[value.producer]
+        end = begin
+        for reader in value.readers:
+            if groups[reader.operation] == home:
+                end = max(end, starts[reader.operation] + reader.hold_cycles + schedule.ii_cycles * reader.distance)
+            else:
+                end = max(end, begin + value.handoff_cycles)
+                yield groups[reader.operation], starts[reader.operation], reader.hold_cycles, value.registers
+        yield home, begin, end - begin, value.registers
+
+
+def check_warps(warps: WarpLoop, made: WarpSchedule) -> list[Finding]:
+    """Return every reason why `made` is not a legal schedule of `warps`; an empty list means legal.
+
+    Codes: those of `schedule.check`; TRD408 stages, TRD415 groups, TRD416 crossing, TRD417 issue, TRD418 registers,
+    TRD419 roles.
+    """
+    findings = check(warps.loop, made.schedule) or _check_groups(warps, made)
+    if findings:
+        return findings
+    return [
+        *_check_stages(warps, made),
+        *_check_roles(warps, made),
+        *_check_crossings(warps, made),
+        *_check_issue(warps, made),
+        *_check_registers(warps, made),
+    ]
+
+
+def _check_groups(warps: WarpLoop, made: WarpSchedule) -> list[Finding]:
+    where = warps.loop.name
+    issued = {issue.operation for issue in warps.issues}
+    if issued != set(made.groups):
+        return [Finding("TRD415", where, f"groups differ: {', '.join(sorted(issued ^ set(made.groups))[:5])}")]
+    used = set(made.groups.values())
+    if used != set(range(made.group_count)):
+        expected = f"0 to {made.group_count - 1}, all used"
+        return [Finding("TRD415", where, "groups are not numbered in order", expected, str(sorted(used)))]
+    if made.group_count > warps.limits.most_groups:
+        most = f"<= {warps.limits.most_groups}"
+        return [Finding("TRD415", where, "too many groups", most, str(made.group_count))]
+    return []
+
+
+def _check_stages(warps: WarpLoop, made: WarpSchedule) -> list[Finding]:
+    if made.schedule.stages > warps.limits.most_stages:
+        most = f"<= {warps.limits.most_stages}"
+        return [Finding("TRD408", warps.loop.name, "too many stages", most, str(made.schedule.stages))]
+    return []
+
+
+def _check_roles(warps: WarpLoop, made: WarpSchedule) -> list[Finding]:
+    findings: list[Finding] = []
+    role_of: dict[int, str] = {}
+    for issue in warps.issues:
+        group = made.groups[issue.operation]
+        role = role_of.setdefault(group, issue.role)
+        if role != issue.role:
+            where = f"{warps.loop.name}.{issue.operation}"
+            findings.append(Finding("TRD419", where, f"shares group {group} with another role", role, issue.role))
+    for role in warps.roles:
+        homes = [group for group, name in role_of.items() if name == role]
+        if len(homes) > 1:
+            findings.append(Finding("TRD419", f"{warps.loop.name}.{role}", "role has two groups", "1", str(len(homes))))
+    return findings
+
+
+def _check_crossings(warps: WarpLoop, made: WarpSchedule) -> list[Finding]:
+    findings: list[Finding] = []
+    schedule = made.schedule
+    for crossing in warps.crossings:
+        if not crosses(warps, made.groups, crossing):
+            continue
+        ends = warps.loop.dependences[crossing.dependence]
+        where = f"{warps.loop.name}: {ends.source} -> {ends.target} (distance {ends.distance})"
+        if not crossing.allowed:
+            findings.append(Finding("TRD416", where, "must not cross groups"))
+            continue
+        earliest = (
+            schedule.start_cycles[ends.source]
+            + ends.delay_cycles
+            + crossing.delay_cycles
+            - schedule.ii_cycles * ends.distance
+        )
+        if schedule.start_cycles[ends.target] < earliest:
+            found = str(schedule.start_cycles[ends.target])
+            findings.append(Finding("TRD416", where, "starts before the handoff is done", f">= {earliest}", found))
+    return findings
+
+
+def _check_issue(warps: WarpLoop, made: WarpSchedule) -> list[Finding]:
+    """No two operations of a group issue at once, modulo the interval."""
+    findings: list[Finding] = []
+    period = made.schedule.ii_cycles
+    for group in range(made.group_count):
+        slots = sorted(
+            (made.schedule.slot(issue.operation), issue.issue_cycles, issue.operation)
+            for issue in warps.issues
+            if issue.issue_cycles and made.groups[issue.operation] == group
+        )
+        if not slots:
+            continue
+        first = slots[0]
+        for (begin, length, name), (after, _, other) in pairwise([*slots, (first[0] + period, first[1], first[2])]):
+            if begin + length > after:
+                where = f"{warps.loop.name}, group {group}"
+                message = f"`{name}` still issues when `{other}` starts"
+                findings.append(Finding("TRD417", where, message, f">= {begin + length}", str(after)))
+    return findings
+
+
+def _check_registers(warps: WarpLoop, made: WarpSchedule) -> list[Finding]:
+    findings: list[Finding] = []
+    limits = warps.limits
+    peaks = register_peaks(warps, made.schedule, made.groups)
+    roles = {made.groups[issue.operation] for issue in warps.issues if issue.role}
+    for group, stated in enumerate(made.registers):
+        expected = limits.role_registers if group in roles else peaks[group]
+        where = f"{warps.loop.name}, group {group}"
+        if stated != expected:
+            findings.append(
+                Finding("TRD418", where, "registers are not those of the values", str(expected), str(stated))
+            )
+        if expected > limits.registers_per_group:
+            most = f"<= {limits.registers_per_group}"
+            findings.append(Finding("TRD418", where, "too many registers", most, str(expected)))
+    total = sum(made.registers) if limits.reallocation else max(made.registers) * made.group_count
+    if total > limits.registers_of_file:
+        most = f"<= {limits.registers_of_file}"
+        findings.append(Finding("TRD418", warps.loop.name, "register file is overfull", most, str(total)))
+    return findings

@@ -1,0 +1,54 @@
+"""Bounds of the joint problem that need no search."""
+
+from __future__ import annotations
+
+from treadle.ir.certificate import ProofKind
+from treadle.ir.tile.warps import WarpLoop
+from treadle.solvers.modulo.bounds import Bound, length_bounds
+from treadle.solvers.modulo.interval import interval_bounds
+from treadle.solvers.modulo.network import Network
+
+
+def interval_bound(warps: WarpLoop, network: Network) -> Bound:
+    """Return the largest of the loop's own bounds and of issue cycles over the most groups."""
+    cycles = free_issue_cycles(warps)
+    groups = warps.limits.most_groups - len(warps.roles)
+    issue = Bound(-(-cycles // groups), ProofKind.RESOURCE, {"issue_cycles": cycles, "groups": groups})
+    longest = max((issue.issue_cycles for issue in warps.issues), default=0)
+    single = Bound(longest, ProofKind.RESOURCE, {"longest_issue_cycles": longest})
+    return max([*interval_bounds(network), issue, single], key=lambda bound: bound.value)
+
+
+def free_issue_cycles(warps: WarpLoop) -> int:
+    """Return the issue cycles of the operations without a role."""
+    return sum(issue.issue_cycles for issue in warps.issues if not issue.role)
+
+
+def group_bound(warps: WarpLoop, ii: int) -> Bound:
+    """Return the fewest groups: issue cycles over the interval, and one per role."""
+    cycles, roles = free_issue_cycles(warps), len(warps.roles)
+    free = any(not issue.role for issue in warps.issues)
+    value = roles + max(int(free), -(-cycles // ii))
+    return Bound(value, ProofKind.RESOURCE, {"interval": ii, "issue_cycles": cycles, "roles": roles})
+
+
+def forced_bound(warps: WarpLoop, *, count_bytes: bool) -> Bound:
+    """Return the traffic (bytes or barriers) of dependences between operations of different roles."""
+    role = {issue.operation: issue.role for issue in warps.issues}
+    ends = warps.loop.dependences
+    forced = [c for c in warps.crossings if role[ends[c.dependence].source] != role[ends[c.dependence].target]]
+    return Bound(sum(c.bytes if count_bytes else c.barriers for c in forced), ProofKind.COUNT, {"forced": len(forced)})
+
+
+def register_bound(warps: WarpLoop) -> Bound:
+    """Return the most registers that one value needs in its group, with the fixed ones."""
+    largest = max(warps.values, key=lambda value: value.registers, default=None)
+    fixed = warps.limits.fixed_registers
+    if largest is None:
+        return Bound(fixed, ProofKind.COUNT, {"value": ""})
+    return Bound(fixed + largest.registers, ProofKind.COUNT, {"value": largest.name})
+
+
+def length_bound(network: Network, ii: int) -> Bound:
+    """Return the bound on the length of one iteration without warps, which warps only lengthen."""
+    return length_bounds(network, ii)[0]

@@ -1,0 +1,281 @@
+"""Schedules a loop over warp groups: interval, traffic, barriers, groups, registers, length - each level certified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from ortools.sat.python import cp_model
+
+from treadle.ir.certificate import Certificate, Level, ProofKind, Status
+from treadle.ir.tile.schedule import Schedule, length_of
+from treadle.ir.tile.warps import WarpLoop, WarpSchedule, barriers, register_peaks, traffic_bytes
+from treadle.solvers.backend import Limits, Outcome, solve
+from treadle.solvers.modulo.bounds import Bound, depth_bounds
+from treadle.solvers.modulo.interval import depths_of, serial_interval
+from treadle.solvers.modulo.model import (
+    Model,
+    add_arcs,
+    add_full_units,
+    add_length,
+    add_memories,
+    add_one_iteration_units,
+    add_rings,
+    add_times,
+    add_units,
+)
+from treadle.solvers.modulo.network import Network, heads, network_of
+from treadle.solvers.modulo.place import normalized
+from treadle.solvers.pipeline.bounds import forced_bound, group_bound, interval_bound, length_bound, register_bound
+from treadle.solvers.pipeline.errors import NoWarpSchedule
+from treadle.solvers.pipeline.model import (
+    Joint,
+    add_crossings,
+    add_groups,
+    add_issue,
+    add_registers,
+    barrier_count,
+    group_count,
+    traffic,
+)
+
+OBJECTIVE = ("ii", "traffic_bytes", "barriers", "groups", "registers", "length")
+UNITS = {"ii": "cycles", "traffic_bytes": "bytes", "length": "cycles"}
+SHORT_HORIZONS = (1, 2)
+"""Intervals beyond the longest path that are tried before all the stages there may be."""
+TUNING: dict[str, bool | int | float] = {"linearization_level": 0}
+"""As for loops alone; strong propagation of disjunctions costs too much with optional intervals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Limits per question to the solver, and the levels after the interval in their order."""
+
+    limits: Limits = field(default_factory=lambda: Limits(deterministic_s=10.0))
+    objective: tuple[str, ...] = OBJECTIVE
+    cost_model: str = "cycles of the loop as given"
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """A legal warp schedule and what is proven of it."""
+
+    schedule: WarpSchedule
+    certificate: Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """A solution in raw form: starts by vertex, groups by operation."""
+
+    starts: tuple[int, ...]
+    groups: dict[str, int]
+
+
+def schedule(warps: WarpLoop, options: Options | None = None, tell: Callable[[str], None] | None = None) -> Solution:
+    """Return the best joint schedule, lexicographically by `options.objective`.
+
+    Raises:
+        MemoryExceeded, RingTooShallow: no interval is feasible for the loop itself.
+        NoWarpSchedule: none was found.
+    """
+    options = options or Options()
+    tell = tell or (lambda _: None)
+    network = network_of(warps.loop)
+    bound = interval_bound(warps, network)
+    ii, point, bound = _least_interval(warps, network, bound, options, tell)
+    levels = [_level("ii", ii, bound)]
+    fixed: dict[str, int] = {}
+    for name in options.objective[1:]:
+        value, point, bound = _next_level(warps, network, ii, name, fixed, point, options, tell)
+        fixed[name] = value
+        levels.append(_level(name, value, bound))
+    certificate = Certificate(f"pipeline/{warps.loop.name}", options.cost_model, tuple(levels))
+    return Solution(_warp_schedule(warps, network, ii, point), certificate)
+
+
+def _least_interval(
+    warps: WarpLoop, network: Network, bound: Bound, options: Options, tell: Callable[[str], None]
+) -> tuple[int, _Point, Bound]:
+    """Try the bound, then grow; refuted intervals right above the bound raise it."""
+    ii, last = bound.value, serial_interval(network) * 2
+    contiguous = True
+    while ii <= last:
+        tell(f"interval {ii}: searching")
+        outcome, point = _first(warps, network, ii, options)
+        if point is not None:
+            return ii, point, bound
+        if outcome.status is Status.INFEASIBLE and contiguous:
+            basis = bound.evidence.get("basis") or {
+                "value": bound.value,
+                "proof": bound.proof.value,
+                "evidence": bound.evidence,
+            }
+            refuted = [*bound.evidence.get("refuted", []), ii]
+            evidence = {"basis": basis, "refuted": refuted, **outcome.report.evidence()}
+            bound = Bound(ii + 1, ProofKind.SOLVER, evidence)
+        else:
+            contiguous = False
+        step = 1 if contiguous and ii - bound.value < 0 and len(bound.evidence.get("refuted", [])) < 3 else ii // 32
+        contiguous = contiguous and step <= 1
+        ii += max(1, step)
+    raise NoWarpSchedule(loop=warps.loop.name, groups=warps.limits.most_groups, ii=last)
+
+
+def _first(warps: WarpLoop, network: Network, ii: int, options: Options) -> tuple[Outcome, _Point | None]:
+    """Ask for any schedule at `ii`, short ones first; only the whole horizon can refute."""
+    share = None if options.limits.deterministic_s is None else options.limits.deterministic_s / 8
+    quick = replace(options.limits, deterministic_s=share)
+    for intervals in SHORT_HORIZONS:
+        joint = assemble(warps, network, ii, intervals)
+        outcome = solve(joint.cp, quick, tuning=TUNING)
+        if outcome.solved:
+            return outcome, _read(joint, outcome)
+    joint = assemble(warps, network, ii, None)
+    outcome = solve(joint.cp, options.limits, tuning=TUNING)
+    return outcome, _read(joint, outcome) if outcome.solved else None
+
+
+def assemble(warps: WarpLoop, network: Network, ii: int, intervals: int | None) -> Joint:
+    """Return the joint model: starts up to `intervals` beyond the longest path, or in all the stages there may be."""
+    head = heads(network, ii)
+    assert head is not None
+    last = warps.limits.most_stages * ii - 1
+    if intervals is not None:
+        last = min(last, max(head) + intervals * ii)
+    base = Model(network, ii)
+    add_times(base, {vertex: (head[vertex], max(head[vertex], last)) for vertex in range(network.size)})
+    add_arcs(base, range(len(network.arcs)))
+    add_units(base)
+    add_full_units(base, turned=False)
+    add_one_iteration_units(base)
+    add_rings(base)
+    add_memories(base)
+    joint = Joint(warps, base, last // ii + 1)
+    if max(head) > last:
+        base.cp.add_bool_or([])
+    add_groups(joint)
+    add_crossings(joint)
+    add_issue(joint)
+    add_registers(joint)
+    return joint
+
+
+def _next_level(
+    warps: WarpLoop,
+    network: Network,
+    ii: int,
+    name: str,
+    fixed: dict[str, int],
+    point: _Point,
+    options: Options,
+    tell: Callable[[str], None],
+) -> tuple[int, _Point, Bound]:
+    bound = _bound(warps, network, ii, name)
+    value = _value(warps, network, ii, name, point)
+    if value == bound.value:
+        return value, point, bound
+    tell(f"interval {ii}: {name} {value}, at least {bound.value}")
+    intervals = None if name != "length" else -(-value // ii)
+    joint = assemble(warps, network, ii, intervals)
+    for before, limit in fixed.items():
+        joint.cp.add(_expression(joint, before) <= limit)
+    objective = _expression(joint, name)
+    joint.cp.add(objective >= bound.value)
+    joint.cp.add(objective <= value)
+    joint.cp.minimize(objective)
+    outcome = solve(joint.cp, options.limits, hint=_hint(joint, point), tuning=TUNING)
+    if outcome.solved and outcome.value is not None and round(outcome.value) <= value:
+        found = _read(joint, outcome)
+        if _value(warps, network, ii, name, found) <= value:
+            point, value = found, _value(warps, network, ii, name, found)
+    proven = round(outcome.value) if outcome.status is Status.OPTIMAL and outcome.value is not None else None
+    if proven is None and outcome.bound is not None:
+        proven = -int(-outcome.bound // 1)
+    if proven is not None and bound.value < proven <= value:
+        basis = {"value": bound.value, "proof": bound.proof.value, "evidence": bound.evidence}
+        bound = Bound(proven, ProofKind.SOLVER, {"basis": basis, **outcome.report.evidence()})
+    return value, point, bound
+
+
+def _bound(warps: WarpLoop, network: Network, ii: int, name: str) -> Bound:
+    match name:
+        case "traffic_bytes":
+            return forced_bound(warps, count_bytes=True)
+        case "barriers":
+            return forced_bound(warps, count_bytes=False)
+        case "groups":
+            return group_bound(warps, ii)
+        case "registers":
+            return register_bound(warps)
+        case _:
+            return length_bound(network, ii)
+
+
+def _value(warps: WarpLoop, network: Network, ii: int, name: str, point: _Point) -> int:
+    made = _warp_schedule(warps, network, ii, point)
+    match name:
+        case "traffic_bytes":
+            return traffic_bytes(warps, made.groups)
+        case "barriers":
+            return barriers(warps, made.groups)
+        case "groups":
+            return made.group_count
+        case "registers":
+            return max(made.registers)
+        case _:
+            return made.schedule.length_cycles
+
+
+def _expression(joint: Joint, name: str) -> cp_model.LinearExprT:
+    match name:
+        case "traffic_bytes":
+            return traffic(joint)
+        case "barriers":
+            return barrier_count(joint)
+        case "groups":
+            return group_count(joint)
+        case "registers":
+            assert joint.peak is not None
+            return joint.peak
+        case _:
+            network = joint.base.network
+            if joint.base.length is None:
+                most = (joint.stages + 1) * joint.base.ii + max(network.latency)
+                add_length(joint.base, 0, most)
+            assert joint.base.length is not None
+            return joint.base.length
+
+
+def _hint(joint: Joint, point: _Point) -> list[tuple[cp_model.IntVar, int]]:
+    hints = {variable.index: (variable, point.starts[vertex]) for vertex, variable in joint.base.starts.items()}
+    for (name, group), variable in joint.inside.items():
+        hints[variable.index] = (variable, int(point.groups[name] == group))
+    return list(hints.values())
+
+
+def _read(joint: Joint, outcome: Outcome) -> _Point:
+    starts = normalized([outcome[joint.base.starts[vertex]] for vertex in range(joint.base.network.size)])
+    groups = {name: group for (name, group), inside in joint.inside.items() if outcome[inside]}
+    return _Point(tuple(starts), groups)
+
+
+def _warp_schedule(warps: WarpLoop, network: Network, ii: int, point: _Point) -> WarpSchedule:
+    loop = warps.loop
+    starts = {op.name: start for op, start in zip(loop.operations, point.starts, strict=True)}
+    depths = {
+        name: max(depth, least)
+        for (name, depth), least in zip(
+            depths_of(network, ii, point.starts).items(), depth_bounds(network, ii).values(), strict=True
+        )
+    }
+    made = Schedule(loop.name, ii, starts, length_of(loop, starts), depths)
+    peaks = register_peaks(warps, made, point.groups)
+    roles = {point.groups[issue.operation] for issue in warps.issues if issue.role}
+    registers = tuple(warps.limits.role_registers if group in roles else peaks[group] for group in sorted(peaks))
+    return WarpSchedule(made, point.groups, registers)
+
+
+def _level(name: str, value: int, bound: Bound) -> Level:
+    status = Status.OPTIMAL if bound.value == value else Status.FEASIBLE
+    return Level(name, UNITS.get(name, "1"), value, bound.value, status, bound.proof, bound.evidence)
