@@ -30,6 +30,7 @@ BODIES: dict[str, str] = {
     "serving": "treadle.ir.serving.plan:ServingPlan",
     "tiers": "treadle.ir.layout.tiers:TiersPlan",
     "packing": "treadle.ir.cluster.packing:PackingBody",
+    "parallel": "treadle.ir.training.plan:ParallelBody",
     "deployment": "treadle.ir.deployment:DeploymentBody",
     "kernel": "treadle.ir.tile.kernel:KernelBody",
 }

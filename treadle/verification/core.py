@@ -24,6 +24,7 @@ REVIEWERS: dict[str, str] = {
     "serving": "treadle.verification.serving:review",
     "tiers": "treadle.verification.layout:review_tiers",
     "packing": "treadle.verification.packing:review",
+    "parallel": "treadle.verification.parallel:review",
     "deployment": "treadle.verification.deployment:review",
     "kernel": "treadle.verification.kernel:review",
 }

@@ -1,0 +1,213 @@
+"""`training.toml` -> a training problem.
+
+    model = "config.json"
+
+    [training]
+    global_batch    = 1024
+    sequence_tokens = 8192
+    precision       = "bf16"
+
+    [cluster]
+    gpu     = "h100"
+    nodes   = 64
+    network = "50GB/s"
+
+    [search]
+    tensor = [1, 2, 4, 8]
+
+Paths are relative to the specification. `[[cluster.measured]]` names nccl-tests output that replaces nominal links.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+from pathlib import Path
+
+from pydantic import Field
+
+from treadle.costmodels.training_machine import training_gpu
+from treadle.frontends.hf import load_model
+from treadle.frontends.located import toml_place
+from treadle.frontends.toml_files import Table, read_toml
+from treadle.frontends.training_model import training_model
+from treadle.frontends.training_nccl import read_curve
+from treadle.ir.diagnostics import TreadleError
+from treadle.ir.training.cluster import ClusterTopology, DisconnectedTopology, NodeGroup
+from treadle.ir.training.model import TrainingModel
+from treadle.ir.training.spec import Order, Recompute, SearchSpace, TrainingSpec
+from treadle.ir.units import parse_quantity
+
+
+class BatchNotDivisible(TreadleError):
+    """A global batch that no allowed number of data ranks divides."""
+
+    code = "TRD152"
+    template = "global batch {batch} is not a multiple of the {ranks} data ranks that the search allows"
+    hint = "the nearest batches are {below} and {above}"
+
+
+class MeasuredTable(Table):
+    """An nccl-tests output file, and over how many domains it ran."""
+
+    file: str
+    operation: str
+    nodes: int = Field(ge=1, default=1)
+
+
+class GroupTable(Table):
+    """A group of equal nodes."""
+
+    gpu: str
+    nodes: int = Field(ge=1, le=1_000_000)
+    gpus_per_node: int | None = Field(default=None, ge=1, le=1024)
+
+
+class ClusterTable(Table):
+    """The cluster: one kind of node, or several groups."""
+
+    gpu: str | None = None
+    nodes: int | None = Field(default=None, ge=1, le=1_000_000)
+    gpus_per_node: int | None = Field(default=None, ge=1, le=1024)
+    groups: list[GroupTable] = Field(default_factory=list[GroupTable])
+    network: str | None = None
+    links: str | None = None
+    domain_gpus: int = Field(default=0, ge=0)
+    measured: list[MeasuredTable] = Field(default_factory=list[MeasuredTable])
+
+
+class JobTable(Table):
+    """The training job."""
+
+    global_batch: int = Field(ge=1, le=10**9)
+    sequence_tokens: int = Field(ge=1, le=10**8)
+    precision: str = "bf16"
+    gradient_bytes: int = 4
+    optimizer_bytes: int = Field(default=12, ge=0, le=64)
+    overlap_gradients: bool = True
+    fused_attention: bool = True
+    dropout: bool = False
+    sequence_parallel: bool = True
+    memory_reserve: float = 0.06
+
+
+class SearchTable(Table):
+    """Which values are allowed; what is left out is free."""
+
+    data: list[int] = Field(default_factory=list[int])
+    tensor: list[int] = Field(default_factory=list[int])
+    context: list[int] = Field(default_factory=list[int])
+    pipeline: list[int] = Field(default_factory=list[int])
+    virtual: list[int] = Field(default_factory=list[int])
+    expert: list[int] = Field(default_factory=list[int])
+    expert_tensor: list[int] = Field(default_factory=lambda: [1])
+    micro_batch: list[int] = Field(default_factory=list[int])
+    zero: list[int] = Field(default_factory=lambda: [0, 1, 3])
+    recompute: list[str] = Field(default_factory=lambda: [mode.value for mode in Recompute])
+    order: list[str] = Field(default_factory=lambda: [Order.DATA_FIRST.value])
+    most_virtual: int = Field(default=8, ge=1, le=64)
+    most_micro_batch: int = Field(default=64, ge=1)
+    tensor_inside_domain: bool = True
+
+
+class TrainingFile(Table):
+    """The document."""
+
+    model: str
+    training: JobTable
+    cluster: ClusterTable
+    search: SearchTable = Field(default_factory=SearchTable)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingProblem:
+    """A resolved specification, and the files it was made from."""
+
+    model: TrainingModel
+    cluster: ClusterTopology
+    spec: TrainingSpec
+    files: tuple[tuple[str, Path], ...]
+
+
+def load_training(path: Path) -> TrainingProblem:
+    """Read a specification with everything it points at.
+
+    Raises:
+        UnknownTrainingGpu, BatchNotDivisible, DisconnectedTopology, NotNcclTests, WrongUnit, and the errors of TOML
+        files and model configurations; each with its place.
+    """
+    document, text = read_toml(TrainingFile, path)
+
+    def placed(error: TreadleError, *steps: str) -> TreadleError:
+        error.place = error.place or toml_place(text, str(path), steps)
+        return error
+
+    try:
+        cluster = _cluster(document.cluster, path, text)
+    except TreadleError as error:
+        raise placed(error, "cluster") from None
+    try:
+        spec = _spec(document)
+    except TreadleError as error:
+        raise placed(error, "training") from None
+    _require_divisible(spec, cluster, placed)
+    config = path.parent / document.model
+    graph = load_model(config)
+    measured = tuple(("nccl-tests", path.parent / item.file) for item in document.cluster.measured)
+    config = config / "config.json" if config.is_dir() else config
+    files = (("spec", path), ("model", config), *measured)
+    return TrainingProblem(training_model(graph), cluster, spec, files)
+
+
+def _cluster(table: ClusterTable, path: Path, text: str) -> ClusterTopology:
+    groups = list(table.groups)
+    if table.gpu is not None and table.nodes is not None:
+        groups.insert(0, GroupTable(gpu=table.gpu, nodes=table.nodes, gpus_per_node=table.gpus_per_node))
+    nodes = [
+        NodeGroup(group.gpu, group.nodes, group.gpus_per_node or training_gpu(group.gpu).gpus_per_node)
+        for group in groups
+    ]
+    for group in groups:
+        training_gpu(group.gpu)
+
+    def bandwidth(name: str, value: str | None) -> float:
+        place = toml_place(text, str(path), ("cluster", name))
+        return float(parse_quantity(value, "bandwidth", place)) / 1e9 if value is not None else 0.0
+
+    network = bandwidth("network", table.network)
+    if table.network is not None and network == 0 and sum(group.nodes for group in nodes) > 1:
+        raise DisconnectedTopology(
+            place=toml_place(text, str(path), ("cluster", "network")),
+            nodes=sum(group.nodes for group in nodes),
+            reason="the network has no bandwidth",
+        )
+    curves = tuple(read_curve(path.parent / item.file, item.operation, item.nodes) for item in table.measured)
+    return ClusterTopology(tuple(nodes), network, bandwidth("links", table.links), table.domain_gpus, curves)
+
+
+def _spec(document: TrainingFile) -> TrainingSpec:
+    from treadle.ir.codec import decode, file_locator
+
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in document.search}
+    search = decode(SearchSpace, fields, file_locator("search"))
+    return TrainingSpec(**dict(document.training), search=search)
+
+
+def _require_divisible(spec: TrainingSpec, cluster: ClusterTopology, placed: object) -> None:
+    """Refuse a batch that no allowed data degree divides, naming the nearest that do."""
+    allowed = spec.search.data or (1,)
+    if any(spec.global_batch % ranks == 0 for ranks in allowed):
+        return
+    common = allowed[0]
+    for ranks in allowed[1:]:
+        common = gcd(common, ranks)
+    ranks = min(allowed)
+    below = spec.global_batch // ranks * ranks
+    assert callable(placed)
+    raise placed(
+        BatchNotDivisible(
+            batch=spec.global_batch, ranks=" or ".join(map(str, allowed)), below=max(ranks, below), above=below + ranks
+        ),
+        "training",
+        "global_batch",
+    )

@@ -1,0 +1,70 @@
+"""`treadle parallel SPEC.toml`: how to cut a model over a cluster, and the proof."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from treadle.cli.options import JsonFlag, OutputFolder
+from treadle.cli.output import level_line, number, print_json, print_table, say
+from treadle.driver.parallel import Options, plan_parallel, read_problem, write_parallel
+from treadle.ir.certificate import Status
+from treadle.ir.diagnostics import ExitCode
+from treadle.ir.plan import Plan, to_data
+from treadle.ir.training.plan import ParallelBody
+from treadle.verification.parallel import review_decision
+
+Spec = Annotated[Path, typer.Argument(help="Training specification.", metavar="SPEC.toml")]
+Top = Annotated[int, typer.Option(help="How many other plans to keep, with why each loses.", min=0, max=100)]
+
+
+def command(spec: Spec, output: OutputFolder = None, json: JsonFlag = False, top: Top = 5) -> None:
+    """Find the fastest legal cut of a model over a cluster that fits the memory, and prove it.
+
+    With -o the plan folder holds the plan, the trainers' files and a report. Exit status 0: proven best over all
+    legal degrees. 1: nothing fits (with a smallest conflicting set). 2: bad input.
+    """
+    plan = plan_parallel(read_problem(spec), Options(top), say).sealed()
+    if findings := review_decision(plan):
+        raise RuntimeError(f"the planner made an illegal plan: {findings[0]}")
+    if output is not None:
+        plan = write_parallel(output, plan)
+    if json:
+        print_json(to_data(plan))
+    else:
+        _print(plan, output)
+    if plan.certificates[0].levels[0].status is not Status.OPTIMAL:
+        raise typer.Exit(ExitCode.LIMIT)
+
+
+def _print(plan: Plan, output: Path | None) -> None:
+    body: ParallelBody = plan.body
+    figures = {item.name: item for item in plan.predictions}
+    sys.stdout.write(
+        f"{body.model.name}: {body.model.parameters / 1e9:.1f} B parameters, {body.model.layers} layers, on "
+        f"{body.cluster.gpus} x {body.cluster.gpu}\n  {body.degrees.text()}\n"
+    )
+    for level in plan.certificates[0].levels:
+        sys.stdout.write(f"  {level_line(level)}\n")
+    sys.stdout.write(
+        f"  {number(figures['step_time'].value)} s a step, {number(figures['tokens_per_gpu'].value)} tokens/s/GPU, "
+        f"peak {figures['peak_memory'].value:.1f} of {figures['capacity'].value:.1f} GiB\n"
+        f"  layers per virtual stage: {' '.join(map(str, body.layout.layers))}\n"
+    )
+    print_table(
+        ("other plans", "step s", "peak GiB", "why it loses"),
+        [
+            (
+                item.degrees.text(),
+                f"{item.step_time_us / 1e6:.4f}",
+                f"{item.peak_memory_bytes / 2**30:.1f}",
+                item.reason,
+            )
+            for item in body.alternatives
+        ],
+    )
+    if output is not None:
+        sys.stdout.write(f"wrote {output}/plan.json, training/, report.html\n")

@@ -1,0 +1,79 @@
+"""The line of `treadle parallel`: spec -> search -> plan -> files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from treadle.codegen.folder import write_plan
+from treadle.codegen.training.files import files
+from treadle.codegen.training.report import report
+from treadle.costmodels.training_step import Setting, setting_of
+from treadle.driver.versions import versions
+from treadle.frontends.training import TrainingProblem, load_training
+from treadle.ir.codec import encode
+from treadle.ir.plan import Plan, Prediction, input_from
+from treadle.ir.training.plan import ParallelBody
+from treadle.solvers.parallel.explain import explain
+from treadle.solvers.parallel.solve import alternatives, certificate, search
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a plan is searched: how many alternatives are timed and kept."""
+
+    top: int = 5
+
+
+def read_problem(path: Path) -> TrainingProblem:
+    """Read a training specification; raises the coded errors of its parts."""
+    return load_training(path)
+
+
+def setting_for(problem: TrainingProblem) -> Setting:
+    """Resolve GPU type and links; raises UnknownTrainingGpu, UnsupportedPrecision."""
+    return setting_of(problem.model, problem.cluster, problem.spec)
+
+
+def plan_parallel(problem: TrainingProblem, options: Options, progress: Callable[[str], None] | None = None) -> Plan:
+    """Return the best plan, not sealed yet; raises NoPlanFits with a smallest conflicting set."""
+    setting = setting_for(problem)
+    state = search(setting, options.top + 1, progress)
+    if not state.found:
+        raise explain(setting)
+    best = state.best
+    body = ParallelBody(
+        problem.model,
+        problem.cluster,
+        problem.spec,
+        best.degrees,
+        best.layout,
+        best.replay.stages,
+        alternatives(state, options.top),
+    )
+    return Plan(
+        "parallel",
+        tuple(input_from(role, path) for role, path in problem.files),
+        encode(options),
+        versions(),
+        body,
+        (certificate(state),),
+        predictions(setting, body, best.replay.step_us, best.replay.peak_bytes),
+    )
+
+
+def predictions(setting: Setting, body: ParallelBody, step_us: float, peak_bytes: int) -> tuple[Prediction, ...]:
+    """Return the figures people ask for."""
+    tokens = body.spec.global_batch * body.spec.sequence_tokens
+    return (
+        Prediction("step_time", step_us / 1e6, "s"),
+        Prediction("peak_memory", peak_bytes / 2**30, "GiB"),
+        Prediction("tokens_per_gpu", tokens / (step_us / 1e6) / body.degrees.gpus, "token/s"),
+        Prediction("capacity", setting.gpu.memory_bytes / 2**30, "GiB"),
+    )
+
+
+def write_parallel(folder: Path, plan: Plan) -> Plan:
+    """Write the plan folder: plan, trainer files, report."""
+    return write_plan(folder, plan, {**files(plan.body), "report.html": report(plan.body, plan.certificates[0])})

@@ -1,0 +1,148 @@
+"""Reviews parallel plans: legality, memory, replayed time, the enumeration again, and the trainers' files read back.
+
+Codes: TRD440 memory, TRD441 figures, TRD442 stages, TRD443 certificate, TRD444 a better candidate, TRD445 trainer files.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from treadle.codegen.training.files import read_back
+from treadle.costmodels.training_bounds import Quick
+from treadle.costmodels.training_layouts import solved
+from treadle.costmodels.training_memory import capacity_bytes
+from treadle.costmodels.training_replay import Replay, replay
+from treadle.costmodels.training_step import LayerTimer, Setting, setting_of
+from treadle.ir.certificate import Level
+from treadle.ir.diagnostics import Finding
+from treadle.ir.plan import Plan, figures, read_bytes
+from treadle.ir.training.check import check
+from treadle.ir.training.plan import Degrees, ParallelBody, StageLayout
+from treadle.ir.training.space import candidates
+from treadle.verification.core import Review
+
+TOLERANCE = 1e-3
+"""Relative difference of claimed and replayed times that is let pass."""
+
+
+def review(plan: Plan, folder: Path | None) -> Review:
+    """Review a plan of kind `parallel`."""
+    body: ParallelBody = plan.body
+    findings = review_decision(plan)
+    if findings:
+        return Review(1, 0, tuple(findings))
+    setting = setting_of(body.model, body.cluster, body.spec)
+    count, more = review_enumeration(setting, plan)
+    texts = {}
+    if folder:
+        recorded = {artifact.path for artifact in plan.artifacts}
+        paths = [path for path in sorted(recorded) if path.startswith("training/") and (folder / path).is_file()]
+        texts = {path: read_bytes(folder / path).decode("utf-8", "replace") for path in paths}
+    back = read_back(body, texts)
+    return Review(3 + len(body.stages) + len(plan.predictions) + count + len(texts), 0, (*more, *back))
+
+
+def review_decision(plan: Plan) -> list[Finding]:
+    """Check what the plan decides and claims about itself: legality, memory, times, stages, alternatives."""
+    body: ParallelBody = plan.body
+    setting = setting_of(body.model, body.cluster, body.spec)
+    findings = check(body.model, body.cluster, body.spec, body.degrees, body.layout)
+    if findings:
+        return findings
+    played = replay(setting, body.degrees, body.layout)
+    findings += _memory("plan", setting, played)
+    if played.stages != body.stages:
+        findings.append(Finding("TRD442", "stages", "figures of the stages differ from the replay"))
+    findings += _figures(plan, played)
+    for number, item in enumerate(body.alternatives):
+        findings += _alternative(f"alternatives[{number}]", setting, body, item.degrees, item.layout, item.step_time_us)
+    if not plan.certificates or len(plan.certificates[0].levels) != 2:
+        return [*findings, Finding("TRD443", "certificates", "a parallel plan has one certificate of two levels")]
+    for level in plan.certificates[0].levels:
+        findings += _close(f"certificate.{level.name}", level.value, played.step_us)
+    return findings
+
+
+def _alternative(
+    where: str, setting: Setting, body: ParallelBody, degrees: Degrees, layout: StageLayout, claimed_us: float
+) -> list[Finding]:
+    findings = check(body.model, body.cluster, body.spec, degrees, layout)
+    if findings:
+        return findings
+    played = replay(setting, degrees, layout)
+    return [*_memory(where, setting, played), *_close(where, claimed_us, played.step_us)]
+
+
+def _memory(where: str, setting: Setting, played: Replay) -> list[Finding]:
+    capacity = capacity_bytes(setting)
+    return [
+        Finding("TRD440", f"{where}: stage {stage.rank}", "needs more memory than allowed", f"<= {capacity:.0f} B", str(stage.memory_bytes))
+        for stage in played.stages
+        if stage.memory_bytes > capacity
+    ]
+
+
+def _close(where: str, claimed: float, found: float) -> list[Finding]:
+    if math.isclose(claimed, found, rel_tol=TOLERANCE):
+        return []
+    return [Finding("TRD441", where, "differs from the replay", f"{found:.6g}", f"{claimed:.6g}")]
+
+
+def _figures(plan: Plan, played: Replay) -> list[Finding]:
+    body: ParallelBody = plan.body
+    tokens = body.spec.global_batch * body.spec.sequence_tokens
+    wanted = {
+        "step_time": played.step_us / 1e6,
+        "peak_memory": played.peak_bytes / 2**30,
+        "tokens_per_gpu": tokens / (played.step_us / 1e6) / body.degrees.gpus,
+        "capacity": setting_of(body.model, body.cluster, body.spec).gpu.memory_bytes / 2**30,
+    }
+    claimed = figures(plan)
+    findings = [
+        Finding("TRD441", f"predictions.{name}", "is missing") for name in wanted if name not in claimed
+    ]
+    for name, value in wanted.items():
+        if name in claimed:
+            findings += _close(f"predictions.{name}", claimed[name].value, value)
+    return findings
+
+
+def review_enumeration(setting: Setting, plan: Plan) -> tuple[int, list[Finding]]:
+    """Enumerate all candidates again: none beats the plan, and the bound over all layouts holds for each."""
+    closed, wide = plan.certificates[0].levels
+    quick = Quick(setting, LayerTimer(setting))
+    total = 0
+    least = math.inf
+    findings: list[Finding] = []
+    for degrees in candidates(setting.model, setting.cluster, setting.spec):
+        total += 1
+        if not quick.may_fit(degrees):
+            continue
+        bound = quick.bound_us(degrees)
+        if bound < closed.value:
+            sharp = solved(setting, degrees, quick)
+            if sharp.layout is None:
+                continue
+            bound = max(bound, sharp.step_us)
+            if bound < closed.value * (1 - 1e-9):
+                findings += _beaten(setting, degrees, sharp.layout, closed)
+        least = min(least, bound)
+    if closed.evidence.get("candidates") != total:
+        found = str(closed.evidence.get("candidates"))
+        findings.append(Finding("TRD443", "certificate", "number of candidates", str(total), found))
+    for level in (closed, wide):
+        bound = level.bound if level.bound is not None else math.inf
+        allowed = closed.value if level is closed else min(least, closed.value)
+        if bound > allowed * (1 + 1e-9):
+            findings.append(
+                Finding("TRD443", f"certificate.{level.name}", "bound is not derived", f"<= {allowed:.6g}", f"{bound:.6g}")
+            )
+    return total, findings
+
+
+def _beaten(setting: Setting, degrees: Degrees, layout: StageLayout, closed: Level) -> list[Finding]:
+    played = replay(setting, degrees, layout)
+    if played.step_us < closed.value * (1 - 1e-9):
+        return [Finding("TRD444", degrees.text(), "is faster", f">= {closed.value:.6g}", f"{played.step_us:.6g}")]
+    return []
