@@ -148,18 +148,16 @@ def _print(rows: list[dict[str, Any]], figures: dict[str, Any]) -> None:
     for row in rows:
         groups.setdefault((row["usage_percent"], row["nodes"]), []).append(row)
     header = ("usage %, nodes", "n", "failed", "no better", "better", "proven", "placement proven", "displaced %", "s")
-    lines = []
+    lines: list[tuple[object, ...]] = []
     for (usage, nodes), group in sorted(groups.items()):
         outcomes = Counter(row["outcome"] for row in group)
         pods = sum(row["nodes"] * row["pods_per_node"] for row in group)
         proven = outcomes["better, proven"] + outcomes["default, proven"] + outcomes["nothing pending"]
-        lines.append(
-            (
-                f"{usage}, {nodes}", len(group), outcomes["failure"], outcomes["no better found"], outcomes["better"],
-                proven, sum(row["placement_proven"] for row in group), _percent(sum(row["displaced"] for row in group), pods),
-                sum(row["seconds"] for row in group) / len(group),
-            )
-        )  # fmt: skip
+        placement = sum(row["placement_proven"] for row in group)
+        displaced = _percent(sum(row["displaced"] for row in group), pods)
+        seconds = sum(row["seconds"] for row in group) / len(group)
+        told = (outcomes["failure"], outcomes["no better found"], outcomes["better"], proven)
+        lines.append((f"{usage}, {nodes}", len(group), *told, placement, displaced, seconds))
     table(header, lines)
     for name, value in figures.items():
         print(f"{name}: {value}")

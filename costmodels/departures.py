@@ -2,8 +2,8 @@
 
 Let T pods of a tier and above be placed, of which R run now. At least T - R waiting pods must be admitted. With k
 departures a node admits at most f(k) of them: f is taken over all sets of k pods that may leave (exactly for k <= 2,
-from the k largest per resource beyond), as if every node could choose among all waiting pods. The fewest departures D with
-sum f_n(k_n) >= T - R, sum k_n = D, follow from a small dynamic program. Where departures go is ignored.
+from the k largest per resource beyond), as if every node could choose among all waiting pods. The fewest departures D
+with sum f_n(k_n) >= T - R, sum k_n = D, follow from a small dynamic program. Where departures go is ignored.
 """
 
 from __future__ import annotations

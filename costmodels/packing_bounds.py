@@ -1,15 +1,20 @@
 """Bounds on packings from multipliers, in exact rationals: what a certificate's evidence is checked against.
 
-*Volume* (LP duality). Nodes that admit the same pods form a class with a total capacity C. For prices l >= 0 per class
-and resource, a pod of shape g costs at least k_g = min over its classes of l.a_g, so no placement has more than
+*Volume* (LP duality). Nodes that admit the same pods form a class with a total capacity C. For prices l >= 0 per
+class and resource, a pod of shape g costs at least k_g = min over its classes of l.a_g, so no placement has more than
 `l.C + sum_g c_g max(0, 1 - k_g)` pods.
+
+*Shares of devices.* Let weights w(s) in [0, 1] be such that no set of shares that fits on one device weighs more than
+1. Then a share may be counted as w(s) of a device in the volume bound, which sees what slots alone do not: shares
+never straddle.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from math import gcd
 
 from treadle.costmodels.migration import loads, room
 from treadle.ir.cluster.cluster import PENDING, Cluster, may_arrive
@@ -20,7 +25,7 @@ class Item:
     """Pods of one shape that may be placed: demand by resource, how many, and the classes of nodes that admit them."""
 
     shape: int
-    demand: dict[str, int]
+    demand: dict[str, Fraction]
     count: int
     classes: tuple[int, ...]
 
@@ -63,7 +68,12 @@ def relaxation(cluster: Cluster, tier: int | None, frozen_tier: int | None = Non
     for node, number in enumerate(class_of):
         capacity[number].update(free[node])
     items = tuple(
-        Item(shape, shape_loads[shape], count, tuple(i for i, admitted in enumerate(members) if shape in admitted))
+        Item(
+            shape,
+            {k: Fraction(v) for k, v in shape_loads[shape].items()},
+            count,
+            tuple(i for i, admitted in enumerate(members) if shape in admitted),
+        )
         for shape, count in sorted(counts.items())
     )
     return Relaxation(items, tuple(dict(amounts) for amounts in capacity), standing)
@@ -110,3 +120,37 @@ def volume_bound(relaxed: Relaxation, prices: tuple[dict[str, Fraction], ...]) -
         )
         total += item.count * max(Fraction(0), 1 - cheapest)
     return total
+
+
+def heaviest(weights: dict[int, Fraction], slots: int) -> Fraction:
+    """Return the largest total weight of shares that fit on one device (an unbounded knapsack, exactly)."""
+    step = gcd(slots, *weights)
+    best = [Fraction(0)] * (slots // step + 1)
+    for room_left in range(1, len(best)):
+        best[room_left] = max(
+            (best[room_left - size // step] + weight for size, weight in weights.items() if size // step <= room_left),
+            default=Fraction(0),
+        )
+        best[room_left] = max(best[room_left], best[room_left - 1])
+    return best[-1]
+
+
+def weigh_shares(cluster: Cluster, relaxed: Relaxation, weights: dict[int, Fraction]) -> Relaxation | None:
+    """Return the relaxation with shares of devices counted by weight; None if the weights do not hold.
+
+    They apply where all devices have the same number of slots, without positions, and no share is bound to stay.
+    """
+    kinds = {(node.devices.slots, bool(node.devices.starts)) for node in cluster.nodes if node.devices}
+    if len(kinds) != 1 or relaxed.standing or any(weight < 0 for weight in weights.values()):
+        return None
+    slots, positioned = kinds.pop()
+    if positioned or any(size < 1 for size in weights) or heaviest(weights, slots) > 1:
+        return None
+    items: list[Item] = []
+    for item in relaxed.items:
+        request = cluster.shapes[item.shape].device
+        if request is None or request.count != 1 or request.slots not in weights:
+            items.append(item)
+        else:
+            items.append(replace(item, demand={**item.demand, "device-slots": weights[request.slots] * slots}))
+    return replace(relaxed, items=tuple(items))

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from treadle.costmodels.departures import disruption_points, restart_points
-from treadle.costmodels.packing_bounds import relaxation, volume_bound
+from treadle.costmodels.packing_bounds import relaxation, volume_bound, weigh_shares
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.cluster.cluster import Cluster
 from treadle.ir.cluster.objective import Measure, Objective, Order, measure
@@ -61,13 +61,19 @@ def _bound_problem(
     evidence: dict[str, Any] = level.evidence
     if level.proof is ProofKind.COUNT:
         proven = _count(cluster, truth)
-    elif level.proof is ProofKind.LP_DUAL and truth.floor is not None and truth.maximize:
+    elif level.proof in (ProofKind.LP_DUAL, ProofKind.PATTERN_DUAL) and truth.floor is not None and truth.maximize:
         frozen = evidence.get("frozen_tier")
         if frozen is not None and not frozen_follows(objective, earlier, frozen, truth.floor):
             return f"no earlier level says that priorities >= {frozen} are undisturbed"
         relaxed = relaxation(cluster, truth.floor, frozen)
         try:
             prices = tuple({k: Fraction(v) for k, v in table.items()} for table in evidence["prices"])
+            if level.proof is ProofKind.PATTERN_DUAL:
+                weights = {int(size): Fraction(weight) for size, weight in evidence["share_weights"].items()}
+                weighed = weigh_shares(cluster, relaxed, weights)
+                if weighed is None:
+                    return "the weights of shares are too heavy for one device, or do not apply"
+                relaxed = weighed
             proven = math.floor(volume_bound(relaxed, prices))
         except (KeyError, ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
             return f"the evidence is not readable: {error!r}"

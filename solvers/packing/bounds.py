@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 from ortools.math_opt.python import mathopt
 
 from treadle.costmodels.departures import disruption_points, restart_points
-from treadle.costmodels.packing_bounds import Relaxation, relaxation, volume_bound
+from treadle.costmodels.packing_bounds import Relaxation, heaviest, relaxation, volume_bound, weigh_shares
 from treadle.ir.certificate import ProofKind
 from treadle.ir.cluster.cluster import Cluster
 from treadle.ir.cluster.objective import Measure
 from treadle.ir.codec import encode
 from treadle.solvers.backend import Limits, solve_linear
+
+_MAX_ROUNDS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +37,84 @@ def placed_bound(cluster: Cluster, tier: int, frozen_tier: int | None, at_least:
     if at_least == total:
         return count
     relaxed = relaxation(cluster, tier, frozen_tier)
-    prices = volume_prices(relaxed)
-    volume = math.floor(volume_bound(relaxed, prices))
+    weights = share_weights(cluster)
+    weighed = weigh_shares(cluster, relaxed, weights) if weights and frozen_tier is None else None
+    prices = volume_prices(weighed or relaxed)
+    volume = math.floor(volume_bound(weighed or relaxed, prices))
     if volume >= total:
         return count
-    return Bound(volume, ProofKind.LP_DUAL, {"tier": tier, "frozen_tier": frozen_tier, "prices": encode(prices)})
+    evidence = {"tier": tier, "frozen_tier": frozen_tier, "prices": encode(prices)}
+    if weighed is not None:
+        shown = {str(size): str(weight) for size, weight in weights.items()}
+        return Bound(volume, ProofKind.PATTERN_DUAL, {**evidence, "share_weights": shown})
+    return Bound(volume, ProofKind.LP_DUAL, evidence)
+
+
+def share_weights(cluster: Cluster) -> dict[int, Fraction]:
+    """Return weights of device shares from the configuration LP of packing all shares onto devices; empty without any.
+
+    Gilmore-Gomory column generation; the pricing problem is a one-dimensional knapsack.
+    """
+    slots = max((node.devices.slots for node in cluster.nodes if node.devices), default=0)
+    counts: Counter[int] = Counter()
+    for pod in cluster.pods:
+        request = cluster.shapes[pod.shape].device
+        if request and request.count == 1 and request.slots < slots and not request.profile:
+            counts[request.slots] += 1
+    if not counts:
+        return {}
+    patterns = [{size: slots // size} for size in sorted(counts)]
+    weights: dict[int, Fraction] = {}
+    for _ in range(_MAX_ROUNDS):
+        duals = _cover_duals(patterns, counts)
+        best, pattern = _heaviest_pattern(duals, slots)
+        scale = max(Fraction(1), heaviest(duals, slots))
+        weights = {size: dual / scale for size, dual in duals.items()}
+        if best <= 1 + 1e-9 or pattern in patterns:
+            break
+        patterns.append(pattern)
+    return weights
+
+
+def _cover_duals(patterns: list[dict[int, int]], counts: Counter[int]) -> dict[int, Fraction]:
+    """Solve min sum z s.t. sum_p a_sp z_p >= count_s; return the duals."""
+    model = mathopt.Model(name="configurations")
+    uses = [model.add_variable(lb=0.0) for _ in patterns]
+    rows = {
+        size: model.add_linear_constraint(
+            mathopt.fast_sum(
+                [pattern[size] * use for pattern, use in zip(patterns, uses, strict=True) if size in pattern]
+            )
+            >= count
+        )
+        for size, count in counts.items()
+    }
+    model.minimize(mathopt.fast_sum(uses))
+    outcome = solve_linear(model, Limits(deterministic_s=None))
+    return {
+        size: max(Fraction(0), Fraction(outcome.duals.get(row.id, 0.0)).limit_denominator(10**6))
+        for size, row in rows.items()
+    }
+
+
+def _heaviest_pattern(weights: dict[int, Fraction], slots: int) -> tuple[float, dict[int, int]]:
+    """Return the heaviest set of shares for one device, in floating point: (weight, count by size)."""
+    best = [0.0] * (slots + 1)
+    took = [0] * (slots + 1)
+    for room in range(1, slots + 1):
+        best[room] = best[room - 1]
+        for size, weight in weights.items():
+            if size <= room and best[room - size] + float(weight) > best[room] + 1e-12:
+                best[room], took[room] = best[room - size] + float(weight), size
+    pattern: dict[int, int] = {}
+    room = slots
+    while room > 0:
+        if took[room]:
+            pattern[took[room]] = pattern.get(took[room], 0) + 1
+            room -= took[room]
+        else:
+            room -= 1
+    return best[slots], pattern
 
 
 def disturbed_bound(cluster: Cluster, level: Measure, values: dict[str, int], frozen_tier: int | None) -> Bound:
@@ -68,7 +144,7 @@ def volume_prices(relaxed: Relaxation) -> tuple[dict[str, Fraction], ...]:
             for name, amount in item.demand.items():
                 if amount:
                     whole = max(1, relaxed.capacity[number].get(name, 0))
-                    uses[number].setdefault(name, []).append(share * (amount / whole))
+                    uses[number].setdefault(name, []).append(share * float(amount / whole))
         if shares:
             model.add_linear_constraint(mathopt.fast_sum(shares) <= item.count)
             objective += shares

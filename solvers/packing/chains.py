@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from treadle.ir.cluster.cluster import PENDING
 from treadle.ir.cluster.objective import Order
-from treadle.solvers.packing.problem import Cell, Counts, Problem
+from treadle.solvers.packing.problem import Cell, Counts, Group, Problem
 
 Move = tuple[int, int]
 """(pod, node); the node may be `PENDING`."""
 WORK_S = 3e-7
 """Deterministic seconds charged per unit of `Board.work`."""
 _DEEP_TRIES = 400
+_MOST_PODS = 600
 
 
 class Board:
@@ -38,6 +39,7 @@ class Board:
             homes += [PENDING] * (group.count - group.run_count)
             group_of += [g] * group.count
         self.group = np.array(group_of, dtype=np.int64)
+        self.pods = np.array([pod for group in problem.groups for pod in _running_first(problem, group)])
         self.home = np.array(homes, dtype=np.int64)
         self.priority = np.array([problem.groups[g].priority for g in group_of])
         self.demand = np.array([problem.groups[g].demand for g in group_of], dtype=np.int64).reshape(len(homes), -1)
@@ -142,6 +144,12 @@ class Board:
         price: NDArray[np.float64] = (self.at[pods] == self.home[pods]) * 2.0 + noise
         return price
 
+    def _sample(self, pods: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the pods, or a random sample of them where looking at all would take too long."""
+        if len(pods) <= _MOST_PODS:
+            return pods
+        return np.array(sorted(self.random.sample(pods.tolist(), _MOST_PODS)))
+
     def _target(self, pod: int, nodes: NDArray[np.int64]) -> int:
         home = int(self.home[pod])
         if home >= 0 and home in nodes:
@@ -149,7 +157,7 @@ class Board:
         return self._tightest(pod, nodes)
 
     def _one(self, pod: int, movable: NDArray[np.bool_]) -> list[Move] | None:
-        candidates = self._making_room(pod, movable)
+        candidates = self._sample(self._making_room(pod, movable))
         if not len(candidates):
             return None
         fits = self._fits(candidates)
@@ -165,7 +173,7 @@ class Board:
 
     def _relay(self, pod: int, movable: NDArray[np.bool_], candidates: NDArray[np.int64]) -> list[Move] | None:
         """`first` leaves n for m, where `second` makes room for it and goes where there is room (n included)."""
-        everyone = np.flatnonzero(movable & (self.at >= 0))
+        candidates, everyone = self._sample(candidates), self._sample(np.flatnonzero(movable & (self.at >= 0)))
         if not len(everyone):
             return None
         fits = self._fits(everyone)
@@ -194,7 +202,7 @@ class Board:
 
     def _pair(self, pod: int, movable: NDArray[np.bool_]) -> list[Move] | None:
         """Two pods leave one node, each for a place with room."""
-        candidates = np.flatnonzero(movable & (self.at >= 0))
+        candidates = self._sample(np.flatnonzero(movable & (self.at >= 0)))
         if not len(candidates):
             return None
         fits = self._fits(candidates)
@@ -235,6 +243,23 @@ class Board:
             return at_least
         equal: NDArray[np.bool_] = self.priority == tier
         return equal
+
+
+def _running_first(problem: Problem, group: Group) -> list[int]:
+    """Return the group's pods in the order the board lists them: by the node they run on, then those that wait."""
+    pods = problem.cluster.pods
+    return sorted(group.members, key=lambda pod: (pods[pod].node == PENDING, pods[pod].node))
+
+
+def place_fresh(board: Board, left_out: set[int], rounds: int = 3) -> None:
+    """Place pods that all wait, the largest first, then the missed ones by chains; `left_out` come last."""
+    everyone = np.flatnonzero(board.at < 0)
+    late = np.isin(board.pods[everyone], list(left_out)) if left_out else np.zeros(len(everyone), dtype=bool)
+    share = (board.demand / np.maximum(board.capacity.max(axis=0), 1)).max(axis=1)
+    order = everyone[np.lexsort((everyone, -board.size[everyone], -share[everyone], late))].tolist()
+    missed = [pod for pod in order if not board.insert(pod, board.movable(int(board.priority[pod])), 0)]
+    for depth in (1, 2, 2)[:rounds]:
+        missed = [pod for pod in missed if not board.insert(pod, board.movable(int(board.priority[pod])), depth)]
 
 
 def rebuild(board: Board, depth: int, left: Callable[[], bool]) -> None:

@@ -110,6 +110,17 @@ def current(problem: Problem) -> Counts:
     return Counts(stays, {})
 
 
+def counts_of(problem: Problem, nodes: tuple[int, ...]) -> Counts:
+    """Return a placement of single pods in counts."""
+    stays: Counter[Cell] = Counter()
+    arrives: Counter[Cell] = Counter()
+    for g, group in enumerate(problem.groups):
+        for pod in group.members:
+            if nodes[pod] != PENDING:
+                (stays if nodes[pod] == problem.cluster.pods[pod].node else arrives)[g, nodes[pod]] += 1
+    return Counts(dict(stays), dict(arrives))
+
+
 def assign(problem: Problem, counts: Counts) -> tuple[int, ...]:
     """Return the node of every pod for a placement in counts.
 

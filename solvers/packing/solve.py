@@ -14,9 +14,10 @@ from treadle.ir.cluster.objective import Measure, Objective, measure
 from treadle.ir.cluster.placement import Placement, check
 from treadle.solvers.backend import Outcome, solve
 from treadle.solvers.packing.bounds import Bound, disturbed_bound, placed_bound
+from treadle.solvers.packing.bundles import applies, fresh_nodes
 from treadle.solvers.packing.devices import assign_devices
 from treadle.solvers.packing.model import PackingModel
-from treadle.solvers.packing.problem import Counts, Problem, assign, build, current
+from treadle.solvers.packing.problem import Counts, Problem, assign, build, counts_of, current
 from treadle.solvers.packing.search import Budget, Incumbent, Values, chains, evaluate, neighbourhoods
 
 COST_MODEL = "kubernetes-requests/1"
@@ -86,7 +87,10 @@ class _Packing:
         """Search, then say how good the result is."""
         names = [level.name for level in self._measures()]
         goal = self._goal()
-        self._improve(0.7, goal, patience=150 if self._cells() <= _SMALL_CELLS else 600)
+        if applies(self.cluster) and self.budget.left_s > 0:
+            self._take(counts_of(self.problem, fresh_nodes(self.cluster, self.options.seed)))
+        elif self.budget.left_s > 0:
+            self._improve(0.7, goal, patience=150 if self._cells() <= _SMALL_CELLS else 600)
         if self._cells() <= self.options.whole_model_cells and self.incumbent.values != goal:
             self._whole(names)
             self._improve(0.02, goal, patience=1000)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.packing.builders import HOST, ZONE, app, node, shape
 
+from tests.packing.builders import HOST, ZONE, app, node, shape
 from treadle.ir.cluster.cluster import (
     PENDING,
     Cluster,

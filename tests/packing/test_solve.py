@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.packing.builders import best_by_force, random_cluster
 
 from benchmarks.packing_instances import Cell, scheduled
+from tests.packing.builders import best_by_force, random_cluster
 from treadle.costmodels import migration
 from treadle.costmodels.departures import disruption_points
 from treadle.costmodels.packing_claims import recheck

@@ -1,0 +1,165 @@
+"""Fresh placements with shared devices: fractions are bundled into whole devices first, then everything is packed.
+
+Pods that ask for a share of one device are put together by best fit (the largest first; among equal fits the bundle
+with the least CPU), so that what is placed on nodes asks for whole devices only. Where devices are short, the pods
+that need most of them are left out first: that leaves out the fewest pods.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+from treadle.ir.cluster.cluster import PENDING, Cluster, DeviceRequest, Pod, Shape, may_arrive
+from treadle.ir.cluster.objective import Order
+from treadle.solvers.packing.chains import Board, place_fresh
+from treadle.solvers.packing.problem import build
+
+
+@dataclass(frozen=True, slots=True)
+class Bundled:
+    """A cluster of bundles; `members[i]` are the pods (of the original cluster) in bundle i."""
+
+    cluster: Cluster
+    members: tuple[tuple[int, ...], ...]
+
+
+def applies(cluster: Cluster) -> bool:
+    """Whether bundling helps: shares of devices without positions, nothing running, no rules between pods."""
+    shares = any(shape.device and shape.device.slots % _whole(cluster) for shape in cluster.shapes)
+    ruled = any(s.affinity or s.anti_affinity or s.spreads or s.ports for s in cluster.shapes)
+    profiles = any(shape.device and shape.device.profile for shape in cluster.shapes)
+    return shares and not ruled and not profiles and not cluster.gangs and all(p.node == PENDING for p in cluster.pods)
+
+
+def _whole(cluster: Cluster) -> int:
+    return max((node.devices.slots for node in cluster.nodes if node.devices), default=1)
+
+
+def fresh_nodes(cluster: Cluster, seed: int) -> tuple[int, ...]:
+    """Return a node for every pod (or `PENDING`), by bundles."""
+    bundled = bundle(cluster)
+    board = Board(build(bundled.cluster, Order.PLACE_FIRST), seed)
+    place_fresh(board, _left_out(bundled))
+    nodes = [PENDING] * len(cluster.pods)
+    for position, at in zip(board.pods.tolist(), board.at.tolist(), strict=True):
+        for pod in bundled.members[position]:
+            nodes[pod] = at
+    _add_singles(cluster, nodes)
+    return tuple(nodes)
+
+
+def bundle(cluster: Cluster) -> Bundled:
+    """Put shares of devices together to whole devices."""
+    whole = _whole(cluster)
+    shares: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    members: list[tuple[int, ...]] = []
+    for index, pod in enumerate(cluster.pods):
+        shape = cluster.shapes[pod.shape]
+        if shape.device and shape.device.slots < whole:
+            shares[shape.selector, shape.any_of, shape.tolerations, shape.priority].append(index)
+        else:
+            members.append((index,))
+    for pods in shares.values():
+        members += _best_fit(cluster, pods, whole)
+    shapes: dict[str, int] = {}
+    listed: list[Shape] = []
+    made: list[Pod] = []
+    for number, inside in enumerate(members):
+        shape = _sum(cluster, inside, whole)
+        if (key := repr(shape)) not in shapes:
+            shapes[key] = len(listed)
+            listed.append(shape)
+        made.append(Pod(f"bundle-{number}", shapes[key]))
+    return Bundled(Cluster(cluster.nodes, tuple(listed), tuple(made)), tuple(members))
+
+
+def _sum(cluster: Cluster, inside: tuple[int, ...], whole: int) -> Shape:
+    first = cluster.shapes[cluster.pods[inside[0]].shape]
+    if len(inside) == 1 and not (first.device and first.device.slots < whole):
+        return replace(first, name="bundle", labels={})
+    requests: dict[str, int] = {}
+    for pod in inside:
+        for name, amount in cluster.shapes[cluster.pods[pod].shape].requests.items():
+            requests[name] = requests.get(name, 0) + amount
+    return replace(first, name="bundle", labels={}, requests=requests, device=DeviceRequest(whole))
+
+
+def _best_fit(cluster: Cluster, pods: list[int], whole: int) -> list[tuple[int, ...]]:
+    """Return bundles by best fit decreasing."""
+
+    def rank(pod: int) -> tuple[int, int]:
+        shape = cluster.shapes[cluster.pods[pod].shape]
+        return (-(shape.device.slots if shape.device else 0), -shape.requests.get("cpu", 0))
+
+    by_rest: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    bundles: list[list[int]] = []
+    for pod in sorted(pods, key=rank):
+        slots, cpu = -rank(pod)[0], -rank(pod)[1]
+        rest = min((r for r, waiting in by_rest.items() if r >= slots and waiting), default=-1)
+        if rest < 0:
+            bundles.append([pod])
+            by_rest[whole - slots].append((cpu, len(bundles) - 1))
+            continue
+        load, number = min(by_rest[rest])
+        by_rest[rest].remove((load, number))
+        bundles[number].append(pod)
+        by_rest[rest - slots].append((load + cpu, number))
+    return [tuple(inside) for inside in bundles]
+
+
+def _left_out(bundled: Bundled) -> set[int]:
+    """Return the bundles to leave out at first: those with most devices per pod, until the devices suffice."""
+    have = sum(node.devices.count for node in bundled.cluster.nodes if node.devices)
+    asked = [_devices(bundled.cluster.shapes[pod.shape]) for pod in bundled.cluster.pods]
+    out: set[int] = set()
+    short = sum(asked) - have
+    for index in sorted(range(len(asked)), key=lambda i: (-asked[i] / len(bundled.members[i]), i)):
+        if short <= 0:
+            break
+        if asked[index]:
+            out.add(index)
+            short -= asked[index]
+    return out
+
+
+def _devices(shape: Shape) -> int:
+    return shape.device.count if shape.device else 0
+
+
+def _add_singles(cluster: Cluster, nodes: list[int]) -> None:
+    """Let pods of bundles that found no place in one by one, where a device has room left."""
+    free = [dict(node.capacity) for node in cluster.nodes]
+    slots: list[list[int]] = [
+        [node.devices.slots] * node.devices.count if node.devices else [] for node in cluster.nodes
+    ]
+    order = sorted(range(len(nodes)), key=lambda p: -_slots(cluster, p))
+    for pod in order:
+        if nodes[pod] != PENDING:
+            _use(cluster, pod, nodes[pod], free, slots)
+    for pod in sorted((p for p in order if nodes[p] == PENDING), key=lambda p: _slots(cluster, p)):
+        shape = cluster.shapes[cluster.pods[pod].shape]
+        request = shape.device
+        for node in range(len(cluster.nodes)):
+            room = all(free[node].get(name, 0) >= amount for name, amount in shape.requests.items())
+            shared = request is None or sum(s >= request.slots for s in slots[node]) >= request.count
+            if room and shared and not may_arrive(shape, cluster.nodes[node]):
+                nodes[pod] = node
+                _use(cluster, pod, node, free, slots)
+                break
+
+
+def _slots(cluster: Cluster, pod: int) -> int:
+    request = cluster.shapes[cluster.pods[pod].shape].device
+    return request.slots * request.count if request else 0
+
+
+def _use(cluster: Cluster, pod: int, node: int, free: list[dict[str, int]], slots: list[list[int]]) -> None:
+    shape = cluster.shapes[cluster.pods[pod].shape]
+    for name, amount in shape.requests.items():
+        free[node][name] = free[node].get(name, 0) - amount
+    if shape.device:
+        wanted = shape.device.slots
+        order = sorted((d for d, left in enumerate(slots[node]) if left >= wanted), key=lambda d: (slots[node][d], d))
+        for device in order[: shape.device.count]:
+            slots[node][device] -= wanted

@@ -1,0 +1,1 @@
+"""Machine reassignment (ROADEF/EURO challenge 2012)."""

@@ -1,0 +1,170 @@
+"""Annealed local search over shifts and swaps; every step looks at all targets of one process at once."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from treadle.ir.certificate import Certificate, Level, ProofKind, Status
+from treadle.ir.cluster.errors import InconsistentCluster
+from treadle.ir.cluster.reassignment import Reassignment, check, cost, volume_bound
+from treadle.solvers.reassignment.state import State
+
+COST_MODEL = "roadef-2012"
+_SWAP_SAMPLE = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How long to search: a number of steps (repeatable), or a wall-clock window."""
+
+    steps: int = 100_000
+    window_s: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reassigned:
+    """The assignment, its cost and the certificate."""
+
+    assignment: tuple[int, ...]
+    cost: int
+    certificate: Certificate
+
+
+def reassign(
+    instance: Reassignment, options: Options | None = None, progress: Callable[[str], None] | None = None
+) -> Reassigned:
+    """Return the best legal assignment found; never worse than the initial one.
+
+    Raises:
+        InconsistentCluster: the initial assignment is not legal.
+    """
+    if findings := check(instance, instance.initial):
+        raise InconsistentCluster(message=f"the initial assignment is not legal: {findings[0]}")
+    search = _Search(instance, options or Options(), progress or (lambda _: None))
+    best = search.run()
+    value, bound = cost(instance, best), volume_bound(instance)
+    status = Status.OPTIMAL if value == bound else Status.FEASIBLE
+    level = Level("cost", "points", value, bound, status, ProofKind.CAPACITY)
+    return Reassigned(best, value, Certificate("reassignment", COST_MODEL, (level,)))
+
+
+class _Search:
+    def __init__(self, instance: Reassignment, options: Options, progress: Callable[[str], None]) -> None:
+        self.instance = instance
+        self.options = options
+        self.progress = progress
+        self.state = State(instance)
+        self.random = np.random.default_rng(options.seed)
+        self.value = cost(instance, instance.initial)
+        self.best_value = self.value
+        self.best = self.state.at.copy()
+        self.started = time.perf_counter()
+
+    def run(self) -> tuple[int, ...]:
+        """Cool from a temperature of typical changes down to one, and again from the best, until the limit."""
+        floor = volume_bound(self.instance)
+        hot = max(1.0, (self.value - floor) / len(self.instance.processes))
+        steps = 0
+        for cycle in range(1_000_000):
+            start = self._spent(steps)
+            length = 0.5 if cycle == 0 else 0.25
+            while (spent := self._spent(steps)) < min(1.0, start + length) and self.best_value > floor:
+                share = (spent - start) / length
+                temperature = hot * (0.3**cycle) * math.exp(-12.0 * share)
+                for _ in range(200):
+                    self._step(temperature)
+                steps += 200
+            if self._spent(steps) >= 1.0 or self.best_value <= floor:
+                break
+            self._return_to_best()
+        self._descend()
+        return tuple(int(machine) for machine in self.best)
+
+    def _spent(self, steps: int) -> float:
+        if self.options.window_s is not None:
+            return (time.perf_counter() - self.started) / max(self.options.window_s * 0.97, 1e-9)
+        return steps / max(self.options.steps, 1)
+
+    def _return_to_best(self) -> None:
+        for process in np.flatnonzero(self.state.at != self.best).tolist():
+            self.state.shift(process, int(self.best[process]))
+        self.value = self.best_value
+        self.progress(f"cost {self.best_value}")
+
+    def _step(self, temperature: float) -> None:
+        process = int(self.random.integers(len(self.state.at)))
+        if self.random.random() < 0.5:
+            self._shift(process, temperature)
+        else:
+            self._swap(process, temperature)
+
+    def _shift(self, process: int, temperature: float) -> None:
+        delta, legal = self.state.shift_deltas(process)
+        targets = np.flatnonzero(legal)
+        if not len(targets):
+            return
+        noisy = delta[targets] - temperature * np.log(self.random.random(len(targets)) + 1e-300)
+        position = int(noisy.argmin())
+        change = int(delta[targets[position]]) + self._service_change(process, int(targets[position]))
+        if self._accepts(change, temperature):
+            self.state.shift(process, int(targets[position]))
+            self._moved(change)
+
+    def _swap(self, process: int, temperature: float) -> None:
+        count = len(self.state.at)
+        others = self.random.choice(count, min(_SWAP_SAMPLE, count), replace=False)
+        delta, legal = self.state.swap_deltas(process, others)
+        possible = np.flatnonzero(legal)
+        if not len(possible):
+            return
+        noisy = delta[possible] - temperature * np.log(self.random.random(len(possible)) + 1e-300)
+        chosen = int(possible[int(noisy.argmin())])
+        if not self._accepts(int(delta[chosen]), temperature):
+            return
+        before = int(self.state.moved.max())
+        if self.state.swap(process, int(others[chosen])):
+            more = int(self.state.moved.max()) - before
+            self._moved(int(delta[chosen]) + more * self.instance.service_move_weight)
+
+    def _service_change(self, process: int, target: int) -> int:
+        state, service = self.state, int(self.state.service[process])
+        home = int(state.initial[process])
+        after = int(state.moved[service]) + int(target != home) - int(int(state.at[process]) != home)
+        most = int(state.moved.max())
+        if after > most:
+            return self.instance.service_move_weight
+        if after < state.moved[service] == most and int((state.moved == most).sum()) == 1:
+            return -self.instance.service_move_weight
+        return 0
+
+    def _accepts(self, change: int, temperature: float) -> bool:
+        return change <= 0 or (temperature > 0 and self.random.random() < math.exp(-min(700.0, change / temperature)))
+
+    def _moved(self, change: int) -> None:
+        self.value += change
+        if self.value < self.best_value:
+            self.best_value = self.value
+            self.best = self.state.at.copy()
+
+    def _descend(self) -> None:
+        """Let every process of the best assignment take its best target while that helps."""
+        self._return_to_best()
+        for _ in range(3):
+            before = self.best_value
+            for process in range(len(self.state.at)):
+                delta, legal = self.state.shift_deltas(process)
+                targets = np.flatnonzero(legal & (delta < 0))
+                if len(targets):
+                    target = int(targets[int(delta[targets].argmin())])
+                    change = int(delta[target]) + self._service_change(process, target)
+                    if change < 0:
+                        self.state.shift(process, target)
+                        self._moved(change)
+            if self.best_value == before:
+                break
