@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from treadle.ir.certificate import ProofKind
+from treadle.ir.tile.register_bound import register_bound as least_registers
 from treadle.ir.tile.warps import WarpLoop
 from treadle.solvers.modulo.bounds import Bound, length_bounds
 from treadle.solvers.modulo.interval import interval_bounds
@@ -40,13 +41,11 @@ def forced_bound(warps: WarpLoop, *, count_bytes: bool) -> Bound:
     return Bound(sum(c.bytes if count_bytes else c.barriers for c in forced), ProofKind.COUNT, {"forced": len(forced)})
 
 
-def register_bound(warps: WarpLoop) -> Bound:
-    """Return the most registers that one value needs in its group, with the fixed ones."""
-    largest = max(warps.values, key=lambda value: value.registers, default=None)
-    fixed = warps.limits.fixed_registers
-    if largest is None:
-        return Bound(fixed, ProofKind.COUNT, {"value": ""})
-    return Bound(fixed + largest.registers, ProofKind.COUNT, {"value": largest.name})
+def register_bound(warps: WarpLoop, ii: int, traffic_bytes: int | None) -> Bound:
+    """Return the registers of values that must share a group and overlap in time (`ir.tile.register_bound`)."""
+    value, names = least_registers(warps, ii, traffic_bytes)
+    evidence = {"interval": ii, "traffic_bytes": traffic_bytes, "values": list(names)}
+    return Bound(value, ProofKind.CAPACITY, evidence)
 
 
 def length_bound(network: Network, ii: int) -> Bound:

@@ -171,7 +171,7 @@ def _next_level(
     options: Options,
     tell: Callable[[str], None],
 ) -> tuple[int, _Point, Bound]:
-    bound = _bound(warps, network, ii, name)
+    bound = _bound(warps, network, ii, name, fixed)
     value = _value(warps, network, ii, name, point)
     if value == bound.value:
         return value, point, bound
@@ -198,7 +198,7 @@ def _next_level(
     return value, point, bound
 
 
-def _bound(warps: WarpLoop, network: Network, ii: int, name: str) -> Bound:
+def _bound(warps: WarpLoop, network: Network, ii: int, name: str, fixed: dict[str, int]) -> Bound:
     match name:
         case "traffic_bytes":
             return forced_bound(warps, count_bytes=True)
@@ -207,7 +207,7 @@ def _bound(warps: WarpLoop, network: Network, ii: int, name: str) -> Bound:
         case "groups":
             return group_bound(warps, ii)
         case "registers":
-            return register_bound(warps)
+            return register_bound(warps, ii, fixed.get("traffic_bytes"))
         case _:
             return length_bound(network, ii)
 
