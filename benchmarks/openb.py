@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.common import arguments, finish, table
 from treadle.costmodels.packing_claims import recheck
 from treadle.frontends.openb import load_openb
-from treadle.ir.cluster.cluster import PENDING, Cluster
+from treadle.ir.cluster.cluster import PENDING, Cluster, Pod
 from treadle.ir.cluster.objective import Objective
 from treadle.ir.cluster.placement import check
 from treadle.solvers.packing.bundles import bundle
@@ -36,7 +36,7 @@ def allocation_percent(cluster: Cluster, nodes: tuple[int, ...]) -> float:
 def inflated(cluster: Cluster, percent: int, seed: int) -> Cluster:
     """Return the cluster with pods sampled from its list until they ask for `percent` of the devices."""
     source = random.Random(seed)
-    pods = []
+    pods: list[Pod] = []
     asked, goal = 0, _capacity(cluster) * percent // 100
     while asked < goal:
         chosen = source.randrange(len(cluster.pods))

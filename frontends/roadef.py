@@ -37,7 +37,9 @@ def load_roadef(model: Path, assignment: Path) -> Reassignment:
         services,
         processes,
         balances,
-        *weights,
+        weights[0],
+        weights[1],
+        weights[2],
         initial,
     )
 

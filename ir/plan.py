@@ -23,6 +23,7 @@ from treadle.ir.errors import InvalidValue, MalformedText, NotAPlan, UnknownName
 FORMAT = "treadle-plan/1"
 
 BODIES: dict[str, str] = {
+    "reassignment": "treadle.ir.cluster.reassignment:ReassignmentBody",
     "adapters": "treadle.ir.layout.adapters:AdaptersPlan",
     "batch-order": "treadle.ir.layout.batch:BatchPlan",
     "buffers": "treadle.ir.layout.buffers:BuffersPlan",

@@ -85,7 +85,7 @@ Usage = list[list[int]]
 
 
 def usage(instance: Reassignment, assignment: tuple[int, ...], *, held: bool = False) -> Usage:
-    """Return what is used on every machine; with `held`, also what moved processes still hold of transient resources."""
+    """Return what every machine gives; with `held`, also what moved processes still hold of transient resources."""
     used = [[0] * len(instance.transient) for _ in instance.machines]
     for process, machine, before in zip(instance.processes, assignment, instance.initial, strict=True):
         for r, amount in enumerate(process.requirement):
@@ -144,11 +144,11 @@ def cost(instance: Reassignment, assignment: tuple[int, ...]) -> int:
         for balance in instance.balances:
             total += balance.weight * max(0, balance.target * free[balance.first] - free[balance.second])
     moved: Counter[int] = Counter()
-    for process, machine, before in zip(instance.processes, assignment, instance.initial, strict=True):
-        if machine != before:
+    for process, now, before in zip(instance.processes, assignment, instance.initial, strict=True):
+        if now != before:
             moved[process.service] += 1
             total += instance.process_move_weight * process.move_cost
-            total += instance.machine_move_weight * instance.machines[before].move_cost[machine]
+            total += instance.machine_move_weight * instance.machines[before].move_cost[now]
     return total + instance.service_move_weight * max(moved.values(), default=0)
 
 

@@ -96,7 +96,7 @@ class _Rules:
         self.model.add(amount <= 0).only_enforce_if(~literal)
         return literal
 
-    def _if(self, literal: cp_model.Literal | bool, constraint: cp_model.BoundedLinearExpression | bool) -> None:
+    def _if(self, literal: cp_model.LiteralT | bool, constraint: cp_model.BoundedLinearExpression | bool) -> None:
         if literal is False or constraint is True:
             return
         if isinstance(constraint, bool):

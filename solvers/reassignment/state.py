@@ -12,7 +12,7 @@ Flags = NDArray[np.bool_]
 
 
 class State:
-    """Where every process runs, what every machine holds, and counts of services per machine, location, neighborhood."""
+    """Where every process runs, what every machine holds, and how many of a service are where."""
 
     def __init__(self, instance: Reassignment) -> None:
         machines, processes = instance.machines, instance.processes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,16 @@ import typer
 
 from treadle.cli.options import JsonFlag, OutputFolder
 from treadle.cli.output import level_line, print_json, say
-from treadle.driver.pack import Job, compare, plan_packing, read_dump, read_openb, write_packing
+from treadle.driver.pack import (
+    Job,
+    compare,
+    plan_packing,
+    plan_reassignment,
+    read_dump,
+    read_openb,
+    write_packing,
+    write_reassignment,
+)
 from treadle.ir.certificate import Status
 from treadle.ir.cluster.cluster import PENDING
 from treadle.ir.cluster.objective import Objective, Order, Tail
@@ -25,6 +35,9 @@ Dump = Annotated[Path | None, typer.Argument(help="`kubectl get nodes,pods,... -
 Openb = Annotated[
     tuple[Path, Path] | None, typer.Option("--openb", help="Node and pod lists.", metavar="NODES.csv PODS.csv")
 ]
+Roadef = Annotated[
+    tuple[Path, Path] | None, typer.Option("--roadef", help="Machine reassignment.", metavar="MODEL.txt ASSIGNMENT.txt")
+]
 OrderOption = Annotated[Order, typer.Option("--order", help="Place everything first, or tier by tier as published.")]
 TailOption = Annotated[Tail, typer.Option("--then", help="What counts last.")]
 Window = Annotated[
@@ -39,6 +52,7 @@ Compare = Annotated[bool, typer.Option("--compare", help="Also say what the defa
 def command(
     cluster: Dump = None,
     openb: Openb = None,
+    roadef: Roadef = None,
     output: OutputFolder = None,
     json: JsonFlag = False,
     order: OrderOption = Order.PLACE_FIRST,
@@ -53,9 +67,12 @@ def command(
 
     Exit status 0: proven best. 3: stopped at a limit, with a plan and a gap. 2: bad input. 1: no legal order of steps.
     """
-    if sum(source is not None for source in (cluster, openb)) != 1:
-        raise typer.BadParameter("give either CLUSTER.json or --openb")
+    if sum(source is not None for source in (cluster, openb, roadef)) != 1:
+        raise typer.BadParameter("give one of CLUSTER.json, --openb or --roadef")
     window_s = float(parse_quantity(window, "time")) if window else None
+    if roadef is not None:
+        _reassign(roadef, output, json, window_s, seed)
+        return
     job = read_openb(*openb) if openb else read_dump(cluster or Path())
     options = Options(Objective(order, then), deterministic_seconds, window_s, workers, seed)
     plan = plan_packing(job, options, say).sealed()
@@ -71,6 +88,19 @@ def command(
         raise typer.Exit(ExitCode.LIMIT)
 
 
+def _reassign(files: tuple[Path, Path], output: Path | None, as_json: bool, window_s: float | None, seed: int) -> None:
+    plan = plan_reassignment(*files, window_s, seed).sealed()
+    _require_clean(plan)
+    if output is not None:
+        plan = write_reassignment(output, plan)
+    if as_json:
+        print_json(to_data(plan))
+    else:
+        typer.echo(level_line(plan.certificates[0].levels[0]))
+    if plan.certificates[0].status is not Status.OPTIMAL:
+        raise typer.Exit(ExitCode.LIMIT)
+
+
 def _require_clean(plan: Plan) -> None:
     """A plan with findings is a defect of the solver; it never leaves the house."""
     review = review_plan(plan, None)
@@ -79,8 +109,6 @@ def _require_clean(plan: Plan) -> None:
 
 
 def _print(job: Job, plan: Plan, baseline: dict[str, Any], output: Path | None) -> None:
-    import sys
-
     body: PackingBody = plan.body
     out = sys.stdout
     pods, placed = len(job.cluster.pods), sum(node != PENDING for node in body.placement.nodes)

@@ -16,15 +16,18 @@ from treadle.costmodels.kube_scheduler import simulate
 from treadle.costmodels.migration import budgets_by_shape
 from treadle.frontends.kubernetes.cluster import load_cluster
 from treadle.frontends.openb import load_openb
+from treadle.frontends.roadef import load_roadef
 from treadle.ir.cluster.cluster import PENDING, Cluster
 from treadle.ir.cluster.errors import NoLegalOrder
 from treadle.ir.cluster.packing import PackingBody
 from treadle.ir.cluster.placement import Placement
+from treadle.ir.cluster.reassignment import ReassignmentBody
 from treadle.ir.codec import encode
 from treadle.ir.plan import Input, Plan, Prediction, input_from
 from treadle.solvers.backend import VERSION
 from treadle.solvers.packing.migrate import order
 from treadle.solvers.packing.solve import Options, pack
+from treadle.solvers.reassignment import solve as reassignment
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +116,25 @@ def _predictions(body: PackingBody) -> tuple[Prediction, ...]:
         Prediction("temporary_moves", played.temporary_moves, "moves"),
         Prediction("outages", len(played.outages), "pods"),
     )
+
+
+def plan_reassignment(model: Path, assignment: Path, window_s: float | None, seed: int) -> Plan:
+    """Reassign the processes of a ROADEF 2012 instance; the plan is not sealed yet."""
+    instance = load_roadef(model, assignment)
+    options = reassignment.Options(window_s=window_s, seed=seed)
+    found = reassignment.reassign(instance, options)
+    return Plan(
+        "reassignment",
+        (input_from("model", model), input_from("assignment", assignment)),
+        encode(options),
+        {"treadle": __version__},
+        ReassignmentBody(instance, found.assignment),
+        (found.certificate,),
+        (Prediction("cost", found.cost, "points"),),
+    )
+
+
+def write_reassignment(folder: Path, plan: Plan) -> Plan:
+    """Write the plan folder, with the assignment in the challenge's form."""
+    text = " ".join(map(str, plan.body.assignment)) + "\n"
+    return write_plan(folder, plan, {"assignment.txt": text.encode()})

@@ -17,6 +17,7 @@ from treadle.ir.errors import NotAPlan, UnreadableFile
 from treadle.ir.plan import Plan, Prediction, load, read_bytes
 
 REVIEWERS: dict[str, str] = {
+    "reassignment": "treadle.verification.packing:review_reassignment",
     "adapters": "treadle.verification.layout:review_adapters",
     "batch-order": "treadle.verification.layout:review_batch",
     "buffers": "treadle.verification.layout:review_buffers",
