@@ -19,6 +19,10 @@ MAX_INTERVAL = 4096
 """Beyond it the search, which walks single cycles, is not tried."""
 
 
+PROBES_PER_NODE = 50
+"""Single cycles of a unit looked at per start tried; long operations at long intervals use the limit up sooner."""
+
+
 def refuted(loop: Loop, ii: int, nodes: int) -> bool:
     """Whether trying at most `nodes` starts proves that the loop has no schedule at interval `ii`.
 
@@ -44,6 +48,7 @@ class _Search:
         self.loop = loop
         self.ii = ii
         self.nodes = nodes
+        self.probes = PROBES_PER_NODE * nodes
         self.successors: dict[int, list[tuple[int, int]]] = defaultdict(list)
         self.predecessors: dict[int, list[tuple[int, int]]] = defaultdict(list)
         self.counts = {unit.name: unit.count for unit in loop.units if unit.count is not None}
@@ -77,6 +82,8 @@ class _Search:
         """Whether no schedule lies within the windows (False also when the limit is reached)."""
         if not self._propagate(windows):
             return True
+        if self.nodes < 0:
+            return False
         open_ = [v for v in self.limited if windows.first[v] < windows.last[v]]
         if not open_:
             return False
@@ -147,6 +154,10 @@ class _Search:
 
     def _full(self, use: dict[tuple[str, int], int], vertex: int, start: int) -> bool:
         operation = self.loop.operations[vertex]
+        self.probes -= operation.occupancy_cycles
+        if self.probes < 0:
+            self.nodes = -1  # the limit is reached; a start kept open is always sound
+            return False
         taken: dict[int, int] = defaultdict(int)
         for cycle in range(operation.occupancy_cycles):
             slot = (start + cycle) % self.ii
