@@ -5,7 +5,8 @@ Pure functions of program, loop, schedule and machine; `treadle verify` recomput
 - an instance takes ii * (trips - 1) + length cycles, and moves its invariants and results besides;
 - instances that share a multiprocessor overlap, but no unit can be busier than its count allows;
 - the clock falls from boost to the sustained one with the share of time the tensor core is busy, since power does;
-- no kernel is faster than its bytes at the sustained bandwidth, and each launch costs the kernel floor.
+- no kernel is faster than its bytes at the sustained bandwidth of device memory, nor than all its loads at the peak of
+  the second-level cache (small tiles load the same bytes more often), and each launch costs the kernel floor.
 """
 
 from __future__ import annotations
@@ -56,10 +57,10 @@ def predict(program: TileProgram, loop: Loop, schedule: Schedule, machine: Machi
     outside = _outside_cycles(program, machine)
     resident = resident_instances(program, loop, schedule, machine)
     cycles = _grid_cycles(program, loop, machine, inside + outside, resident)
-    clock_ghz = _clock_ghz(loop, schedule, machine)
+    clock_ghz = _clock_ghz(program, loop, schedule, machine, resident)
     bound = roofline(program, machine)
     moved = traffic.compulsory_bytes(program)
-    least_us = moved / machine.value("memory_bandwidth_sustained_bytes_per_s") * 1e6
+    least_us = max(moved / machine.value("memory_bandwidth_sustained_bytes_per_s") * 1e6, _cache_us(program, machine))
     time_us = max(cycles / (clock_ghz * 1e3), least_us) + machine.value("kernel_floor_us")
     return (
         Prediction("time", time_us, "us"),
@@ -135,11 +136,18 @@ def _busy_cycles(loop: Loop) -> dict[str, float]:
     return busy or {"": 0.0}
 
 
-def _clock_ghz(loop: Loop, schedule: Schedule, machine: Machine) -> float:
-    """Clock between boost and sustained, by the tensor core's share of the steady state."""
-    busy = min(1.0, _busy_cycles(loop).get(TENSOR_CORE, 0.0) / schedule.ii_cycles)
+def _clock_ghz(program: TileProgram, loop: Loop, schedule: Schedule, machine: Machine, resident: int) -> float:
+    """Clock between boost and sustained, by the tensor core's share of the steady state of all resident instances."""
+    together = min(resident, ceil(program.instances / machine.value("sm_count")))
+    busy = min(1.0, together * _busy_cycles(loop).get(TENSOR_CORE, 0.0) / schedule.ii_cycles)
     boost, sustained = machine.value("clock_boost_ghz"), machine.value("clock_sustained_ghz")
     return boost - (boost - sustained) * busy
+
+
+def _cache_us(program: TileProgram, machine: Machine) -> float:
+    """Time for the second-level cache to serve every load of every instance."""
+    rate = machine.value("l2_peak_bytes_per_cycle") * machine.value("clock_boost_ghz") * 1e3
+    return traffic.issued_load_bytes(program) / rate
 
 
 def _outside_cycles(program: TileProgram, machine: Machine) -> int:

@@ -89,8 +89,8 @@ def test_more_work_is_never_faster(instances: int, trips: int, ii: int, more: in
 
 def test_waves_are_whole() -> None:
     machine = load_machine("h100")
-    one = predicted(replace(gemm(), instances=132), machine, 1024)
-    two = predicted(replace(gemm(), instances=133), machine, 1024)
+    one = predicted(replace(gemm(), instances=132), machine, 4096)
+    two = predicted(replace(gemm(), instances=133), machine, 4096)
     assert one["resident_instances"] == 1
     assert (one["waves"], two["waves"]) == (1, 2)
     assert two["time"] > 1.9 * (one["time"] - machine.value("kernel_floor_us"))
@@ -144,3 +144,22 @@ def test_reuse_lifts_the_load_rate_to_the_port() -> None:
     assert traffic.load_rate(thin, machine) < machine.value("load_port_bytes_per_cycle")
     assert traffic.reuse(gemm()) is None
     assert traffic.load_rate(gemm(), machine) == machine.value("load_port_bytes_per_cycle")
+
+
+def test_small_tiles_pay_for_loading_more_often() -> None:
+    machine = load_machine("h100")
+    shape = {"batch": 4, "heads": 32, "kv_heads": 8, "seq": 8192, "qk_head_dim": 128}
+    by_rows: dict[int, float] = {}
+    for rows in (64, 128):
+        sizes = {"block_m": rows, "block_n": 128, "sub_tiles": 1}
+        program = programs.build("attention_fwd", shape, sizes)
+        by_rows[rows] = predicted(program, machine, 16 * rows)["time"]
+    assert by_rows[128] < by_rows[64]
+
+
+def test_the_clock_falls_with_the_tensor_core() -> None:
+    machine = load_machine("h100")
+    program = programs.build("gemm", {"m": 8192, "n": 8192, "k": 8192})
+    full, half = (predicted(program, machine, ii)["clock"] for ii in (1024, 2048))
+    assert full == pytest.approx(machine.value("clock_sustained_ghz"))
+    assert full < half < machine.value("clock_boost_ghz")
