@@ -38,6 +38,17 @@ class QueryKeyNorm(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Indexer:
+    """Selects `top_k` keys per query from `heads` cheap scores of `head_dim` (DeepSeek-V3.2, GLM-5, MiniMax-M3)."""
+
+    heads: int
+    head_dim: int
+    top_k: int
+    owned: bool = True
+    """False: the selection of an earlier layer is used again."""
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionBlock:
     """Grouped-query attention with its projections."""
 
@@ -61,17 +72,7 @@ class AttentionBlock:
     """Keys and values are those of an earlier layer: no projection, no cache of its own."""
     relative_buckets: int = 0
     """Learned biases per head and bucket of distance (T5)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Indexer:
-    """Selects `top_k` keys per query from `heads` cheap scores of `head_dim` (DeepSeek sparse attention)."""
-
-    heads: int
-    head_dim: int
-    top_k: int
-    owned: bool = True
-    """False: the selection of an earlier layer is used again."""
+    indexer: Indexer | None = None
 
 
 @dataclass(frozen=True, slots=True)

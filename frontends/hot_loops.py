@@ -120,7 +120,7 @@ def _shape(
             return _norm(operator, step)
 
 
-def _attention(shape: Attention, step: Step, phase: Phase) -> tuple[str, dict[str, int], int]:
+def _attention(shape: Attention, step: Step, phase: Phase) -> tuple[str, dict[str, int], int] | None:
     keys = step.source if shape.cross or not shape.causal else shape.cached_tokens(step.kv)
     if shape.top_k_keys:
         keys = min(keys, shape.top_k_keys)
@@ -129,6 +129,8 @@ def _attention(shape: Attention, step: Step, phase: Phase) -> tuple[str, dict[st
     limit = shape.window if shape.window < step.kv else 0
     if phase is Phase.DECODE:
         return "attention_decode", {**heads, "seq": step.seq, "kv_seq": keys, **sizes, "window": 0}, 1
+    if 0 < shape.top_k_keys < step.kv:
+        return None  # every query gathers keys of its own: no family yet
     causal = int(shape.causal and not shape.cross)
     visible = step.kv if causal else keys
     if shape.chunk and shape.chunk < step.seq:

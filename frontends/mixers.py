@@ -14,7 +14,7 @@ from treadle.frontends.blocks import (
     QueryKeyNorm,
     StateSpaceBlock,
 )
-from treadle.frontends.lowering import ROPE_FLOPS, LayerBuilder, attended_pairs, sized
+from treadle.frontends.lowering import NORM_FLOPS, ROPE_FLOPS, LayerBuilder, attended_pairs, sized
 from treadle.ir.model import Attention, Latent, Operator, OperatorKind, Recurrence
 from treadle.ir.symbolic import BATCH, KV, SOURCE, whole
 from treadle.ir.workload import Phase
@@ -45,7 +45,10 @@ def attention(builder: LayerBuilder, source: str, block: AttentionBlock) -> str:
         window=block.window,
         chunk=block.chunk,
         cross=block.cross,
+        top_k_keys=block.indexer.top_k if block.indexer else 0,
     )
+    if block.indexer:
+        made = (*made, _select(builder, source, block.indexer))
     attended = builder.attention(
         made, shape, parameters=block.heads * block.sinks + block.relative_buckets * block.heads
     )
@@ -81,7 +84,7 @@ def _query_key_norm(builder: LayerBuilder, source: str, block: AttentionBlock, q
         QueryKeyNorm.PLAIN: 0,
     }[block.qk_norm]
     return builder.elementwise(
-        "query_key_norm", OperatorKind.NORM, (source,), columns, 4, columns, parameters=parameters
+        "query_key_norm", OperatorKind.NORM, (source,), columns, NORM_FLOPS, columns, parameters=parameters
     )
 
 
@@ -183,13 +186,29 @@ def _index(builder: LayerBuilder, source: str, query: str, block: LatentBlock, i
     queries = builder.gemm("index_query", query, width, block.q_rank or builder.width, dtype)
     keys = builder.gemm("index_key", source, indexer.head_dim + indexer.heads, builder.width, dtype)
     normed = builder.norm("index_norm", keys, Norm.LAYER, indexer.head_dim)
+    return _index_scores(builder, queries, normed, indexer)
+
+
+def _select(builder: LayerBuilder, source: str, indexer: Indexer) -> str:
+    """Score keys for grouped-query attention (MiniMax-M3): queries and keys of the indexer with a norm each."""
+    width = indexer.heads * indexer.head_dim
+    made = builder.gemm("index_query_key", source, width + indexer.head_dim, builder.width, builder.precision.attention)
+    columns = width + indexer.head_dim
+    normed = builder.elementwise(
+        "index_norm", OperatorKind.NORM, (made,), columns, NORM_FLOPS, columns, parameters=2 * indexer.head_dim
+    )
+    return _index_scores(builder, normed, normed, indexer)
+
+
+def _index_scores(builder: LayerBuilder, queries: str, keys: str, indexer: Indexer) -> str:
+    width = indexer.heads * indexer.head_dim
     everything = Attention(indexer.heads, 1, indexer.head_dim, indexer.head_dim, indexer.head_dim)
     pairs = attended_pairs(everything, builder.rows)
     return builder.add(
         Operator(
             "index_scores",
             OperatorKind.ATTENTION,
-            (queries, normed),
+            tuple(dict.fromkeys((queries, keys))),
             (builder.rows, whole(indexer.top_k)),
             flops=2 * pairs * indexer.heads * (indexer.head_dim + 1),
             read_bytes=builder.rows * width * builder.item
