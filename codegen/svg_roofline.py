@@ -45,7 +45,7 @@ class Axes:
     x_low: int
     x_high: int
     y_low: int
-    y_high: int
+    y_high: float
 
     def x(self, value: float) -> float:
         """Return the horizontal place of an intensity."""
@@ -84,9 +84,8 @@ def _axes(roof: Roof, points: Sequence[Point]) -> Axes:
     knee = roof.peak_flops_per_s / roof.bytes_per_s
     intensities = [knee / 30, knee * 10, *(point.intensity for point in points)]
     rates = [roof.peak_flops_per_s * 1.5, roof.peak_flops_per_s / 50, *(point.flops_per_s for point in points)]
-    return Axes(
-        floor(log10(min(intensities))), ceil(log10(max(intensities))), floor(log10(min(rates))), ceil(log10(max(rates)))
-    )
+    high = log10(max(rates)) + 0.1
+    return Axes(floor(log10(min(intensities))), ceil(log10(max(intensities))), floor(log10(min(rates))), high)
 
 
 def _grid(axes: Axes) -> str:
@@ -95,7 +94,7 @@ def _grid(axes: Axes) -> str:
         x = axes.x(10.0**power)
         parts.append(element("line", x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM, class_="rule"))
         parts.append(label(x, HEIGHT - BOTTOM + 16, f"{10.0**power:g}", text_anchor="middle", class_="tick"))
-    for power in range(axes.y_low, axes.y_high + 1):
+    for power in range(axes.y_low, floor(axes.y_high) + 1):
         y = axes.y(10.0**power)
         parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="rule"))
         parts.append(label(LEFT - 8, y + 4, f"{10.0 ** (power - 12):g}", text_anchor="end", class_="tick"))
@@ -107,9 +106,9 @@ def _grid(axes: Axes) -> str:
 
 
 def _points(axes: Axes, points: Sequence[Point]) -> list[str]:
-    """Return dots with names; a name that would cover another one moves down."""
+    """Return dots with names; a name that would cover another one, or a dot, moves down."""
     drawn: list[str] = []
-    taken: list[tuple[float, float, float]] = []
+    taken = [(x - 5, x + 5, axes.y(point.flops_per_s) + 4) for point in points for x in [axes.x(point.intensity)]]
     for point in sorted(points, key=lambda p: (-p.flops_per_s, p.name)):
         x, y = axes.x(point.intensity), axes.y(point.flops_per_s)
         width = 6.0 * len(point.name)

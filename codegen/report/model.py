@@ -32,8 +32,8 @@ def section(context: Context) -> Section | None:
     lengths = body.request.workload.lengths
     prompt, output = lengths.prompt(0.5), lengths.output(0.5)
     batch, kv = body.request.decode_batch, prompt + output
-    prefill = {"batch": 1, "seq": prompt, "kv": prompt, "source": 0}
-    decode = {"batch": batch, "seq": 1, "kv": kv, "source": 0}
+    prefill = {"batch": 1, "seq": prompt, "kv": prompt, "scored": 1, "source": 0}
+    decode = {"batch": batch, "seq": 1, "kv": kv, "scored": 1, "source": 0}
     rows = [
         LayerRow(
             layer.name,

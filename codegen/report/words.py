@@ -51,6 +51,8 @@ def predicted(kernel: KernelPlan, name: str) -> float | None:
 
 def evidence_in_words(level: Level, loop: Loop | None = None) -> str:
     """Return what the bound of a level rests on, in a sentence; evidence of an unknown form is listed as it is."""
+    if level.name == "ring_bytes" and level.proof is ProofKind.RECURRENCE:
+        return "every ring is as shallow as the operations between its producer and readers allow"
     return _sentence(level.proof.value, level.evidence, loop)
 
 
