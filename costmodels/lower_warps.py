@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from treadle.costmodels.lower import lower, primary
-from treadle.costmodels.tile_cycles import TENSOR_CORE, memory_unit
+from treadle.costmodels.tile_cycles import TENSOR_CORE, TENSOR_PORT, memory_unit
 from treadle.ir.machine import Machine
 from treadle.ir.tile.loop import Loop, Operation, Reader
 from treadle.ir.tile.program import Memory, OperationKind, Tile, TileOperation, TileProgram
@@ -63,22 +63,35 @@ class _Warps:
     # --- issue ------------------------------------------------------------------------------------------------------
 
     def _issue_cycles(self, operation: Operation) -> int:
-        """Cycles for which the group issues nothing else: the wait for asynchronous operands, then the operation."""
+        """Cycles for which the group issues nothing else: the wait for an asynchronous operand, then the operation.
+
+        Of the readers of one asynchronous result, the first in program order waits for it.
+        """
         waits = any(
             self._asynchronous(self.loop.operation(dependence.source))
-            for dependence in self.loop.dependences
-            if dependence.target == operation.name and not dependence.source.endswith(".operands")
+            for position, dependence in enumerate(self.loop.dependences)
+            if dependence.target == operation.name and self._waits_first(position)
         )
         wait = round(self.machine.value("barrier_wait_cycles")) if waits else 0
         if not self._asynchronous(operation):
             return operation.occupancy_cycles + wait
-        figure = "mma_issue_cycles" if operation.unit == TENSOR_CORE else "load_issue_cycles"
+        figure = "load_issue_cycles" if operation.unit == memory_unit(self.machine) else "mma_issue_cycles"
         return round(self.machine.value(figure)) + wait
 
+    def _waits_first(self, position: int) -> bool:
+        dependences = self.loop.dependences
+        source = dependences[position].source
+        if source.endswith(".operands"):
+            return False
+        return not any(
+            before.source == source and not before.target.endswith(".operands") for before in dependences[:position]
+        )
+
     def _asynchronous(self, operation: Operation) -> bool:
+        """Whether an operation runs on after its issue: products, copies, transfers of tensor memory (tcgen05.ld)."""
         if operation.unit == TENSOR_CORE:
             return self.machine.has("async_mma")
-        return operation.unit == memory_unit(self.machine)
+        return operation.unit in (memory_unit(self.machine), TENSOR_PORT)
 
     def _role(self, operation: Operation) -> str:
         loads = operation.unit == memory_unit(self.machine) and self._kind(operation.name) is OperationKind.LOAD

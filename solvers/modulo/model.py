@@ -104,10 +104,11 @@ def _add_circle(model: Model, vertices: list[int], capacity: int) -> None:
         model.cp.add_cumulative(intervals, [1] * len(intervals), capacity)
 
 
-def add_full_units(model: Model, *, turned: bool) -> None:
+def add_full_units(model: Model, *, turned: bool) -> int | None:
     """Redundant: on one instance without slack, starts differ by sums of occupancies, so by multiples of their gcd.
 
-    With `turned`, time may be turned freely: the longest operation of the fullest such unit starts at slot 0.
+    With `turned`, time may be turned freely: the longest operation of the fullest such unit starts at slot 0; it is
+    returned.
     """
     network, ii = model.network, model.ii
     full: list[tuple[int, list[int]]] = []
@@ -116,16 +117,18 @@ def add_full_units(model: Model, *, turned: bool) -> None:
         if count == 1 and len(placed) > 1 and sum(network.occupancy[vertex] for vertex in placed) == ii:
             full.append((gcd(*(network.occupancy[vertex] for vertex in placed)), placed))
     full.sort(key=lambda item: -item[0])
+    anchor: int | None = None
     for rank, (step, placed) in enumerate(full):
         if rank == 0 and turned:
-            root = max(placed, key=lambda vertex: network.occupancy[vertex])
-            model.cp.add(model.slots[root] == 0)
+            anchor = max(placed, key=lambda vertex: network.occupancy[vertex])
+            model.cp.add(model.slots[anchor] == 0)
         if step == 1:
             continue
         offset = 0 if rank == 0 and turned else model.cp.new_int_var(0, step - 1, f"offset {rank}")
         for vertex in placed:
             turn = model.cp.new_int_var(0, ii // step - 1, f"turn {vertex}")
             model.cp.add(model.slots[vertex] == step * turn + offset)
+    return anchor
 
 
 def add_one_iteration_units(model: Model) -> None:

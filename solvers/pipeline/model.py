@@ -23,6 +23,8 @@ class Joint:
     base: Model
     stages: int
     """A number of stages that no schedule of the model exceeds."""
+    anchor: int | None = None
+    """Operation that starts at slot 0, time being turned."""
     inside: dict[GroupKey, cp_model.IntVar] = field(default_factory=dict[GroupKey, cp_model.IntVar])
     crossed: dict[int, cp_model.IntVar] = field(default_factory=dict[int, cp_model.IntVar])
     used: dict[int, cp_model.IntVar] = field(default_factory=dict[int, cp_model.IntVar])

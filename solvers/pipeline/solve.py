@@ -43,7 +43,9 @@ OBJECTIVE = ("ii", "traffic_bytes", "barriers", "groups", "registers", "length")
 UNITS = {"ii": "cycles", "traffic_bytes": "bytes", "length": "cycles"}
 SHORT_HORIZONS = (1, 2)
 """Intervals beyond the longest path that are tried before all the stages there may be."""
-TUNING: dict[str, bool | int | float] = {"linearization_level": 0}
+ROUNDS = (0.005, 0.02, 0.1)
+"""Shares of the limit that one attempt gets, round by round."""
+TUNING: dict[str, bool | int | float] = {"linearization_level": 0, "cp_model_probing_level": 0}
 """As for loops alone; strong propagation of disjunctions costs too much with optional intervals."""
 
 
@@ -123,35 +125,52 @@ def _least_interval(
 
 
 def _first(warps: WarpLoop, network: Network, ii: int, options: Options) -> tuple[Outcome, _Point | None]:
-    """Ask for any schedule at `ii`, short ones first; only the whole horizon can refute."""
-    share = None if options.limits.deterministic_s is None else options.limits.deterministic_s / 8
-    quick = replace(options.limits, deterministic_s=share)
-    for intervals in SHORT_HORIZONS:
-        joint = assemble(warps, network, ii, intervals)
-        outcome = solve(joint.cp, quick, tuning=TUNING)
-        if outcome.solved:
-            return outcome, _read(joint, outcome)
+    """Ask for any schedule at `ii`: short ones first, in rounds of growing effort; only all stages can refute.
+
+    The time to a first schedule is heavy-tailed, so several small attempts beat one long one.
+    """
+    attempts = [(intervals, turned) for intervals in SHORT_HORIZONS for turned in (False, True)]
+    for share in ROUNDS:
+        limit = None if options.limits.deterministic_s is None else options.limits.deterministic_s * share
+        for attempt in list(attempts):
+            joint = assemble(warps, network, ii, attempt[0], turned=attempt[1])
+            outcome = solve(joint.cp, replace(options.limits, deterministic_s=limit), tuning=TUNING)
+            if outcome.solved and _shallow(warps, ii, point := _read(joint, outcome)):
+                return outcome, point
+            if outcome.status is Status.INFEASIBLE:
+                attempts.remove(attempt)
     joint = assemble(warps, network, ii, None)
     outcome = solve(joint.cp, options.limits, tuning=TUNING)
-    return outcome, _read(joint, outcome) if outcome.solved else None
+    last = _read(joint, outcome) if outcome.solved else None
+    return outcome, last if last and _shallow(warps, ii, last) else None
 
 
-def assemble(warps: WarpLoop, network: Network, ii: int, intervals: int | None) -> Joint:
-    """Return the joint model: starts up to `intervals` beyond the longest path, or in all the stages there may be."""
+def _shallow(warps: WarpLoop, ii: int, point: _Point) -> bool:
+    """Whether a schedule has no more stages than allowed (time that was turned may give it one too many)."""
+    return max(point.starts) < warps.limits.most_stages * ii
+
+
+def assemble(warps: WarpLoop, network: Network, ii: int, intervals: int | None, *, turned: bool = True) -> Joint:
+    """Return the joint model: starts up to `intervals` beyond the longest path, or in all the stages there may be.
+
+    With `turned` a full unit's operation is held at slot 0 (all slots may be turned together), for which starts get one
+    interval more; without, starts count from the first operation, as the length needs it.
+    """
     head = heads(network, ii)
     assert head is not None
     last = warps.limits.most_stages * ii - 1
     if intervals is not None:
         last = min(last, max(head) + intervals * ii)
+    last += ii - 1 if turned else 0
     base = Model(network, ii)
     add_times(base, {vertex: (head[vertex], max(head[vertex], last)) for vertex in range(network.size)})
     add_arcs(base, range(len(network.arcs)))
     add_units(base)
-    add_full_units(base, turned=False)
+    anchor = add_full_units(base, turned=turned)
     add_one_iteration_units(base)
     add_rings(base)
     add_memories(base)
-    joint = Joint(warps, base, last // ii + 1)
+    joint = Joint(warps, base, last // ii + 1, anchor)
     if max(head) > last:
         base.cp.add_bool_or([])
     add_groups(joint)
@@ -177,7 +196,7 @@ def _next_level(
         return value, point, bound
     tell(f"interval {ii}: {name} {value}, at least {bound.value}")
     intervals = None if name != "length" else -(-value // ii)
-    joint = assemble(warps, network, ii, intervals)
+    joint = assemble(warps, network, ii, intervals, turned=name != "length")
     for before, limit in fixed.items():
         joint.cp.add(_expression(joint, before) <= limit)
     objective = _expression(joint, name)
@@ -187,7 +206,7 @@ def _next_level(
     outcome = solve(joint.cp, options.limits, hint=_hint(joint, point), tuning=TUNING)
     if outcome.solved and outcome.value is not None and round(outcome.value) <= value:
         found = _read(joint, outcome)
-        if _value(warps, network, ii, name, found) <= value:
+        if _value(warps, network, ii, name, found) <= value and _shallow(warps, ii, found):
             point, value = found, _value(warps, network, ii, name, found)
     proven = round(outcome.value) if outcome.status is Status.OPTIMAL and outcome.value is not None else None
     if proven is None and outcome.bound is not None:
@@ -248,7 +267,8 @@ def _expression(joint: Joint, name: str) -> cp_model.LinearExprT:
 
 
 def _hint(joint: Joint, point: _Point) -> list[tuple[cp_model.IntVar, int]]:
-    hints = {variable.index: (variable, point.starts[vertex]) for vertex, variable in joint.base.starts.items()}
+    turn = 0 if joint.anchor is None else -point.starts[joint.anchor] % joint.base.ii
+    hints = {variable.index: (variable, point.starts[vertex] + turn) for vertex, variable in joint.base.starts.items()}
     for (name, group), variable in joint.inside.items():
         hints[variable.index] = (variable, int(point.groups[name] == group))
     return list(hints.values())
