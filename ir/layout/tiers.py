@@ -127,11 +127,11 @@ def program_of(problem: TiersProblem) -> Program:
         Row(
             f"room {tier.name}",
             tuple(
-                (index, Fraction(problem.items[i].options[o].size_bytes, 1 << 20))
+                (index, _parts(problem.items[i].options[o].size_bytes, tier))
                 for index, (i, o, t) in enumerate(choices)
                 if t == position
             ),
-            Fraction(tier.capacity_bytes, 1 << 20),
+            _parts(tier.capacity_bytes, tier),
         )
         for position, tier in enumerate(problem.tiers)
     ]
@@ -141,6 +141,11 @@ def program_of(problem: TiersProblem) -> Program:
         Fraction(problem.loss_budget),
     )
     return Program(variables, (*one, *room, loss))
+
+
+def _parts(size_bytes: int, tier: Tier) -> Fraction:
+    """Return bytes in millionths of the tier: the same scale for every row, so that solver tolerances are negligible."""
+    return Fraction(1_000_000 * size_bytes, max(1, tier.capacity_bytes))
 
 
 def _cost(problem: TiersProblem, choice: tuple[int, int, int]) -> Fraction:

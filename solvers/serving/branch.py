@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from heapq import heappop, heappush
 from itertools import count
-from math import floor
+from math import floor, inf
 
 from ortools.math_opt.python import mathopt
 
@@ -52,11 +52,10 @@ class _Relaxation:
                 self.model.add_variable(lb=float(variable.lower), ub=float(variable.upper), name=variable.name)
             )
         for row in self.program.rows:
-            terms = sum(float(factor) * self.variables[index] for index, factor in row.terms)
+            terms = mathopt.fast_sum([float(factor) * self.variables[index] for index, factor in row.terms])
             limit = float(row.limit)
-            self.rows.append(
-                self.model.add_linear_constraint(terms == limit if row.equal else terms <= limit, name=row.name)
-            )
+            least = limit if row.equal else -inf
+            self.rows.append(self.model.add_linear_constraint(lb=least, ub=limit, expr=terms, name=row.name))
         self.model.maximize(
             sum(
                 float(variable.objective) * self.variables[index]
@@ -164,15 +163,15 @@ def _ray(relaxation: _Relaxation, node: _Open) -> Leaf:
     rows: list[mathopt.LinearConstraint] = []
     excess: list[mathopt.Variable] = []
     for row in program.rows:
-        terms = sum(float(factor) * variables[index] for index, factor in row.terms)
-        over = model.add_variable(lb=0.0)
+        terms = mathopt.fast_sum([float(factor) * variables[index] for index, factor in row.terms])
+        limit, over = float(row.limit), model.add_variable(lb=0.0)
         excess.append(over)
         if row.equal:
             under = model.add_variable(lb=0.0)
             excess.append(under)
-            rows.append(model.add_linear_constraint(terms - over + under == float(row.limit)))
+            rows.append(model.add_linear_constraint(lb=limit, ub=limit, expr=terms - over + under))
         else:
-            rows.append(model.add_linear_constraint(terms - over <= float(row.limit)))
+            rows.append(model.add_linear_constraint(lb=-inf, ub=limit, expr=terms - over))
     model.maximize(-sum(excess))
     outcome = solve_linear(model, Limits())
     shown = _Relaxation.__new__(_Relaxation)

@@ -1,0 +1,118 @@
+"""Expert placement: the published case, brute force, bounds, findings, errors."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from treadle.frontends.layout_experts import ExpertOptions, read_experts
+from treadle.ir.certificate import Status
+from treadle.ir.diagnostics import TreadleError
+from treadle.ir.layout.errors import InconsistentCounts, WrongForm
+from treadle.ir.layout.expert_bounds import bound_of, least_replica_load, pair_exactly
+from treadle.ir.layout.experts import ExpertsPlan, ExpertsProblem, Policy, check, gpu_loads
+from treadle.solvers.experts.balance import greedy, peak
+from treadle.solvers.experts.solve import solve_experts
+
+README = (
+    (90.0, 132.0, 40.0, 61.0, 104.0, 165.0, 39.0, 4.0, 73.0, 56.0, 183.0, 86.0),
+    (20.0, 107.0, 104.0, 64.0, 19.0, 197.0, 187.0, 157.0, 172.0, 86.0, 16.0, 27.0),
+)
+
+
+@pytest.mark.parametrize(("policy", "peaks"), [(Policy.HIERARCHICAL, (151, 179.5)), (Policy.GLOBAL, (136, 172))])
+def test_published_case_is_proven(policy: Policy, peaks: tuple[float, float]) -> None:
+    plan, certificate = solve_experts(ExpertsProblem(README, 16, 8, 2, 4, policy))
+    assert check(plan) == []
+    assert tuple(level.value for level in certificate.levels) == peaks
+    assert certificate.status is Status.OPTIMAL
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=3), st.integers(0, 1))
+def test_pairing_equals_brute_force(loads: list[int], spare: int) -> None:
+    slots = len(loads) + spare + (len(loads) + spare) % 2
+    exact = tuple(Fraction(load) for load in loads)
+    best = None
+    for placed in product(range(len(loads)), repeat=slots):
+        if len(set(placed)) < len(loads):
+            continue
+        shares = [exact[e] / placed.count(e) for e in placed]
+        worst = max(shares[i] + shares[i + 1] for i in range(0, slots, 2))
+        best = worst if best is None else min(best, worst)
+    assert pair_exactly(exact, slots, slots // 2)[0] == best
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+@pytest.mark.parametrize("seed", range(3))
+def test_large_cases_stay_within_one_percent_and_never_behind_the_greedy(policy: Policy, seed: int) -> None:
+    loads = np.random.default_rng(seed).lognormal(0, 1, 64)
+    problem = ExpertsProblem((tuple(loads.tolist()),), 80, 16, 4, 8, policy)
+    plan, certificate = solve_experts(problem)
+    assert check(plan) == []
+    gap = certificate.levels[0].gap
+    assert gap is not None
+    assert gap <= 0.01
+    if policy is Policy.GLOBAL:
+        assert certificate.levels[0].value <= peak(loads, greedy(loads, 80, 16)) * (1 + 1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 50), min_size=2, max_size=6), st.integers(0, 4))
+def test_count_bound_is_the_least_largest_replica(loads: list[int], spare: int) -> None:
+    exact = [Fraction(load) for load in loads]
+    bound = least_replica_load(exact, len(loads) + spare)
+    counts = [1] * len(loads)
+    for _ in range(spare):  # giving each spare slot to the largest share is optimal for the largest share
+        counts[max(range(len(loads)), key=lambda e: exact[e] / counts[e])] += 1
+    assert bound == max(load / count for load, count in zip(exact, counts, strict=True))
+
+
+def test_findings() -> None:
+    problem = ExpertsProblem(((4.0, 3.0, 2.0, 1.0),), 4, 2, 2, 2, Policy.HIERARCHICAL)
+    assert check(ExpertsPlan(problem, ((0, 1, 2, 3),))) == []
+    assert [f.code for f in check(ExpertsPlan(problem, ((0, 2, 1, 3),)))] == ["TRD445", "TRD445"]
+    assert "TRD444" in [f.code for f in check(ExpertsPlan(problem, ((0, 0, 2, 3),)))]
+    assert [f.code for f in check(ExpertsPlan(problem, ((0, 1, 2),)))] == ["TRD443"]
+    assert [f.code for f in check(ExpertsPlan(problem, ()))] == ["TRD443"]
+    assert gpu_loads(problem, 0, (0, 1, 2, 3)) == (7, 3)
+    assert bound_of(problem, 0).value == 7
+
+
+def test_reads_both_vocabularies_and_options(tmp_path: Path) -> None:
+    file = tmp_path / "loads.json"
+    file.write_text(json.dumps({"weight": README, "num_replicas": 16, "num_groups": 4, "num_nodes": 2, "num_gpus": 8}))
+    assert read_experts(file, ExpertOptions()).policy is Policy.HIERARCHICAL
+    assert read_experts(file, ExpertOptions(policy=Policy.GLOBAL)).policy is Policy.GLOBAL
+    file.write_text(json.dumps([1, 2, 3]))
+    assert read_experts(file, ExpertOptions(slots=4, gpus=2)).loads == ((1, 2, 3),)
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "words"),
+    [
+        ({"loads": [[1, 2]], "slots": 3, "gpus": 2}, InconsistentCounts, "3 slots do not divide"),
+        ({"loads": [[1, 2]], "slots": 1, "gpus": 1}, InconsistentCounts, "cannot hold"),
+        ({"loads": [[1, "x"]], "slots": 2, "gpus": 1}, WrongForm, "loads[0]"),
+        ({"loads": [], "slots": 2, "gpus": 1}, WrongForm, "no loads"),
+        ({"loads": [[1, 2]], "slots": 2}, TreadleError, "--gpus"),
+        ({"loads": [[1, 2]], "slots": 2, "gpus": 1, "gpu": 3}, TreadleError, "did you mean"),
+        ({"loads": [[1, 2]], "slots": 2, "gpus": 1, "policy": "x"}, WrongForm, "hierarchical, global"),
+        ({"loads": [[1, 2], [1]], "slots": 2, "gpus": 1}, TreadleError, "different numbers"),
+        ({"loads": [[1, -2]], "slots": 2, "gpus": 1}, TreadleError, "negative"),
+        ({"loads": [[1, 2]], "slots": 0, "gpus": 1}, WrongForm, "at least 1"),
+    ],
+)
+def test_bad_documents(tmp_path: Path, data: object, error: type[TreadleError], words: str) -> None:
+    file = tmp_path / "loads.json"
+    file.write_text(json.dumps(data))
+    with pytest.raises(error) as raised:
+        read_experts(file, ExpertOptions())
+    assert words in raised.value.render()

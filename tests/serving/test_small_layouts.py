@@ -1,0 +1,130 @@
+"""Adapters, tiers and batch order against brute force, with their errors."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from itertools import product
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from treadle.frontends.layout_tables import read_adapters, read_batch, read_tiers
+from treadle.ir.certificate import Status
+from treadle.ir.diagnostics import TreadleError
+from treadle.ir.layout import adapters, batch, tiers
+from treadle.ir.layout.errors import DoesNotFit, WrongForm
+from treadle.solvers.adapters.solve import solve_adapters
+from treadle.solvers.batch_order.solve import solve_batch
+from treadle.solvers.tiers.solve import solve_tiers
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(1, 3), st.integers(2, 3))
+def test_adapters_equal_brute_force(loads: list[int], replicas: int, slots: int) -> None:
+    problem = adapters.AdaptersProblem(
+        tuple(adapters.Adapter(f"a{i}", load) for i, load in enumerate(loads)),
+        tuple(adapters.Replica(f"r{g}", slots) for g in range(replicas)),
+    )
+    if len(loads) > replicas * slots:
+        with pytest.raises(DoesNotFit):
+            solve_adapters(problem)
+        return
+    plan, certificate = solve_adapters(problem)
+    every = (adapters.AdaptersPlan(problem, homes) for homes in product(range(replicas), repeat=len(loads)))
+    best = min(max(adapters.relative_loads(one)) for one in every if not adapters.check(one))
+    assert adapters.check(plan) == []
+    assert max(adapters.relative_loads(plan)) == best
+    assert certificate.levels[0].bound is not None
+    assert certificate.levels[0].bound <= best
+
+
+def test_adapters_stay_where_they_are_when_that_costs_nothing() -> None:
+    problem = adapters.AdaptersProblem(
+        (adapters.Adapter("a", 5, current="r1"), adapters.Adapter("b", 5, current="r0")),
+        (adapters.Replica("r0", 2), adapters.Replica("r1", 2)),
+    )
+    assert solve_adapters(problem)[0].moves == 0
+
+
+def test_adapter_findings() -> None:
+    problem = adapters.AdaptersProblem((adapters.Adapter("a", 1, 10),), (adapters.Replica("r", 1, 5),))
+    assert [f.code for f in adapters.check(adapters.AdaptersPlan(problem, (0,)))] == ["TRD447"]
+    assert [f.code for f in adapters.check(adapters.AdaptersPlan(problem, (3,)))] == ["TRD446"]
+    with pytest.raises(DoesNotFit):
+        solve_adapters(problem)
+
+
+TIERS = (tiers.Tier("hbm", 100, 100.0), tiers.Tier("dram", 300, 10.0, 0.5))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.integers(10, 80), st.integers(1, 5)), min_size=1, max_size=4), st.integers(0, 2))
+def test_tiers_equal_brute_force(sizes: list[tuple[int, int]], budget: int) -> None:
+    items = tuple(
+        tiers.Item(f"i{i}", (tiers.Option(size), tiers.Option(size // 2, 1.0)), reads)
+        for i, (size, reads) in enumerate(sizes)
+    )
+    problem = tiers.TiersProblem(items, TIERS, budget)
+    plan, certificate = solve_tiers(problem)
+    best: Fraction | None = None
+    for chosen in product(product(range(2), range(2)), repeat=len(items)):
+        one = tiers.TiersPlan(problem, tuple(o for o, _ in chosen), tuple(t for _, t in chosen))
+        if not tiers.check(one):
+            best = one.step_time_s if best is None else min(best, one.step_time_s)
+    assert tiers.check(plan) == []
+    assert plan.step_time_s == best
+    assert certificate.status is Status.OPTIMAL
+
+
+def test_tiers_findings_and_refusal() -> None:
+    problem = tiers.TiersProblem((tiers.Item("w", (tiers.Option(200),), 1.0, ("hbm",)),), TIERS)
+    assert [f.code for f in tiers.check(tiers.TiersPlan(problem, (0,), (0,)))] == ["TRD449"]
+    assert [f.code for f in tiers.check(tiers.TiersPlan(problem, (0,), (1,)))] == ["TRD448"]
+    with pytest.raises(DoesNotFit):
+        solve_tiers(problem)
+
+
+PATHS = st.lists(st.lists(st.integers(0, 1), max_size=4).map(tuple), min_size=1, max_size=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(PATHS)
+def test_batch_order_and_groups_are_best(paths: list[tuple[int, ...]]) -> None:
+    problem = batch.BatchProblem(tuple(paths))
+    plan, certificate = solve_batch(problem)
+    assert batch.check(plan) == []
+    nodes = {path[: end + 1] for path in paths for end in range(len(path))}
+    assert batch.computed_blocks(problem, plan.order) == len(nodes) == batch.distinct_blocks(problem)
+    every = product(*[range(len(path) + 1) for path in paths])
+    best = max(batch.grouped_savings(batch.BatchPlan(problem, plan.order, shared)) for shared in every)
+    assert batch.grouped_savings(plan) == best
+    assert certificate.status is Status.OPTIMAL
+
+
+def test_batch_findings_and_cache() -> None:
+    problem = batch.BatchProblem(((1, 2, 3),), cache_blocks=2)
+    assert [f.code for f in batch.check(batch.BatchPlan(problem, (0,), (4,)))] == ["TRD450", "TRD451"]
+    assert [f.code for f in batch.check(batch.BatchPlan(problem, (), (0,)))] == ["TRD450"]
+    with pytest.raises(DoesNotFit, match="3 blocks"):
+        solve_batch(problem)
+
+
+def test_documents_are_read_with_places(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps({"adapters": [{"name": "a", "load": 1, "lod": 2}], "replicas": []}))
+    with pytest.raises(TreadleError, match="unknown field `lod`") as raised:
+        read_adapters(file)
+    assert "adapters[0].lod" in raised.value.render()
+    file.write_text(json.dumps({"items": [{"name": "a", "options": [], "reads_per_step": 1}], "tiers": []}))
+    with pytest.raises(TreadleError, match="no options"):
+        read_tiers(file)
+    file.write_text('{"hash_ids": [1, 2]}\n{"hash_ids": "x"}\n')
+    with pytest.raises(WrongForm) as second:
+        read_batch(file, 512, 0)
+    assert "x.json:2" in second.value.render()
+    file.write_text("")
+    with pytest.raises(WrongForm, match="no requests"):
+        read_batch(file, 512, 0)
