@@ -41,8 +41,8 @@ class Recheck:
     findings: tuple[Finding, ...]
 
 
-class _Refused(Exception):
-    """A claim that does not hold, with the finding."""
+class Refused(Exception):
+    """A claim that does not hold: the finding's code, message, expectation and what was found."""
 
     def __init__(self, code: str, message: str, expected: object = "", found: object = "") -> None:
         super().__init__(message)
@@ -60,10 +60,10 @@ def recheck(loop: Loop, schedule: Schedule, certificate: Certificate) -> Recheck
         return Recheck(0, 0, tuple(findings))
     rederived = on_word = 0
     for level in certificate.levels:
-        for check in (_check_value, _check_status, _check_bound):
+        for check in (_check_value, check_status, _check_bound):
             try:
                 check(loop, schedule, level)
-            except _Refused as refusal:
+            except Refused as refusal:
                 findings.append(Finding(refusal.parts[0], f"{where}.{level.name}", *refusal.parts[1:]))
         rederived += 1 + level.proof.checkable
         on_word += not level.proof.checkable
@@ -86,7 +86,7 @@ def _check_levels(loop: Loop, certificate: Certificate) -> list[tuple[str, str, 
 def _check_value(loop: Loop, schedule: Schedule, level: Level) -> None:
     expected = _value_of(loop, schedule, level.name)
     if level.value != expected:
-        raise _Refused("TRD411", "the value is not that of the schedule", expected, level.value)
+        raise Refused("TRD411", "the value is not that of the schedule", expected, level.value)
 
 
 def _value_of(loop: Loop, schedule: Schedule, level: str) -> int:
@@ -97,43 +97,51 @@ def _value_of(loop: Loop, schedule: Schedule, level: str) -> int:
     }[level]
 
 
-def _check_status(loop: Loop, schedule: Schedule, level: Level) -> None:
+def check_status(loop: Loop, schedule: Schedule, level: Level) -> None:
+    """Refuse a status that is not what value and bound give."""
     expected = Status.OPTIMAL if level.bound == level.value else Status.FEASIBLE
     if level.status is not expected:
-        raise _Refused("TRD412", "the status is not what value and bound give", expected.value, level.status.value)
+        raise Refused("TRD412", "the status is not what value and bound give", expected.value, level.status.value)
 
 
 def _check_bound(loop: Loop, schedule: Schedule, level: Level) -> None:
     if level.bound is None:
         return
-    derive = _DERIVATIONS.get((level.name, level.proof))
+    derive = DERIVATIONS.get((level.name, level.proof))
     if derive is None:
-        raise _Refused("TRD414", "a kind of proof this level does not have", "", level.proof.value)
+        raise Refused("TRD414", "a kind of proof this level does not have", "", level.proof.value)
+    bound, evidence = level.bound, level.evidence
+    guarded(lambda: derive(loop, schedule, bound, evidence))
+
+
+def guarded(derive: Callable[[], None]) -> None:
+    """Run a derivation; evidence it cannot read is refused too."""
     try:
-        derive(loop, schedule, level.bound, level.evidence)
+        derive()
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        raise _Refused("TRD414", f"the evidence lacks or misstates {error}") from None
+        raise Refused("TRD414", f"the evidence lacks or misstates {error}") from None
     except InvalidValue as error:
-        raise _Refused("TRD414", str(error)) from None
+        raise Refused("TRD414", str(error)) from None
 
 
-def _expect(what: str, expected: object, found: object) -> None:
+def expect(what: str, expected: object, found: object) -> None:
+    """Refuse a bound that is not what was recomputed."""
     if expected != found:
-        raise _Refused("TRD413", what, expected, found)
+        raise Refused("TRD413", what, expected, found)
 
 
 def _count(loop: Loop, schedule: Schedule, bound: float, evidence: dict[str, Any]) -> None:
-    _expect("an interval is at least one cycle", 1, bound)
+    expect("an interval is at least one cycle", 1, bound)
 
 
 def _interval_by_resource(loop: Loop, schedule: Schedule, bound: float, evidence: dict[str, Any]) -> None:
     unit = loop.unit(evidence["unit"])
     if unit.count is None:
-        raise _Refused("TRD413", f"unit `{unit.name}` is unlimited")
+        raise Refused("TRD413", f"unit `{unit.name}` is unlimited")
     occupied = sum(operation.occupancy_cycles for operation in loop.operations if operation.unit == unit.name)
-    _expect(f"cycles of unit `{unit.name}`", occupied, evidence["occupied_cycles"])
-    _expect(f"instances of unit `{unit.name}`", unit.count, evidence["instances"])
-    _expect(f"cycles of unit `{unit.name}` over its instances", -(-occupied // unit.count), bound)
+    expect(f"cycles of unit `{unit.name}`", occupied, evidence["occupied_cycles"])
+    expect(f"instances of unit `{unit.name}`", unit.count, evidence["instances"])
+    expect(f"cycles of unit `{unit.name}` over its instances", -(-occupied // unit.count), bound)
 
 
 def _interval_by_recurrence(loop: Loop, schedule: Schedule, bound: float, evidence: dict[str, Any]) -> None:
@@ -141,11 +149,11 @@ def _interval_by_recurrence(loop: Loop, schedule: Schedule, bound: float, eviden
     for arc, following in zip(cycle, [*cycle[1:], *cycle[:1]], strict=True):
         if arc.target != following.source:
             names = (loop.operations[arc.target].name, loop.operations[following.source].name)
-            raise _Refused("TRD413", "the cycle is broken", *names)
+            raise Refused("TRD413", "the cycle is broken", *names)
     distance = sum(arc.distance for arc in cycle)
     if distance <= 0:
-        raise _Refused("TRD413", "the cycle has no distance", ">= 1", distance)
-    _expect("delay over distance of the cycle", -(-sum(arc.delay_cycles for arc in cycle) // distance), bound)
+        raise Refused("TRD413", "the cycle has no distance", ">= 1", distance)
+    expect("delay over distance of the cycle", -(-sum(arc.delay_cycles for arc in cycle) // distance), bound)
 
 
 def _interval_by_capacity(loop: Loop, schedule: Schedule, bound: float, evidence: dict[str, Any]) -> None:
@@ -153,11 +161,11 @@ def _interval_by_capacity(loop: Loop, schedule: Schedule, bound: float, evidence
     free = free_bytes(loop, memory)
     below = _ring_bytes(loop, int(bound) - 1, memory)
     if below <= free:
-        raise _Refused("TRD413", f"`{memory}` also fits one cycle below the bound", f"> {free} bytes", f"{below} bytes")
+        raise Refused("TRD413", f"`{memory}` also fits one cycle below the bound", f"> {free} bytes", f"{below} bytes")
     overfull = [
         c.memory for c in loop.capacities if _ring_bytes(loop, int(bound), c.memory) > free_bytes(loop, c.memory)
     ]
-    _expect("memories overfull at the bound itself", [], overfull)
+    expect("memories overfull at the bound itself", [], overfull)
 
 
 def _interval_by_refutation(
@@ -165,13 +173,13 @@ def _interval_by_refutation(
 ) -> None:
     basis = evidence["basis"]
     _check_basis("ii", loop, schedule, basis)
-    _expect("intervals refuted", list(range(basis["value"], int(bound))), evidence["refuted"])
+    expect("intervals refuted", list(range(basis["value"], int(bound))), evidence["refuted"])
     nodes = evidence["nodes"]
     if not 1 <= nodes <= MAX_NODES:
-        raise _Refused("TRD414", "size of the search to repeat", f"1 to {MAX_NODES}", nodes)
+        raise Refused("TRD414", "size of the search to repeat", f"1 to {MAX_NODES}", nodes)
     for interval in evidence["refuted"] if repeat else ():
         if not refuted(loop, interval, nodes):
-            raise _Refused("TRD413", f"interval {interval} is not refuted by a search of {nodes} nodes")
+            raise Refused("TRD413", f"interval {interval} is not refuted by a search of {nodes} nodes")
 
 
 def _interval_by_enumeration(loop: Loop, schedule: Schedule, bound: float, evidence: dict[str, Any]) -> None:
@@ -180,20 +188,20 @@ def _interval_by_enumeration(loop: Loop, schedule: Schedule, bound: float, evide
 
 def _interval_by_solver(loop: Loop, schedule: Schedule, bound: float, evidence: dict[str, Any]) -> None:
     _interval_by_refutation(loop, schedule, bound, evidence, repeat=False)
-    _named_solver(evidence)
+    named_solver(evidence)
 
 
 def _length_by_path(loop: Loop, schedule: Schedule, bound: float, evidence: dict[str, Any]) -> None:
     head, tail = _times(loop, schedule, evidence)
-    _expect("longest path of the iteration", max(h + t for h, t in zip(head, tail, strict=True)), bound)
+    expect("longest path of the iteration", max(h + t for h, t in zip(head, tail, strict=True)), bound)
 
 
 def _length_by_unit(loop: Loop, schedule: Schedule, bound: float, evidence: dict[str, Any]) -> None:
     head, tail = _times(loop, schedule, evidence)
     unit = loop.unit(evidence["unit"])
     if unit.count is None:
-        raise _Refused("TRD413", f"unit `{unit.name}` is unlimited")
-    _expect(f"instances of unit `{unit.name}`", unit.count, evidence["instances"])
+        raise Refused("TRD413", f"unit `{unit.name}` is unlimited")
+    expect(f"instances of unit `{unit.name}`", unit.count, evidence["instances"])
     earliest, remaining = evidence["earliest"], evidence["remaining"]
     work = sum(
         operation.occupancy_cycles
@@ -203,53 +211,54 @@ def _length_by_unit(loop: Loop, schedule: Schedule, bound: float, evidence: dict
         and head[vertex] >= earliest
         and tail[vertex] - operation.occupancy_cycles >= remaining
     )
-    _expect("cycles of the operations between the two times", work, evidence["work_cycles"])
+    expect("cycles of the operations between the two times", work, evidence["work_cycles"])
     if work == 0:
-        raise _Refused("TRD413", "no operation lies between the two times")
-    _expect("earliest start, work and remaining time", earliest - (-work // unit.count) + remaining, bound)
+        raise Refused("TRD413", "no operation lies between the two times")
+    expect("earliest start, work and remaining time", earliest - (-work // unit.count) + remaining, bound)
 
 
 def _by_solver(level: str) -> Callable[[Loop, Schedule, float, dict[str, Any]], None]:
     def derive(loop: Loop, schedule: Schedule, bound: float, evidence: dict[str, Any]) -> None:
         _check_basis(level, loop, schedule, evidence["basis"])
         if bound <= evidence["basis"]["value"]:
-            raise _Refused("TRD413", "the solver's bound is not above its basis", evidence["basis"]["value"], bound)
-        _named_solver(evidence)
+            raise Refused("TRD413", "the solver's bound is not above its basis", evidence["basis"]["value"], bound)
+        named_solver(evidence)
         if evidence["raw_status"] == "OPTIMAL":
-            _expect("value that the solver calls optimal", _value_of(loop, schedule, level), bound)
+            expect("value that the solver calls optimal", _value_of(loop, schedule, level), bound)
 
     return derive
 
 
 def _bytes_by_paths(loop: Loop, schedule: Schedule, bound: float, evidence: dict[str, Any]) -> None:
-    _expect("interval of the schedule", schedule.ii_cycles, evidence["interval"])
-    _expect("fewest ring bytes by longest paths", _ring_bytes(loop, schedule.ii_cycles, None), bound)
+    expect("interval of the schedule", schedule.ii_cycles, evidence["interval"])
+    expect("fewest ring bytes by longest paths", _ring_bytes(loop, schedule.ii_cycles, None), bound)
 
 
 def _check_basis(level: str, loop: Loop, schedule: Schedule, basis: dict[str, Any]) -> None:
     kind = ProofKind(basis["proof"])
-    if kind in (ProofKind.SOLVER, ProofKind.ENUMERATION) or (level, kind) not in _DERIVATIONS:
-        raise _Refused("TRD414", "a basis needs a kind that involves no search", "", kind.value)
-    _DERIVATIONS[level, kind](loop, schedule, basis["value"], basis["evidence"])
+    if kind in (ProofKind.SOLVER, ProofKind.ENUMERATION) or (level, kind) not in DERIVATIONS:
+        raise Refused("TRD414", "a basis needs a kind that involves no search", "", kind.value)
+    DERIVATIONS[level, kind](loop, schedule, basis["value"], basis["evidence"])
 
 
-def _named_solver(evidence: dict[str, Any]) -> None:
+def named_solver(evidence: dict[str, Any]) -> None:
+    """Refuse a solver's word without the solver's name."""
     for name in ("solver", "version", "raw_status"):
         if not isinstance(evidence[name], str) or not evidence[name]:
-            raise _Refused("TRD414", f"the solver's `{name}` is not named")
+            raise Refused("TRD414", f"the solver's `{name}` is not named")
 
 
 def _times(loop: Loop, schedule: Schedule, evidence: dict[str, Any]) -> tuple[list[int], list[int]]:
     """Return longest paths to each start and from each start to the end of the iteration."""
     interval = schedule.ii_cycles
-    _expect("interval of the schedule", interval, evidence["interval"])
+    expect("interval of the schedule", interval, evidence["interval"])
     edges = [(arc.source, arc.target, _weight(arc, interval)) for arc in arcs(loop)]
     count = len(loop.operations)
     ends = [(count, vertex, operation.latency_cycles) for vertex, operation in enumerate(loop.operations)]
     heads = longest_paths(count, edges)
     tails = longest_paths(count + 1, [*ends, *((target, source, weight) for source, target, weight in edges)])
     if heads is None or tails is None:
-        raise _Refused("TRD413", f"a recurrence exceeds the interval {interval}")
+        raise Refused("TRD413", f"a recurrence exceeds the interval {interval}")
     return heads[0], tails[0][:count]
 
 
@@ -272,7 +281,7 @@ def _ring_bytes(loop: Loop, interval: int, memory: str | None) -> int:
 def _reach(loop: Loop, interval: int, origin: int) -> list[int | None]:
     """Return longest paths from one operation; None where there is none."""
     if interval < 1:
-        raise _Refused("TRD413", "an interval is at least one cycle", 1, interval)
+        raise Refused("TRD413", "an interval is at least one cycle", 1, interval)
     values: list[int | None] = [None] * len(loop.operations)
     values[origin] = 0
     every = arcs(loop)
@@ -288,14 +297,15 @@ def _reach(loop: Loop, interval: int, origin: int) -> list[int | None]:
                 changed = True
         if not changed:
             return values
-    raise _Refused("TRD413", f"a recurrence exceeds the interval {interval}")
+    raise Refused("TRD413", f"a recurrence exceeds the interval {interval}")
 
 
 def _weight(arc: Arc, interval: int) -> int:
     return arc.delay_cycles - interval * arc.distance
 
 
-_DERIVATIONS: dict[tuple[str, ProofKind], Callable[[Loop, Schedule, float, dict[str, Any]], None]] = {
+Derivation = Callable[[Loop, Schedule, float, dict[str, Any]], None]
+DERIVATIONS: dict[tuple[str, ProofKind], Derivation] = {
     ("ii", ProofKind.COUNT): _count,
     ("ii", ProofKind.RESOURCE): _interval_by_resource,
     ("ii", ProofKind.RECURRENCE): _interval_by_recurrence,

@@ -1,0 +1,188 @@
+"""Re-derives what a certificate claims of a warp schedule, from the loop with warps alone.
+
+Evidence beyond that of `claims` (whose kinds for ``ii`` and ``length`` hold here too):
+
+- ``ii`` by `resource`: issue_cycles and groups, or longest_issue_cycles.
+- ``traffic_bytes``, ``barriers`` by `count`: forced, the number of dependences between roles.
+- ``groups`` by `resource`: interval, issue_cycles, roles.
+- ``registers`` by `capacity`: interval, traffic_bytes, values (those that overlap).
+- any level by `solver`: basis, and who answered; ``ii`` also the refuted intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from treadle.ir.certificate import Certificate, Level, ProofKind
+from treadle.ir.diagnostics import Finding
+from treadle.ir.tile.claims import DERIVATIONS, Recheck, Refused, check_status, expect, guarded, named_solver
+from treadle.ir.tile.register_bound import register_bound
+from treadle.ir.tile.warps import WarpLoop, WarpSchedule, barriers, traffic_bytes
+
+UNITS = {
+    "ii": "cycles",
+    "traffic_bytes": "bytes",
+    "barriers": "1",
+    "groups": "1",
+    "registers": "1",
+    "length": "cycles",
+}
+"""Levels of a warp schedule with their units; ``ii`` comes first, the others in any order."""
+
+
+def recheck_warps(warps: WarpLoop, made: WarpSchedule, certificate: Certificate) -> Recheck:
+    """Recompute every level of the certificate; legality is `warps.check_warps`'s concern. Codes as in `claims`."""
+    where = f"{warps.loop.name}.certificate"
+    names = [level.name for level in certificate.levels]
+    units = [level.unit for level in certificate.levels]
+    proper = names[:1] == ["ii"] and len(set(names)) == len(names) and set(names) <= set(UNITS)
+    if not proper or units != [UNITS[name] for name in names] or any(level.maximize for level in certificate.levels):
+        finding = Finding("TRD410", where, "levels are not those of a warp schedule", str(list(UNITS)), str(names))
+        return Recheck(0, 0, (finding,))
+    if certificate.problem != f"pipeline/{warps.loop.name}":
+        found = certificate.problem
+        return Recheck(0, 0, (Finding("TRD410", where, "another problem", f"pipeline/{warps.loop.name}", found),))
+    findings: list[Finding] = []
+    for position, level in enumerate(certificate.levels):
+        before = certificate.levels[:position]
+        for check in (_check_value, _check_status, _check_bound):
+            try:
+                check(warps, made, level, before)
+            except Refused as refusal:
+                findings.append(Finding(refusal.parts[0], f"{where}.{level.name}", *refusal.parts[1:]))
+    checkable = sum(level.proof.checkable for level in certificate.levels)
+    count = len(certificate.levels)
+    return Recheck(count + checkable, count - checkable, tuple(findings))
+
+
+def value_of(warps: WarpLoop, made: WarpSchedule, name: str) -> int:
+    """Return what a level of the objective counts in a schedule."""
+    match name:
+        case "ii":
+            return made.schedule.ii_cycles
+        case "traffic_bytes":
+            return traffic_bytes(warps, made.groups)
+        case "barriers":
+            return barriers(warps, made.groups)
+        case "groups":
+            return made.group_count
+        case "registers":
+            return max(made.registers)
+        case _:
+            return made.schedule.length_cycles
+
+
+def _check_value(warps: WarpLoop, made: WarpSchedule, level: Level, before: tuple[Level, ...]) -> None:
+    expected = value_of(warps, made, level.name)
+    if level.value != expected:
+        raise Refused("TRD411", "the value is not that of the schedule", expected, level.value)
+
+
+def _check_status(warps: WarpLoop, made: WarpSchedule, level: Level, before: tuple[Level, ...]) -> None:
+    check_status(warps.loop, made.schedule, level)
+
+
+def _check_bound(warps: WarpLoop, made: WarpSchedule, level: Level, before: tuple[Level, ...]) -> None:
+    bound = level.bound
+    if bound is None:
+        return
+    if level.proof is ProofKind.SOLVER:
+        guarded(lambda: _by_solver(warps, made, level, before, bound))
+    else:
+        guarded(lambda: _derive(warps, made, level.name, level.proof, bound, level.evidence, before))
+
+
+def _by_solver(warps: WarpLoop, made: WarpSchedule, level: Level, before: tuple[Level, ...], bound: float) -> None:
+    basis = level.evidence["basis"]
+    _derive(warps, made, level.name, ProofKind(basis["proof"]), basis["value"], basis["evidence"], before)
+    named_solver(level.evidence)
+    if bound <= basis["value"]:
+        raise Refused("TRD413", "the solver's bound is not above its basis", basis["value"], bound)
+    if level.name == "ii":
+        expect("intervals refuted", list(range(basis["value"], int(bound))), level.evidence["refuted"])
+    elif level.evidence["raw_status"] == "OPTIMAL":
+        expect("value that the solver calls optimal", value_of(warps, made, level.name), bound)
+
+
+def _derive(
+    warps: WarpLoop,
+    made: WarpSchedule,
+    name: str,
+    kind: ProofKind,
+    bound: float,
+    evidence: dict[str, Any],
+    before: tuple[Level, ...],
+) -> None:
+    own = _OWN.get((name, kind))
+    if name == "ii" and "unit" in evidence:
+        own = None
+    if own is not None:
+        own(warps, made, bound, evidence, before)
+        return
+    known = DERIVATIONS.get((name, kind))
+    if known is None or kind in (ProofKind.SOLVER, ProofKind.ENUMERATION):
+        raise Refused("TRD414", "a kind of proof this level does not have", "", kind.value)
+    known(warps.loop, made.schedule, bound, evidence)
+
+
+def _interval_by_issue(
+    warps: WarpLoop, made: WarpSchedule, bound: float, evidence: dict[str, Any], before: tuple[Level, ...]
+) -> None:
+    if "longest_issue_cycles" in evidence:
+        longest = max(issue.issue_cycles for issue in warps.issues)
+        expect("longest issue", longest, evidence["longest_issue_cycles"])
+        expect("longest issue", longest, bound)
+        return
+    cycles, groups = _free_issue_cycles(warps), warps.limits.most_groups - len(warps.roles)
+    expect("issue cycles", cycles, evidence["issue_cycles"])
+    expect("groups without a role", groups, evidence["groups"])
+    expect("issue cycles over the most groups", -(-cycles // groups), bound)
+
+
+def _free_issue_cycles(warps: WarpLoop) -> int:
+    return sum(issue.issue_cycles for issue in warps.issues if not issue.role)
+
+
+def _forced(count: Callable[[Any], int]) -> Callable[..., None]:
+    def derive(
+        warps: WarpLoop, made: WarpSchedule, bound: float, evidence: dict[str, Any], before: tuple[Level, ...]
+    ) -> None:
+        role = {issue.operation: issue.role for issue in warps.issues}
+        ends = warps.loop.dependences
+        forced = [c for c in warps.crossings if role[ends[c.dependence].source] != role[ends[c.dependence].target]]
+        expect("dependences between roles", len(forced), evidence["forced"])
+        expect("traffic between roles", sum(count(crossing) for crossing in forced), bound)
+
+    return derive
+
+
+def _groups_by_issue(
+    warps: WarpLoop, made: WarpSchedule, bound: float, evidence: dict[str, Any], before: tuple[Level, ...]
+) -> None:
+    interval, cycles = made.schedule.ii_cycles, _free_issue_cycles(warps)
+    expect("interval of the schedule", interval, evidence["interval"])
+    expect("issue cycles", cycles, evidence["issue_cycles"])
+    expect("roles", len(warps.roles), evidence["roles"])
+    free = any(not issue.role for issue in warps.issues)
+    expect("groups by issue cycles", len(warps.roles) + max(int(free), -(-cycles // interval)), bound)
+
+
+def _registers_by_overlap(
+    warps: WarpLoop, made: WarpSchedule, bound: float, evidence: dict[str, Any], before: tuple[Level, ...]
+) -> None:
+    expect("interval of the schedule", made.schedule.ii_cycles, evidence["interval"])
+    decided = {level.name: level.value for level in before}
+    expect("traffic decided before", decided.get("traffic_bytes"), evidence["traffic_bytes"])
+    value, names = register_bound(warps, made.schedule.ii_cycles, evidence["traffic_bytes"])
+    expect("values that overlap", list(names), evidence["values"])
+    expect("registers of overlapping values", value, bound)
+
+
+_OWN: dict[tuple[str, ProofKind], Callable[..., None]] = {
+    ("ii", ProofKind.RESOURCE): _interval_by_issue,
+    ("traffic_bytes", ProofKind.COUNT): _forced(lambda crossing: crossing.bytes),
+    ("barriers", ProofKind.COUNT): _forced(lambda crossing: crossing.barriers),
+    ("groups", ProofKind.RESOURCE): _groups_by_issue,
+    ("registers", ProofKind.CAPACITY): _registers_by_overlap,
+}
