@@ -113,26 +113,6 @@ def interleaved_waits(setting: Setting, degrees: Degrees, least_us: float, hop: 
     ]
 
 
-def interleaved(setting: Setting, degrees: Degrees, quick: Quick) -> float:
-    """Return the bound for interleaved layouts with whole layers: the least level at which all layers find room."""
-    work, least, hop = quick.work(degrees)
-    microbatches = degrees.microbatches(setting.spec.global_batch)
-    waits = interleaved_waits(setting, degrees, least, hop)
-    timer = quick.timer
-    waits[0] += microbatches * embedding_pass(setting, degrees).total_us
-    end = loss_pass(setting, degrees) + predictor_pass(setting, degrees, timer) * setting.model.predictors
-    waits[-1] += microbatches * end.total_us
-    unit = microbatches * least
-    levels = sorted({wait + count * unit for wait in waits for count in range(setting.model.layers + 1)})
-    low, high = 0, len(levels) - 1
-    while low < high:
-        middle = (low + high) // 2
-        room = sum(max(0, math.floor((levels[middle] - wait) / unit + 1e-9)) for wait in waits)
-        low, high = (low, middle) if room >= setting.model.layers else (middle + 1, high)
-    whole = max(levels[low], max(waits)) + least_tail(setting, degrees, timer)
-    return max(whole, quick.bound_us(degrees))
-
-
 def least_tail(setting: Setting, degrees: Degrees, timer: LayerTimer) -> float:
     """Return a bound on every rank's tail in an interleaved layout: few layers to reduce, a long backward to hide it."""
     model = setting.model
@@ -236,7 +216,9 @@ class _Tables:
         cool = np.maximum(0.0, behind - ahead * backward)
         tail, tail_first = self._tail(rank, backward)
         work = forward + backward
-        flow = microbatches * work + warm + cool
+        # With no steady phase the two idle times are the same one.
+        idle = warm + cool if microbatches > ahead + 1 else np.maximum(warm, cool)
+        flow = microbatches * work + idle
         rounds, rest = divmod(microbatches - 1, ahead + 1)
         trips = rest * forward + (rounds + 1) * (work + behind)
         return np.asarray(fill + np.maximum(flow, trips) + np.maximum(tail, drain + tail_first))

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from itertools import accumulate
 
-from treadle.costmodels.training_bounds import Bound, Quick, best_contiguous, interleaved
+from treadle.costmodels.training_bounds import Bound, Quick, best_contiguous, least_tail
 from treadle.costmodels.training_memory import (
     capacity_bytes,
     layer_saved_bytes,
@@ -30,21 +30,18 @@ from treadle.ir.training.plan import Degrees, StageLayout
 
 
 def solved(setting: Setting, degrees: Degrees, quick: Quick) -> Bound:
-    """Return the bound over all layouts with the layout to replay, or an infinite bound when none fits the memory."""
+    """Return the bound over all layouts of the family with the layout to replay; infinite when none fits the memory."""
     if degrees.virtual == 1:
         return best_contiguous(setting, degrees, quick.timer)
-    layout = choose(setting, degrees, quick.timer)
-    return Bound(interleaved(setting, degrees, quick), layout) if layout else Bound(math.inf)
-
-
-def choose(setting: Setting, degrees: Degrees, timer: LayerTimer) -> StageLayout | None:
-    """Return the layout that fits the memory with the least estimate, or None when none fits."""
-    judge = _Judge(setting, degrees, timer)
+    judge = _Judge(setting, degrees, quick.timer)
     ranked = sorted(
-        (judge.estimate(layout), number, layout)
+        (judge.bound_us(layout), number, layout)
         for number, layout in enumerate(layouts(setting.model.layers, degrees))
     )
-    return next((layout for _, _, layout in ranked if judge.fits(layout)), None)
+    layout = next((layout for _, _, layout in ranked if judge.fits(layout)), None)
+    if layout is None:
+        return Bound(math.inf)
+    return Bound(ranked[0][0] + least_tail(setting, degrees, quick.timer), layout)
 
 
 def layouts(layers: int, degrees: Degrees) -> Iterator[StageLayout]:
@@ -68,7 +65,7 @@ def layouts(layers: int, degrees: Degrees) -> Iterator[StageLayout]:
 
 
 class _Judge:
-    """Estimates and memory of layouts of one choice of degrees."""
+    """Bounds and memory of layouts of one choice of degrees."""
 
     def __init__(self, setting: Setting, degrees: Degrees, timer: LayerTimer) -> None:
         self.setting, self.degrees = setting, degrees
@@ -76,36 +73,61 @@ class _Judge:
         model, spec = setting.model, setting.spec
         names = model.sequence()
         kinds = dict.fromkeys(names)
-        times = {name: timer.layer(name, degrees).total_us for name in kinds}
+        passes = {name: timer.layer(name, degrees) for name in kinds}
         saved = {name: layer_saved_bytes(model.kind(name), spec, degrees, model.hidden) for name in kinds}
         sizes = {name: stage_parameters(model, degrees, {name: 1}, False, False) for name in kinds}
         states = {name: state_bytes(spec, degrees, *size) for name, size in sizes.items()}
-        self.time = _prefix([times[name] for name in names])
+        self.forward = _prefix([passes[name].forward_us for name in names])
+        self.backward = _prefix([passes[name].backward_us for name in names])
         self.saved = _prefix([saved[name] for name in names])
         self.state = _prefix([states[name] for name in names])
         self.transient = max(transient_bytes(setting, degrees, {name: 1}, False) for name in kinds)
         self.transient_last = max(transient_bytes(setting, degrees, {name: 1}, True) for name in kinds)
         self.hop = hop_us(setting, degrees)
-        self.embedding_us = embedding_pass(setting, degrees).total_us
-        end = loss_pass(setting, degrees) + predictor_pass(setting, degrees, timer) * model.predictors
-        self.loss_us = end.total_us
+        self.embedding = embedding_pass(setting, degrees)
+        self.loss = loss_pass(setting, degrees) + predictor_pass(setting, degrees, timer) * model.predictors
         self.extra_saved = saved[names[-1]] * model.predictors
         first = stage_parameters(model, degrees, {}, True, degrees.pipeline == 1)
         last = stage_parameters(model, degrees, {}, degrees.pipeline == 1, True)
         self.state_first, self.state_last = state_bytes(spec, degrees, *first), state_bytes(spec, degrees, *last)
 
-    def estimate(self, layout: StageLayout) -> float:
-        """Return the largest over the ranks of the wait for the first chunks before it, and its work."""
+    def bound_us(self, layout: StageLayout) -> float:
+        """Return a bound on the pipeline's part of this layout's step.
+
+        Per rank, the larger of: first chunks before it, its work, and the way back; and: the way of the first microbatch to
+        the rank's first backward, its work in between, and the way of the last microbatch from its last forward.
+        """
         ranks, last = self.degrees.pipeline, self.degrees.slots - 1
-        slots = [self.time[end] - self.time[start] for start, end in layout.cuts()]
-        slots[0] += self.embedding_us
-        slots[last] += self.loss_us
+        forward = [self.forward[end] - self.forward[start] for start, end in layout.cuts()]
+        backward = [self.backward[end] - self.backward[start] for start, end in layout.cuts()]
+        forward[0], backward[0] = forward[0] + self.embedding.forward_us, backward[0] + self.embedding.backward_us
+        forward[last], backward[last] = forward[last] + self.loss.forward_us, backward[last] + self.loss.backward_us
         before = worst = 0.0
         for rank in range(ranks):
-            busy = self.microbatches * sum(slots[rank::ranks])
-            worst = max(worst, before + busy + 2 * rank * self.hop)
-            before += slots[rank]
+            busy = self.microbatches * (sum(forward[rank::ranks]) + sum(backward[rank::ranks]))
+            drain = sum(backward[:rank]) + rank * self.hop
+            paths = self._paths(rank, forward, backward, busy, drain)
+            worst = max(worst, before + busy + 2 * rank * self.hop, paths)
+            before += forward[rank] + backward[rank]
         return worst
+
+    def _paths(
+        self, rank: int, forward: list[float], backward: list[float], busy: float, drain: float
+    ) -> float:
+        """Return the bound by the ways of the first and the last microbatch."""
+        ranks, chunks, total = self.degrees.pipeline, self.degrees.virtual, self.microbatches * self.degrees.virtual
+        early = min(total, 2 * (ranks - rank - 1) + (chunks - 1) * ranks + 1)
+        cycles, rest = divmod(early, ranks * chunks)
+        counts = [cycles * ranks + min(max(rest - chunk * ranks, 0), ranks) for chunk in range(chunks)]
+        warm = sum(count * forward[chunk * ranks + rank] for chunk, count in enumerate(counts))
+        cool = sum(count * backward[chunk * ranks + rank] for chunk, count in enumerate(counts))
+        end = (chunks - 1) * ranks + rank
+        around = 2 * (self.degrees.slots - 1 - end) * self.hop
+        out = sum(forward) + sum(backward[end + 1 :]) + end * self.hop + around
+        home = sum(forward[end + 1 :]) + sum(backward[rank:]) + (end - rank) * self.hop + around + drain
+        if early < total:
+            return out + busy - warm - cool + home
+        return max(out + busy - warm + drain, home)
 
     def fits(self, layout: StageLayout) -> bool:
         """Whether every rank's peak fits the memory."""

@@ -101,7 +101,8 @@ def transient_bytes(setting: Setting, degrees: Degrees, kinds: dict[str, int], l
         kind = model.kind(name)
         whole = layer_saved_bytes(kind, spec, degrees, model.hidden, Recompute.NONE)
         kept = layer_saved_bytes(kind, spec, degrees, model.hidden)
-        gathered = 2 * _WEIGHT_BYTES * kind.parameters / degrees.tensor if degrees.zero == 3 else 0.0
+        dense, routed = stage_parameters(model, degrees, {name: 1}, False, False)
+        gathered = 2 * _WEIGHT_BYTES * (dense + routed) if degrees.zero == 3 else 0.0
         layer = max(layer, whole - kept + gathered)
     logits = _LOGITS_BYTES * tokens_of(spec, degrees) * model.vocabulary / degrees.tensor if last else 0.0
     return max(layer, logits)

@@ -304,4 +304,10 @@ def _parameter_gather_us(setting: Setting, kind: LayerKind, degrees: Degrees) ->
     if degrees.zero != 3:
         return 0.0
     group = group_of(degrees.data * degrees.context, degrees.tensor, setting.cluster.domain)
-    return gather_us(_ELEMENT * kind.dense_parameters / degrees.tensor, group, setting.links)
+    time = gather_us(_ELEMENT * kind.dense_parameters / degrees.tensor, group, setting.links)
+    if kind.experts:
+        ranks = degrees.expert * degrees.expert_tensor
+        copies = max(1, degrees.data * degrees.context * degrees.tensor // ranks)
+        held = _ELEMENT * kind.experts.parameters / ranks
+        time += gather_us(held, group_of(copies, ranks, setting.cluster.domain), setting.links)
+    return time

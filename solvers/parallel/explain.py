@@ -17,6 +17,7 @@ from treadle.ir.errors import Unmet
 from treadle.ir.training.space import candidates
 from treadle.ir.training.spec import Recompute
 
+_MOST_DOUBLINGS = 6
 _MOST_TRIALS = 400
 """Layouts solved per question; beyond, the least memory of the rest is taken as not fitting."""
 
@@ -34,7 +35,16 @@ class Requirement:
 
     name: str
     without: Callable[[Setting], Setting]
-    advice: str
+    words: str = ""
+
+    def advice(self, setting: Setting) -> str:
+        """Return what to change when giving up this one alone is enough, or an empty string."""
+        if self.words:
+            return self.words if feasible(self.without(setting)) else ""
+        for doublings in range(1, _MOST_DOUBLINGS + 1):
+            if feasible(more_gpus(setting, 2**doublings)):
+                return f"use {2**doublings} times the GPUs"
+        return ""
 
 
 def feasible(setting: Setting) -> bool:
@@ -53,7 +63,7 @@ def explain(setting: Setting) -> TreadleError:
         rest = [item for item in kept if item is not requirement]
         if not feasible(_only(setting, kept, rest)):
             kept = rest
-    advice = [item.advice for item in kept if feasible(item.without(setting))]
+    advice = [found for item in kept if (found := item.advice(setting))]
     conflict = "; ".join(item.name for item in kept) or "the model and this cluster"
     return NoPlanFits(conflict=conflict, hint="; or ".join(advice) or "relax more than one of them")
 
@@ -64,16 +74,14 @@ def requirements(setting: Setting) -> list[Requirement]:
     found: list[Requirement] = []
     for name in ("data", "virtual", "micro_batch", "expert", "context", "pipeline", "tensor"):
         if values := getattr(space, name):
-            found.append(
-                Requirement(f"{name} in {list(values)}", _free(name, ()), f"leave search.{name} free")
-            )
+            found.append(Requirement(f"{name} in {list(values)}", _free(name, ()), f"leave search.{name} free"))
     if space.zero != (0, 1, 3):
         found.append(Requirement(f"zero in {list(space.zero)}", _free("zero", (0, 1, 3)), "allow other ZeRO stages"))
     if set(space.recompute) != set(Recompute):
         words = [mode.value for mode in space.recompute]
         found.append(Requirement(f"recompute in {words}", _free("recompute", tuple(Recompute)), "allow recompute"))
     gpus = setting.cluster.gpus
-    found.append(Requirement(f"{gpus} GPUs", more_gpus, f"use {2 * gpus} GPUs"))
+    found.append(Requirement(f"{gpus} GPUs", lambda problem: more_gpus(problem, 2**_MOST_DOUBLINGS)))
     gib = setting.gpu.memory_bytes * (1 - spec.memory_reserve) / 2**30
     found.append(
         Requirement(f"memory of {setting.gpu.id}: {gib:.1f} GiB", _endless_memory, "use GPUs with more memory")
@@ -81,9 +89,9 @@ def requirements(setting: Setting) -> list[Requirement]:
     return found
 
 
-def more_gpus(setting: Setting) -> Setting:
-    """Return the problem on twice the nodes."""
-    groups = tuple(replace(group, nodes=2 * group.nodes) for group in setting.cluster.groups)
+def more_gpus(setting: Setting, factor: int) -> Setting:
+    """Return the problem on `factor` times the nodes."""
+    groups = tuple(replace(group, nodes=factor * group.nodes) for group in setting.cluster.groups)
     return replace(setting, cluster=replace(setting.cluster, groups=groups))
 
 

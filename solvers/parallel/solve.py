@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from treadle.costmodels.training_bounds import Quick
 from treadle.costmodels.training_layouts import solved
@@ -20,6 +20,8 @@ from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.training.plan import Alternative, Degrees, StageLayout
 from treadle.ir.training.space import candidates
 
+ROUNDING = 1e-9
+"""Relative difference of two sums of the same times in another order."""
 COST_MODEL = "treadle training step, calibrated (costmodels/data/training)"
 
 
@@ -69,13 +71,18 @@ def search(setting: Setting, top: int = 5, progress: Callable[[str], None] | Non
             continue
         heap.append((quick.bound_us(degrees), 0, number, degrees, None))
     heapq.heapify(heap)
+    oversized = _Oversized(setting)
     best = math.inf
     while heap and (heap[0][0] < best or len(state.found) < top):
         bound, stage, number, degrees, layout = heapq.heappop(heap)
         if stage == 0:
+            if oversized.known(degrees):
+                state.too_large += 1
+                continue
             sharpened = solved(setting, degrees, quick)
             state.solved += 1
             if sharpened.layout is None:
+                oversized.add(degrees)
                 state.too_large += 1
                 continue
             heapq.heappush(heap, (max(bound, sharpened.step_us), 1, number, degrees, sharpened.layout))
@@ -91,6 +98,29 @@ def search(setting: Setting, top: int = 5, progress: Callable[[str], None] | Non
     return state
 
 
+class _Oversized:
+    """Choices known not to fit: the same with a larger microbatch needs more memory.
+
+    With 2 p microbatches or more, as many activations are held whatever the number of microbatches.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.batch = setting.spec.global_batch
+        self._least: dict[Degrees, int] = {}
+
+    def add(self, degrees: Degrees) -> None:
+        """Remember that nothing fits."""
+        key = replace(degrees, micro_batch=1)
+        self._least[key] = min(degrees.micro_batch, self._least.get(key, degrees.micro_batch))
+
+    def known(self, degrees: Degrees) -> bool:
+        """Whether a smaller microbatch did not fit, both in the regime where that decides."""
+        least = self._least.get(replace(degrees, micro_batch=1))
+        if least is None or degrees.micro_batch < least:
+            return False
+        return degrees.microbatches(self.batch) >= 2 * degrees.pipeline
+
+
 def certificate(state: Search) -> Certificate:
     """Return the two claims: best of the enumeration, and distance from the bound over all layouts."""
     best = state.best.replay.step_us
@@ -100,7 +130,7 @@ def certificate(state: Search) -> Certificate:
         "next_bound_us": None if math.isinf(state.next_bound_us) else state.next_bound_us,
     }
     closed = Level("step_time", "us", best, best, Status.OPTIMAL, ProofKind.ENUMERATION, evidence)
-    bound = min(best, state.least_bound_us)
+    bound = state.least_bound_us if state.least_bound_us < best * (1 - ROUNDING) else best
     status = Status.OPTIMAL if bound == best else Status.FEASIBLE
     wide = Level("step_time_any_layout", "us", best, bound, status, ProofKind.ENUMERATION, {"candidates": state.total})
     return Certificate("parallel", COST_MODEL, (closed, wide))
