@@ -12,6 +12,7 @@ import json
 import logging
 import sys
 import time
+from importlib import import_module
 from typing import Any
 
 _FIELDS = ("seq/s", "num_total_gpus", "ttft", "tpot", "bs", "tp", "pp", "dp", "moe_tp", "moe_ep", "memory", "parallel")
@@ -35,8 +36,8 @@ def main() -> None:
 
 
 def _run(case: dict[str, Any]) -> tuple[list[dict[str, Any]], Any, float]:
-    from aiconfigurator.cli import api
-    from aiconfigurator.sdk import sweep
+    api = import_module("aiconfigurator.cli.api")
+    sweep = import_module("aiconfigurator.sdk.sweep")
 
     rows: list[dict[str, Any]] = []
 

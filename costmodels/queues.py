@@ -6,7 +6,7 @@ two with the squared coefficient of variation (Cosmetatos 1976 reduces to it at 
 
 from __future__ import annotations
 
-from math import inf, log
+from math import inf, log, sqrt
 
 
 def mean_wait_mg1(rate_per_s: float, mean_s: float, second_moment_s2: float) -> float:
@@ -36,7 +36,7 @@ def mean_wait_mdk(rate_per_s: float, mean_s: float, servers: int) -> float:
     load = rate_per_s * mean_s / servers
     if load >= 1:
         return inf
-    correction = (1 - load) * (servers - 1) * ((4 + 5 * servers) ** 0.5 - 2) / (16 * servers * load)
+    correction = (1 - load) * (servers - 1) * (sqrt(4 + 5 * servers) - 2) / (16 * servers * load)
     return 0.5 * (1 + correction) * mean_wait_mmk(rate_per_s, mean_s, servers)
 
 

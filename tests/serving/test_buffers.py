@@ -83,7 +83,10 @@ def test_capacity_below_the_peak_is_refused_with_the_moment() -> None:
 
 
 def test_no_effort_is_said_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(solving, "_stack", lambda sections: (0, 4, 8))
+    def stacked(sections: Sections) -> tuple[int, ...]:
+        return (0, 4, 8)
+
+    monkeypatch.setattr(solving, "_stack", stacked)
     with pytest.raises(NoPlacementFound, match="whether one exists is open"):
         solve_buffers(problem([(0, 4, 4), (2, 4, 4), (6, 2, 4)], 8), Effort(rounds=0))
 

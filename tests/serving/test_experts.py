@@ -82,7 +82,7 @@ def test_findings() -> None:
     assert "TRD444" in [f.code for f in check(ExpertsPlan(problem, ((0, 0, 2, 3),)))]
     assert [f.code for f in check(ExpertsPlan(problem, ((0, 1, 2),)))] == ["TRD443"]
     assert [f.code for f in check(ExpertsPlan(problem, ()))] == ["TRD443"]
-    assert gpu_loads(problem, 0, (0, 1, 2, 3)) == (7, 3)
+    assert list(gpu_loads(problem, 0, (0, 1, 2, 3))) == [7, 3]
     assert bound_of(problem, 0).value == 7
 
 

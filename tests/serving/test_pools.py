@@ -31,8 +31,9 @@ from treadle.solvers.serving.solve import solve_pools
 ALL = (RequestClass("all", 1.0, 1000, 100),)
 
 
-def engine(name: str, role: Role, gpus: int, *seconds: float, gpu: str = "h200", **more: object) -> Engine:
-    return replace(Engine(name, role, gpu, gpus, Shape(gpus), 8, seconds), **more)
+def engine(name: str, role: Role, gpus: int, *seconds: float, gpu: str = "h200", **more: int) -> Engine:
+    kv = more.get("kv_tokens", 0), more.get("kv_tokens_needed", 0)
+    return Engine(name, role, gpu, gpus, Shape(gpus), 8, seconds, kv_tokens=kv[0], kv_tokens_needed=kv[1])
 
 
 @st.composite
@@ -128,8 +129,11 @@ PLAN, _ = solve_pools(
 )
 
 
-def mutate(**changes: object) -> list[str]:
-    return [finding.code for finding in check(PoolsPlan(PLAN.problem, replace(PLAN.pools, **changes)))]
+def mutate(
+    counts: tuple[int, ...] = PLAN.pools.counts,
+    routing_per_s: tuple[tuple[float, ...], ...] = PLAN.pools.routing_per_s,
+) -> list[str]:
+    return [finding.code for finding in check(PoolsPlan(PLAN.problem, Pools(counts, routing_per_s)))]
 
 
 def test_two_hundred_mutated_plans_are_rejected() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from treadle.costmodels import queues
 from treadle.costmodels.replay.fleet import EngineSetup, Fleet, Outcome, replay
@@ -15,7 +16,7 @@ from treadle.ir.workload import Metric, Request, ServiceLevel
 FLAT = Profile((1, 1000), (0.01, 0.01), 0.0, 0.0)
 
 
-def stream(count: int, rate: float, prompts: object, outputs: object, seed: int = 5) -> list[Request]:
+def stream(count: int, rate: float, prompts: int, outputs: int | NDArray[np.int64], seed: int = 5) -> list[Request]:
     arrivals = np.cumsum(np.random.default_rng(seed).exponential(1 / rate, count))
     lengths = zip(arrivals, np.broadcast_to(prompts, count), np.broadcast_to(outputs, count), strict=True)
     return [Request(float(a), int(p), int(o)) for a, p, o in lengths]

@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from jsonschema.validators import validator_for
 
 from tests.serving.schemas import ENGINES, KINDS
 from treadle.cli.main import main
@@ -224,7 +225,7 @@ def test_emitted_files_pass_the_published_schemas(split: bool, name: str) -> Non
         file = "llm-d-modelservice_values" if name == "llm-d" else "production-stack_values"
         schema, path = json.loads((BIG / f"{file}.schema.json").read_text()), f"deploy/{name}.values.yaml"
     for document in yaml.safe_load_all(files.get(path, b"")):
-        jsonschema.validators.validator_for(schema)(schema).validate(document)
+        validator_for(schema)(schema).validate(document)
 
 
 def _plain(schema: Any) -> Any:
