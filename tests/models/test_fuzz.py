@@ -113,11 +113,16 @@ def test_specifications(seed: int, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "nodes.json").write_text("{}")
     (tmp_path / "t.csv").write_text(TRACE)
-    (tmp_path / "lengths.toml").write_bytes((EXAMPLES / "llama-3.1-8b-h200" / "lengths.toml").read_bytes())
     chance = random.Random(seed)
-    base = chance.choice((GOOD, (EXAMPLES / "llama-3.1-8b-h200" / "deployment.toml").read_text()))
+    lengths, example = (
+        (EXAMPLES / "llama-3.1-8b-h200" / name).read_text() for name in ("lengths.toml", "deployment.toml")
+    )
+    texts = {"lengths.toml": lengths, "deployment.toml": chance.choice((GOOD, example))}
+    mutated = chance.choice(("lengths.toml", "deployment.toml", "deployment.toml"))
+    texts[mutated] = mutate_text(chance, texts[mutated])
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
     file = tmp_path / "deployment.toml"
-    file.write_text(mutate_text(chance, base), encoding="utf-8")
     is_fine_or_coded(lambda: load_deployment(file))
 
 
