@@ -14,7 +14,7 @@ from typing import Protocol
 from treadle.costmodels import kernel_estimates as estimates
 from treadle.costmodels.errors import UnsupportedOperation
 from treadle.costmodels.kernel_estimates import Constants
-from treadle.costmodels.tile_cycles import tensor_class, tensor_dtypes
+from treadle.costmodels.tile_cycles import tensor_class, tensor_dtypes, tensor_rate
 from treadle.ir.machine import Machine
 from treadle.ir.tile.program import DTYPE_BYTES
 
@@ -163,7 +163,7 @@ class RooflineTimes:
 
 def flops_per_us(machine: Machine, dtype: str) -> float:
     """Return the vendor's dense peak for operands of `dtype`; raises UnsupportedOperation."""
-    if dtype not in tensor_dtypes(machine):
+    if not tensor_rate(machine, dtype):
         raise UnsupportedOperation(
             operation="product",
             program="kernel times",

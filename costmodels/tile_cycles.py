@@ -55,9 +55,8 @@ def tensor_class(dtype: str) -> str | None:
 
 def tensor_rate(machine: Machine, dtype: str) -> float | None:
     """Return multiply-adds per cycle of one multiprocessor for operands of `dtype`; None when it has no such rate."""
-    kind = tensor_class(dtype)
-    figures = {figure.name: figure.value for figure in machine.figures}
-    return figures.get(f"tensor_fma_per_cycle_{kind}")
+    name = f"tensor_fma_per_cycle_{tensor_class(dtype)}"
+    return next((figure.value for figure in machine.figures if figure.name == name), None)
 
 
 def tensor_dtypes(machine: Machine) -> tuple[str, ...]:
