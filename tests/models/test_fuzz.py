@@ -9,6 +9,7 @@ import json
 import os
 import random
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,11 @@ def mutate_json(chance: random.Random, text: str) -> str:
         if action == 0:
             table.pop(key, None)
         elif action == 1:
-            table[chance.choice([*table, "x"])] = table.get(key)
+            table[chance.choice([*table, "x"])] = deepcopy(table.get(key))
         elif action == 2 and isinstance(table.get(key), list):
             table[key] = [*table[key][: chance.randrange(3)], chance.choice(_ODD)]
         else:
-            table[key] = chance.choice(_ODD)
+            table[key] = deepcopy(chance.choice(_ODD))
     return json.dumps(data)
 
 
