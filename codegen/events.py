@@ -28,7 +28,10 @@ class Event:
 
 
 def unrolled(loop: Loop, schedule: Schedule, iterations: Iterable[int]) -> list[Event]:
-    """Return the events of the iterations in order of start; events of a unit that overlap get lanes of their own."""
+    """Return the events of the iterations in order of start; events of a unit that overlap get lanes of their own.
+
+    Events that hold their unit for no time are marks on its first lane.
+    """
     drawn = [
         Event(
             operation.name,
@@ -51,7 +54,10 @@ def _in_lanes(events: list[Event]) -> list[Event]:
     free_at: dict[str, list[int]] = {}
     placed: list[Event] = []
     for event in events:
-        lanes = free_at.setdefault(event.unit, [])
+        lanes = free_at.setdefault(event.unit, [0])
+        if event.end == event.start:
+            placed.append(event)
+            continue
         lane = next((index for index, free in enumerate(lanes) if free <= event.start), len(lanes))
         if lane == len(lanes):
             lanes.append(0)

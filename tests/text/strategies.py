@@ -144,8 +144,9 @@ def programs(draw: st.DrawFn) -> TileProgram:
     for position, name in enumerate(values[split:], split):
         earlier = st.builds(Operand, st.sampled_from(values[:position])) if position else st.nothing()
         carried = st.builds(Operand, st.sampled_from(values), st.integers(1, 3))
-        operands = draw(tuples(earlier | carried))
-        kind, depth, work = draw(st.sampled_from(OperationKind)), draw(sizes), draw(st.integers(1, 9) | positive)
+        operands = draw(tuples(earlier | carried, most=4, least=2))
+        kind, work = draw(st.sampled_from(OperationKind)), draw(st.integers(1, 9) | positive)
+        depth = draw(counts) if kind is OperationKind.MMA else 0
         operations.append(TileOperation(name, kind, operands, draw(tiles), depth, work, draw(names)))
     shape = st.dictionaries(names, st.integers(), max_size=3)
     options = st.dictionaries(names, names | st.integers() | st.booleans(), max_size=3)
@@ -156,18 +157,27 @@ def programs(draw: st.DrawFn) -> TileProgram:
 
 
 predictions = st.builds(Prediction, names, floats, names)
-compiled = st.builds(Compiled, names, names, names, names, sizes, sizes, sizes)
+compiled = st.builds(
+    Compiled,
+    target=names,
+    compiler=names,
+    binary=names,
+    registers=sizes,
+    spill_bytes=sizes,
+    smem_bytes=sizes,
+)
 kernels = st.builds(
     KernelPlan,
-    names,
-    loops(),
-    schedules,
-    certificates,
-    st.none() | programs(),
-    tuples(predictions),
-    tuples(compiled, 2),
-    counts,
-    names,
+    name=names,
+    loop=loops(),
+    schedule=schedules,
+    certificate=certificates,
+    program=st.none() | programs(),
+    predictions=tuples(predictions),
+    source=filled,
+    compiled=st.lists(compiled, max_size=2, unique_by=lambda binary: binary.binary).map(tuple),
+    calls=counts,
+    phase=names,
 )
 bodies = st.builds(KernelBody, st.none() | machines, tuples(kernels, 2))
 plans = st.builds(
