@@ -68,7 +68,7 @@ class _Warps:
         Of the readers of one asynchronous result, the first in program order waits for it.
         """
         waits = any(
-            self._asynchronous(self.loop.operation(dependence.source))
+            self._signals(self.loop.operation(dependence.source))
             for position, dependence in enumerate(self.loop.dependences)
             if dependence.target == operation.name and self._waits_first(position)
         )
@@ -86,6 +86,10 @@ class _Warps:
         return not any(
             before.source == source and not before.target.endswith(".operands") for before in dependences[:position]
         )
+
+    def _signals(self, operation: Operation) -> bool:
+        """Whether readers wait at a barrier; transfers of tensor memory have a fence of their own, nearly free."""
+        return self._asynchronous(operation) and operation.unit != TENSOR_PORT
 
     def _asynchronous(self, operation: Operation) -> bool:
         """Whether an operation runs on after its issue: products, copies, transfers of tensor memory (tcgen05.ld)."""

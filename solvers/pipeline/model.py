@@ -110,8 +110,8 @@ def _classes(warps: WarpLoop) -> dict[str, str]:
     return {name: find(name) for name in leader}
 
 
-def add_crossings(joint: Joint) -> None:
-    """Make dependences across groups pay their delay; those that may not cross share their group already."""
+def add_crossed(joint: Joint) -> None:
+    """Say which dependences cross groups; those that may not share their group already."""
     loop = joint.warps.loop
     for position, crossing in enumerate(joint.warps.crossings):
         if not crossing.allowed:
@@ -125,8 +125,28 @@ def add_crossings(joint: Joint) -> None:
             joint.cp.add_bool_or([~there, crossed] if here is None else [~there, here, crossed])
             if here is not None:
                 joint.cp.add_bool_or([~there, ~here, ~crossed])
+
+
+def add_crossing_delays(joint: Joint) -> None:
+    """Make dependences that cross groups pay their delay."""
+    loop = joint.warps.loop
+    for position, crossed in joint.crossed.items():
+        crossing = joint.warps.crossings[position]
+        ends = loop.dependences[crossing.dependence]
         weight = ends.delay_cycles + crossing.delay_cycles - joint.base.ii * ends.distance
         joint.cp.add(joint.start(ends.target) >= joint.start(ends.source) + weight).only_enforce_if(crossed)
+
+
+def add_issue_budget(joint: Joint) -> None:
+    """Redundant: the issue cycles of a group fit the interval."""
+    for group in range(joint.warps.limits.most_groups):
+        cycles = [
+            issue.issue_cycles * joint.inside[issue.operation, group]
+            for issue in joint.warps.issues
+            if (issue.operation, group) in joint.inside
+        ]
+        if cycles:
+            joint.cp.add(sum(cycles) <= joint.base.ii)
 
 
 def add_issue(joint: Joint) -> None:
@@ -134,12 +154,10 @@ def add_issue(joint: Joint) -> None:
     ii = joint.base.ii
     for group in range(joint.warps.limits.most_groups):
         intervals: list[cp_model.IntervalVar] = []
-        cycles: list[cp_model.LinearExpr] = []
         for issue in joint.warps.issues:
             inside = joint.inside.get((issue.operation, group))
             if inside is None or issue.issue_cycles == 0:
                 continue
-            cycles.append(issue.issue_cycles * inside)
             slot = joint.slot(issue.operation)
             intervals += [
                 joint.cp.new_optional_fixed_size_interval_var(slot + shift, issue.issue_cycles, inside, "issue")
@@ -147,7 +165,12 @@ def add_issue(joint: Joint) -> None:
             ]
         if intervals:
             joint.cp.add_no_overlap(intervals)
-            joint.cp.add(sum(cycles) <= ii)
+
+
+def fix_groups(joint: Joint, groups: dict[str, int]) -> None:
+    """Hold every operation in the group of an assignment."""
+    for (operation, group), inside in joint.inside.items():
+        joint.cp.add(inside == int(groups[operation] == group))
 
 
 def add_registers(joint: Joint) -> None:

@@ -10,7 +10,8 @@ from ortools.sat.python import cp_model
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.tile.schedule import Schedule, length_of
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule, barriers, register_peaks, traffic_bytes
-from treadle.solvers.backend import Limits, Outcome, solve
+from treadle.solvers.backend import Limits, Outcome, SolverReport, solve
+from treadle.solvers.modulo import model as modulo
 from treadle.solvers.modulo.bounds import Bound, depth_bounds
 from treadle.solvers.modulo.interval import depths_of, serial_interval
 from treadle.solvers.modulo.model import (
@@ -30,14 +31,18 @@ from treadle.solvers.pipeline.bounds import forced_bound, group_bound, interval_
 from treadle.solvers.pipeline.errors import NoWarpSchedule
 from treadle.solvers.pipeline.model import (
     Joint,
-    add_crossings,
+    add_crossed,
+    add_crossing_delays,
     add_groups,
     add_issue,
+    add_issue_budget,
     add_registers,
     barrier_count,
+    fix_groups,
     group_count,
     traffic,
 )
+from treadle.solvers.pipeline.partition import assign
 
 OBJECTIVE = ("ii", "traffic_bytes", "barriers", "groups", "registers", "length")
 UNITS = {"ii": "cycles", "traffic_bytes": "bytes", "length": "cycles"}
@@ -85,28 +90,46 @@ def schedule(warps: WarpLoop, options: Options | None = None, tell: Callable[[st
     tell = tell or (lambda _: None)
     network = network_of(warps.loop)
     bound = interval_bound(warps, network)
-    ii, point, bound = _least_interval(warps, network, bound, options, tell)
+    ii, found, bound = _least_interval(warps, network, bound, options, tell)
+    point = found.point
     levels = [_level("ii", ii, bound)]
     fixed: dict[str, int] = {}
     for name in options.objective[1:]:
-        value, point, bound = _next_level(warps, network, ii, name, fixed, point, options, tell)
+        bound = _bound(warps, network, ii, name, fixed)
+        if name in found.proven:
+            value = found.proven[name]
+            bound = _raised(bound, value, found.report)
+        else:
+            value, point, bound = _next_level(warps, network, ii, name, bound, fixed, point, options, tell)
         fixed[name] = value
         levels.append(_level(name, value, bound))
     certificate = Certificate(f"pipeline/{warps.loop.name}", options.cost_model, tuple(levels))
     return Solution(_warp_schedule(warps, network, ii, point), certificate)
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A first schedule at an interval, and the levels proven optimal on the way to it."""
+
+    point: _Point
+    proven: dict[str, int]
+    report: SolverReport
+
+
 def _least_interval(
     warps: WarpLoop, network: Network, bound: Bound, options: Options, tell: Callable[[str], None]
-) -> tuple[int, _Point, Bound]:
+) -> tuple[int, _Found, Bound]:
     """Try the bound, then grow; refuted intervals right above the bound raise it."""
     ii, last = bound.value, serial_interval(network) * 2
     contiguous = True
     while ii <= last:
         tell(f"interval {ii}: searching")
+        found = _by_assignment(warps, network, ii, options)
+        if found is not None:
+            return ii, found, bound
         outcome, point = _first(warps, network, ii, options)
         if point is not None:
-            return ii, point, bound
+            return ii, _Found(point, {}, outcome.report), bound
         if outcome.status is Status.INFEASIBLE and contiguous:
             basis = bound.evidence.get("basis") or {
                 "value": bound.value,
@@ -122,6 +145,36 @@ def _least_interval(
         contiguous = contiguous and step <= 1
         ii += max(1, step)
     raise NoWarpSchedule(loop=warps.loop.name, groups=warps.limits.most_groups, ii=last)
+
+
+def _by_assignment(warps: WarpLoop, network: Network, ii: int, options: Options) -> _Found | None:
+    """Groups first, time second; None when no assignment tried has a schedule."""
+    points: list[_Point] = []
+
+    def attempt(groups: dict[str, int]) -> Status:
+        status, point = _schedule_groups(warps, network, ii, groups, options)
+        points.extend([point] if point else [])
+        return status
+
+    assigned = assign(warps, network, ii, options.objective, options.limits, attempt)
+    return _Found(points[-1], assigned.proven, assigned.report) if assigned else None
+
+
+def _schedule_groups(
+    warps: WarpLoop, network: Network, ii: int, groups: dict[str, int], options: Options
+) -> tuple[Status, _Point | None]:
+    """Schedule one assignment: a short horizon for a schedule, then all stages for a refutation."""
+    status = Status.UNKNOWN
+    for intervals, share in ((1, 0.02), (2, 0.05), (None, 0.05), (2, 0.2)):
+        limit = None if options.limits.deterministic_s is None else options.limits.deterministic_s * share
+        joint = assemble(warps, network, ii, intervals, turned=True)
+        fix_groups(joint, groups)
+        outcome = solve(joint.cp, replace(options.limits, deterministic_s=limit), tuning=modulo.TUNING)
+        if outcome.solved and _shallow(warps, ii, point := _read(joint, outcome)):
+            return Status.FEASIBLE, point
+        if intervals is None and outcome.status is Status.INFEASIBLE:
+            return Status.INFEASIBLE, None
+    return status, None
 
 
 def _first(warps: WarpLoop, network: Network, ii: int, options: Options) -> tuple[Outcome, _Point | None]:
@@ -174,8 +227,10 @@ def assemble(warps: WarpLoop, network: Network, ii: int, intervals: int | None, 
     if max(head) > last:
         base.cp.add_bool_or([])
     add_groups(joint)
-    add_crossings(joint)
+    add_crossed(joint)
+    add_crossing_delays(joint)
     add_issue(joint)
+    add_issue_budget(joint)
     add_registers(joint)
     return joint
 
@@ -185,12 +240,12 @@ def _next_level(
     network: Network,
     ii: int,
     name: str,
+    bound: Bound,
     fixed: dict[str, int],
     point: _Point,
     options: Options,
     tell: Callable[[str], None],
 ) -> tuple[int, _Point, Bound]:
-    bound = _bound(warps, network, ii, name, fixed)
     value = _value(warps, network, ii, name, point)
     if value == bound.value:
         return value, point, bound
@@ -211,10 +266,17 @@ def _next_level(
     proven = round(outcome.value) if outcome.status is Status.OPTIMAL and outcome.value is not None else None
     if proven is None and outcome.bound is not None:
         proven = -int(-outcome.bound // 1)
-    if proven is not None and bound.value < proven <= value:
-        basis = {"value": bound.value, "proof": bound.proof.value, "evidence": bound.evidence}
-        bound = Bound(proven, ProofKind.SOLVER, {"basis": basis, **outcome.report.evidence()})
+    if proven is not None and proven <= value:
+        bound = _raised(bound, proven, outcome.report)
     return value, point, bound
+
+
+def _raised(bound: Bound, proven: int, report: SolverReport) -> Bound:
+    """Return the better of a bound without search and what the solver proved."""
+    if proven <= bound.value:
+        return bound
+    basis = {"value": bound.value, "proof": bound.proof.value, "evidence": bound.evidence}
+    return Bound(proven, ProofKind.SOLVER, {"basis": basis, **report.evidence()})
 
 
 def _bound(warps: WarpLoop, network: Network, ii: int, name: str, fixed: dict[str, int]) -> Bound:
