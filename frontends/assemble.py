@@ -9,6 +9,7 @@ from treadle.frontends.blocks import (
     AttentionBlock,
     Block,
     Branch,
+    ChannelDeltaBlock,
     Decoder,
     DeltaBlock,
     DenseBlock,
@@ -20,7 +21,8 @@ from treadle.frontends.blocks import (
 )
 from treadle.frontends.feed_forwards import dense, experts
 from treadle.frontends.lowering import TOKENS, LayerBuilder, Precision, sized
-from treadle.frontends.mixers import attention, gated_delta, latent_attention, state_space
+from treadle.frontends.mixers import attention, latent_attention
+from treadle.frontends.recurrent_mixers import channel_delta, gated_delta, state_space
 from treadle.ir.model import Layer, LayerGroup, ModelGraph, Operator, OperatorKind, Role
 from treadle.ir.symbolic import BATCH, SCORED, SOURCE, Expression, whole
 
@@ -80,6 +82,8 @@ def _branch_name(branch: Branch) -> str:
             return "mamba2"
         case DeltaBlock():
             return "gated_delta"
+        case ChannelDeltaBlock():
+            return "channel_delta"
         case DenseBlock():
             return "dense"
         case ExpertsBlock():
@@ -131,6 +135,8 @@ def _branch(builder: LayerBuilder, source: str, branch: Branch) -> str:
             return state_space(builder, source, branch)
         case DeltaBlock():
             return gated_delta(builder, source, branch)
+        case ChannelDeltaBlock():
+            return channel_delta(builder, source, branch)
         case DenseBlock():
             return dense(builder, source, branch)
         case ExpertsBlock():

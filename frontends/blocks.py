@@ -116,6 +116,15 @@ class DeltaBlock:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelDeltaBlock:
+    """Delta rule with a decay per channel (Kimi Linear)."""
+
+    heads: int
+    head_dim: int
+    kernel: int
+
+
+@dataclass(frozen=True, slots=True)
 class DenseBlock:
     """Feed-forward of `width`; gated ones have two up projections."""
 
@@ -144,7 +153,8 @@ class ExpertsBlock:
     """Experts work in this width, with a projection down and up (0: in the model's)."""
 
 
-Branch: TypeAlias = AttentionBlock | LatentBlock | StateSpaceBlock | DeltaBlock | DenseBlock | ExpertsBlock
+Mixer: TypeAlias = AttentionBlock | LatentBlock | StateSpaceBlock | DeltaBlock | ChannelDeltaBlock
+Branch: TypeAlias = Mixer | DenseBlock | ExpertsBlock
 
 
 @dataclass(frozen=True, slots=True)

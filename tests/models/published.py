@@ -200,6 +200,17 @@ PUBLISHED: tuple[Published, ...] = (
         ), active=32e9,
     ),
     Published(
+        "Kimi-Linear-48B-A3B-Instruct", 49_122_681_728,
+        _sizes(
+            "kimi_linear", 2304, 9216, 27, 32, 32, 163840, kv_lora_rank=512, q_lora_rank=None, qk_nope_head_dim=128,
+            qk_rope_head_dim=64, v_head_dim=128, num_experts=256, num_experts_per_token=8, num_shared_experts=1,
+            moe_intermediate_size=1024, first_k_dense_replace=1, linear_attn_config={
+                "full_attn_layers": [4, 8, 12, 16, 20, 24, 27], "head_dim": 128, "num_heads": 32,
+                "short_conv_kernel_size": 4,
+            },
+        ), active=3e9,
+    ),
+    Published(
         "gpt-oss-20b", 20_914_757_184,
         _sizes(
             "gpt_oss", 2880, 2880, 24, 64, 8, 201088, head_dim=64, num_local_experts=32, num_experts_per_tok=4,
