@@ -94,13 +94,20 @@ def read(path: Path) -> tuple[list[Row], dict[str, int]]:
 
 
 def fit_rows(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows constants may be fitted on: the fifth of each source with the smallest digests."""
+    """Return the rows constants may be fitted on: the fifth of each source with the smallest digests.
+
+    A GPU type whose sources are all below five rows gives the fifth of its rows together.
+    """
     by_source: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         by_source[row.gpu, row.source].append(row)
     chosen: list[Row] = []
-    for members in by_source.values():
-        chosen.extend(sorted(members, key=lambda row: row.key)[: len(members) // 5])
+    for gpu in dict.fromkeys(gpu for gpu, _ in by_source):
+        parts = [members for (kind, _), members in by_source.items() if kind == gpu]
+        if all(len(members) < 5 for members in parts):
+            parts = [[row for members in parts for row in members]]
+        for members in parts:
+            chosen.extend(sorted(members, key=lambda row: row.key)[: len(members) // 5])
     return chosen
 
 

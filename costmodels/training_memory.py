@@ -14,8 +14,8 @@ from treadle.ir.training.spec import Recompute, TrainingSpec
 
 _WEIGHT_BYTES = 2
 _ELEMENT = 2
-_LOGITS_BYTES = 12
-"""Per element of the logits at the peak of the loss: float32 logits and their gradient, two 16-bit copies."""
+_LOGITS_BYTES = 16
+"""Per element of the logits at the peak of an unfused loss: float32 logits, log-softmax and gradient, two 16-bit copies."""
 _UNFUSED_SCORE_BYTES = 5
 """Per score: softmax output and dropout output in 16 bits, the dropout mask in 8 (arXiv 2205.05198, section 4.1)."""
 
@@ -105,6 +105,8 @@ def transient_bytes(setting: Setting, degrees: Degrees, kinds: dict[str, int], l
         gathered = 2 * _WEIGHT_BYTES * (dense + routed) if degrees.zero == 3 else 0.0
         layer = max(layer, whole - kept + gathered)
     logits = _LOGITS_BYTES * tokens_of(spec, degrees) * model.vocabulary / degrees.tensor if last else 0.0
+    if last and degrees.zero == 3:
+        logits += 2 * _WEIGHT_BYTES * model.head_parameters / degrees.tensor
     return max(layer, logits)
 
 

@@ -23,6 +23,8 @@ _ELEMENT = 2
 _HOST_BACKWARD = 2.0
 _SCORE_PASSES = 5
 """Reads and writes of the unfused scores: product out, mask and softmax in and out, dropout out, product in."""
+_MEETING = 4
+"""Exponent of the smooth maximum of device and host time."""
 _FUSED_BACKWARD = 2.5
 """Products of a fused attention's backward over its forward: 5 to 2 (FlashAttention, arXiv 2205.14135)."""
 _FUSED_RATE = 0.6
@@ -116,14 +118,22 @@ def layer_pass(setting: Setting, kind: LayerKind, degrees: Degrees) -> Pass:
     forward = products + experts + core + moved + sums + ring
     backward = 2 * (products + experts) + core_backward + 1.3 * moved + sums + 2 * ring
     host = kind.kernels * constants.host_us_per_kernel
-    forward, again = max(forward, host), 0.0
-    backward = max(backward, _HOST_BACKWARD * host)
+    forward, again = _either(forward, host), 0.0
+    backward = _either(backward, _HOST_BACKWARD * host)
     if degrees.recompute is Recompute.FULL:
         again = forward
     elif degrees.recompute is Recompute.SELECTIVE:
         again = _selective_us(setting, kind, degrees) if spec.fused_attention else core
     shard = _parameter_gather_us(setting, kind, degrees)
     return Pass(max(forward, shard), max(backward + again, 2 * shard))
+
+
+def _either(device_us: float, host_us: float) -> float:
+    """Return the time when device and host take turns at holding the other up: a smooth maximum.
+
+    Kernels of one layer differ in length, so a layer that is near balance waits for both.
+    """
+    return (device_us**_MEETING + host_us**_MEETING) ** (1 / _MEETING)
 
 
 def _selective_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> float:
