@@ -86,9 +86,7 @@ def updated(text: str, gpu: str, result: Fit, sources: Sequence[str]) -> str:
     lines = text.splitlines()
     start = lines.index(f"[gpu.{gpu}]")
     inside = range(start + 1, next((i for i in range(start + 1, len(lines)) if lines[i].startswith("[")), len(lines)))
-    written = ", ".join(
-        f"{name} = {value:.4g}" for name, value in zip(NAMES, result.constants.values(), strict=True)
-    )
+    written = ", ".join(f"{name} = {value:.4g}" for name, value in zip(NAMES, result.constants.values(), strict=True))
     for number in inside:
         if lines[number].startswith("constants"):
             lines[number] = f"constants = {{ {written} }}"

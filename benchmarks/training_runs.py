@@ -26,7 +26,9 @@ def main() -> int:
         [(name, *(f[key] for key in ("rows", "mape", "held_out", "max", "bias"))) for name, f in accuracy.items()],
     )
     memory = _memory(results)
-    print(f"\nmemory: {memory['rows']} rows, MAPE {memory['mape']:.2f} %, called feasible above capacity: {memory['false_fits']}\n")
+    print(
+        f"\nmemory: {memory['rows']} rows, MAPE {memory['mape']:.2f} %, called feasible above capacity: {memory['false_fits']}\n"
+    )
     decisions = _decisions(rows, predicted)
     table(
         ("groups of", "groups", "regret mean %", "regret max %", "tau", "rule: most DP %", "rule: SC'21 %"),

@@ -122,7 +122,9 @@ def least_tail(setting: Setting, degrees: Degrees, timer: LayerTimer) -> float:
     dense, routed = (layers * min(size[position] for size in kinds.values()) for position in range(2))
     slowest = max(timer.layer(name, degrees).backward_us for name in kinds)
     most = degrees.virtual * (share + 1)
-    end = loss_pass(setting, degrees).backward_us + predictor_pass(setting, degrees, timer).backward_us * model.predictors
+    end = (
+        loss_pass(setting, degrees).backward_us + predictor_pass(setting, degrees, timer).backward_us * model.predictors
+    )
     window = most * slowest + end + embedding_pass(setting, degrees).backward_us
     plain = replace(setting, links=replace(setting.links, latency_us=0.0))
     return tail_us(plain, degrees, dense, routed, window, most)
@@ -204,7 +206,11 @@ class _Tables:
         """Return the right-hand side of the rank's inequality for every range of layers."""
         first, last = self._ends(rank)
         forward, backward = self._times(rank)
-        ranks, microbatches, hop = self.degrees.pipeline, self.microbatches, self.hop if self.degrees.pipeline > 1 else 0.0
+        ranks, microbatches, hop = (
+            self.degrees.pipeline,
+            self.microbatches,
+            self.hop if self.degrees.pipeline > 1 else 0.0,
+        )
         total = self.forward[:, -1] + self.backward[:, -1]
         behind = total[None, :] + (0.0 if last else self.loss.total_us) + 2 * hop * (ranks - 1 - rank)
         behind = behind * (0.0 if last else 1.0)
@@ -240,7 +246,10 @@ class _Tables:
         """Return which ranges of layers a rank may hold: not empty between the ends, and within its memory."""
         first, last = self._ends(rank)
         dense, routed = self._parameters(rank)
-        unit = (state_bytes(self.setting.spec, self.degrees, 1.0, 0.0), state_bytes(self.setting.spec, self.degrees, 0.0, 1.0))
+        unit = (
+            state_bytes(self.setting.spec, self.degrees, 1.0, 0.0),
+            state_bytes(self.setting.spec, self.degrees, 0.0, 1.0),
+        )
         held = min(self.microbatches, self.degrees.pipeline - rank)
         saved = self.saved + (self.extra_saved if last else 0.0)
         need = dense * unit[0] + routed * unit[1] + held * saved

@@ -35,8 +35,7 @@ def solved(setting: Setting, degrees: Degrees, quick: Quick) -> Bound:
         return best_contiguous(setting, degrees, quick.timer)
     judge = _Judge(setting, degrees, quick.timer)
     ranked = sorted(
-        (judge.bound_us(layout), number, layout)
-        for number, layout in enumerate(layouts(setting.model.layers, degrees))
+        (judge.bound_us(layout), number, layout) for number, layout in enumerate(layouts(setting.model.layers, degrees))
     )
     layout = next((layout for _, _, layout in ranked if judge.fits(layout)), None)
     if layout is None:
@@ -111,9 +110,7 @@ class _Judge:
             before += forward[rank] + backward[rank]
         return worst
 
-    def _paths(
-        self, rank: int, forward: list[float], backward: list[float], busy: float, drain: float
-    ) -> float:
+    def _paths(self, rank: int, forward: list[float], backward: list[float], busy: float, drain: float) -> float:
         """Return the bound by the ways of the first and the last microbatch."""
         ranks, chunks, total = self.degrees.pipeline, self.degrees.virtual, self.microbatches * self.degrees.virtual
         early = min(total, 2 * (ranks - rank - 1) + (chunks - 1) * ranks + 1)

@@ -47,7 +47,9 @@ def _attention_saved_bytes(kind: LayerKind, spec: TrainingSpec, degrees: Degrees
     return 0.0 if mode is Recompute.SELECTIVE else _UNFUSED_SCORE_BYTES * rows * spec.sequence_tokens
 
 
-def stage_parameters(model: TrainingModel, degrees: Degrees, kinds: dict[str, int], first: bool, last: bool) -> tuple[float, float]:
+def stage_parameters(
+    model: TrainingModel, degrees: Degrees, kinds: dict[str, int], first: bool, last: bool
+) -> tuple[float, float]:
     """Return (parameters outside routed experts, parameters of routed experts) on one GPU of a stage.
 
     Args:

@@ -196,13 +196,9 @@ def run(work: Work, degrees: Degrees, microbatches: int, record: bool = False) -
     """Return each rank's end, and the events when recorded."""
     ranks, chunks = degrees.pipeline, degrees.virtual
     orders = [order_of(rank, ranks, chunks, microbatches) for rank in range(ranks)]
-    durations = [
-        [(item.backward_us, item.forward_us) for item in work.passes[rank]] for rank in range(ranks)
-    ]
+    durations = [[(item.backward_us, item.forward_us) for item in work.passes[rank]] for rank in range(ranks)]
     slots = ranks * chunks
-    arrival: list[list[list[float]]] = [
-        [[-1.0] * microbatches for _ in range(slots)] for _ in range(2)
-    ]
+    arrival: list[list[list[float]]] = [[[-1.0] * microbatches for _ in range(slots)] for _ in range(2)]
     arrival[1][0] = [0.0] * microbatches
     free, position = [0.0] * ranks, [0] * ranks
     events: list[Event] = []

@@ -10,7 +10,13 @@ from treadle.ir.symbolic import evaluate
 from treadle.ir.training.model import AttentionCore, Experts, LayerKind, Product, Shard, TrainingModel, runs
 from treadle.ir.workload import Phase
 
-_KEPT_INPUTS = (OperatorKind.GEMM, OperatorKind.GROUPED_GEMM, OperatorKind.NORM, OperatorKind.ACTIVATION, OperatorKind.GATE)
+_KEPT_INPUTS = (
+    OperatorKind.GEMM,
+    OperatorKind.GROUPED_GEMM,
+    OperatorKind.NORM,
+    OperatorKind.ACTIVATION,
+    OperatorKind.GATE,
+)
 _ELEMENTWISE = (
     OperatorKind.NORM,
     OperatorKind.ROPE,
@@ -53,7 +59,9 @@ def training_model(graph: ModelGraph) -> TrainingModel:
 
 def _kind(graph: ModelGraph, layer: Layer) -> LayerKind:
     operators = layer.in_phase(Phase.PREFILL)
-    if odd := next((item for item in operators if item.kind in (OperatorKind.RECURRENCE, OperatorKind.CONVOLUTION)), None):
+    if odd := next(
+        (item for item in operators if item.kind in (OperatorKind.RECURRENCE, OperatorKind.CONVOLUTION)), None
+    ):
         raise UnsupportedTrainingLayer(layer=layer.name, model=graph.name, what=f"a {odd.kind.value} (`{odd.name}`)")
     reader = _Reader(operators, graph.hidden_size)
     experts = reader.experts()

@@ -63,6 +63,8 @@ def _row(line: str, place: Place) -> tuple[int, float]:
     cells = line.split()
     if len(cells) < 8 or not all(_NUMBER.fullmatch(cell) for cell in cells[5:8]):
         raise NotNcclTests(
-            place=place, reason=f"a row of {len(cells)} columns", expected="size, count, type, redop, root, time, algbw, busbw"
+            place=place,
+            reason=f"a row of {len(cells)} columns",
+            expected="size, count, type, redop, root, time, algbw, busbw",
         )
     return int(cells[0]), float(cells[7])

@@ -111,7 +111,11 @@ def parse_script(text: str, gpus: int) -> tuple[Degrees, StageLayout | None]:
             raise NotReadBack(file="megatron_args.sh", reason=f"--{key} is missing or no number")
         return int(found[key][0])
 
-    layout = parse_layout(found["pipeline-model-parallel-layout"][0])[0] if "pipeline-model-parallel-layout" in found else None
+    layout = (
+        parse_layout(found["pipeline-model-parallel-layout"][0])[0]
+        if "pipeline-model-parallel-layout" in found
+        else None
+    )
     tensor, pipeline = number("tensor-model-parallel-size"), number("pipeline-model-parallel-size")
     context = number("context-parallel-size")
     virtual = len(layout.layers) // pipeline if layout else 1

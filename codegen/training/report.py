@@ -57,7 +57,17 @@ def _stages(body: ParallelBody, capacity: float) -> str:
         f"<td>{stage.transient_bytes / 2**30:.1f}<td>{stage.memory_bytes / capacity:.0%}"
         for stage in body.stages
     )
-    head = "rank layers forward_ms backward_ms parameters_G state_GiB activations_GiB transient_GiB of_allowed".split()
+    head = [
+        "rank",
+        "layers",
+        "forward_ms",
+        "backward_ms",
+        "parameters_G",
+        "state_GiB",
+        "activations_GiB",
+        "transient_GiB",
+        "of_allowed",
+    ]
     return "<table><tr>" + "".join(f"<th>{name.replace('_', ' ')}" for name in head) + rows + "</table>"
 
 

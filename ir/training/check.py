@@ -85,13 +85,13 @@ def check_experts(model: TrainingModel, degrees: Degrees) -> list[Finding]:
     for count in counts:
         if count % degrees.expert:
             expected = f"a divisor of {count}"
-            findings.append(
-                Finding("TRD433", "degrees.expert", "experts do not split", expected, str(degrees.expert))
-            )
+            findings.append(Finding("TRD433", "degrees.expert", "experts do not split", expected, str(degrees.expert)))
     ranks = degrees.data * degrees.context * degrees.tensor
     if ranks % group:
         findings.append(
-            Finding("TRD433", "degrees.expert", "expert group does not tile the stage", f"a divisor of {ranks}", str(group))
+            Finding(
+                "TRD433", "degrees.expert", "expert group does not tile the stage", f"a divisor of {ranks}", str(group)
+            )
         )
     for kind in model.kinds:
         products = kind.experts.products if kind.experts else ()
@@ -105,9 +105,7 @@ def check_batch(spec: TrainingSpec, degrees: Degrees) -> list[Finding]:
     step = degrees.data * degrees.micro_batch
     if spec.global_batch % step:
         found = f"{degrees.data} x {degrees.micro_batch}"
-        return [
-            Finding("TRD434", "degrees.data", "batch does not split", f"a divisor of {spec.global_batch}", found)
-        ]
+        return [Finding("TRD434", "degrees.data", "batch does not split", f"a divisor of {spec.global_batch}", found)]
     return []
 
 
@@ -133,9 +131,7 @@ def check_layout(model: TrainingModel, degrees: Degrees, layout: StageLayout) ->
     """One count per virtual stage, all layers once, no empty stage between the first and the last."""
     findings: list[Finding] = []
     if len(layout.layers) != degrees.slots:
-        findings.append(
-            Finding("TRD436", "layout", "number of stages", str(degrees.slots), str(len(layout.layers)))
-        )
+        findings.append(Finding("TRD436", "layout", "number of stages", str(degrees.slots), str(len(layout.layers))))
     if sum(layout.layers) != model.layers:
         findings.append(Finding("TRD436", "layout", "number of layers", str(model.layers), str(sum(layout.layers))))
     for slot, count in enumerate(layout.layers[1:-1], start=1):

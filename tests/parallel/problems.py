@@ -34,9 +34,7 @@ def expert_layer(hidden: int = 1024, experts: int = 8) -> LayerKind:
 
 def mixed_model(dense: int = 2, routed: int = 6, predictors: int = 0) -> TrainingModel:
     kinds = (dense_model().kinds[0], expert_layer())
-    return TrainingModel(
-        "mixed", 1024, 32000, kinds, (("block", dense), ("experts", routed)), predictors=predictors
-    )
+    return TrainingModel("mixed", 1024, 32000, kinds, (("block", dense), ("experts", routed)), predictors=predictors)
 
 
 def problem(

@@ -110,7 +110,9 @@ def test_memory_of_solved_layouts_fits_and_tight_memory_moves_layers(setting: Se
             continue
         every = list(contiguous(setting.model.layers, degrees.pipeline))
         peaks = [replay(setting, degrees, layout, timer).peak_bytes for layout in every]
-        tight = replace(setting, gpu=replace(setting.gpu, memory_bytes=(min(peaks) + 1) / (1 - setting.spec.memory_reserve)))
+        tight = replace(
+            setting, gpu=replace(setting.gpu, memory_bytes=(min(peaks) + 1) / (1 - setting.spec.memory_reserve))
+        )
         found = best_contiguous(tight, degrees, timer)
         assert found.layout is not None
         assert replay(tight, degrees, found.layout).peak_bytes <= capacity_bytes(tight)

@@ -77,7 +77,13 @@ def _alternative(
 def _memory(where: str, setting: Setting, played: Replay) -> list[Finding]:
     capacity = capacity_bytes(setting)
     return [
-        Finding("TRD440", f"{where}: stage {stage.rank}", "needs more memory than allowed", f"<= {capacity:.0f} B", str(stage.memory_bytes))
+        Finding(
+            "TRD440",
+            f"{where}: stage {stage.rank}",
+            "needs more memory than allowed",
+            f"<= {capacity:.0f} B",
+            str(stage.memory_bytes),
+        )
         for stage in played.stages
         if stage.memory_bytes > capacity
     ]
@@ -99,9 +105,7 @@ def _figures(plan: Plan, played: Replay) -> list[Finding]:
         "capacity": setting_of(body.model, body.cluster, body.spec).gpu.memory_bytes / 2**30,
     }
     claimed = figures(plan)
-    findings = [
-        Finding("TRD441", f"predictions.{name}", "is missing") for name in wanted if name not in claimed
-    ]
+    findings = [Finding("TRD441", f"predictions.{name}", "is missing") for name in wanted if name not in claimed]
     for name, value in wanted.items():
         if name in claimed:
             findings += _close(f"predictions.{name}", claimed[name].value, value)
@@ -136,7 +140,9 @@ def review_enumeration(setting: Setting, plan: Plan) -> tuple[int, list[Finding]
         allowed = closed.value if level is closed else min(least, closed.value)
         if bound > allowed * (1 + 1e-9):
             findings.append(
-                Finding("TRD443", f"certificate.{level.name}", "bound is not derived", f"<= {allowed:.6g}", f"{bound:.6g}")
+                Finding(
+                    "TRD443", f"certificate.{level.name}", "bound is not derived", f"<= {allowed:.6g}", f"{bound:.6g}"
+                )
             )
     return total, findings
 
