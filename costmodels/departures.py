@@ -9,7 +9,6 @@ with sum f_n(k_n) >= T - R, sum k_n = D, follow from a small dynamic program. Wh
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from itertools import accumulate, combinations
 
 from treadle.costmodels.migration import loads, room
@@ -19,21 +18,25 @@ Vector = tuple[int, ...]
 _EXACT_DEPARTURES = 2
 
 
-def disruption_points(cluster: Cluster, tier: int, frozen_tier: int | None, placed: int) -> int:
+def disruption_points(
+    cluster: Cluster, tier: int, frozen_tier: int | None, placed: int, departures: int | None = None
+) -> int:
     """Return the least `disruption>=tier` (0 stays, 1 evicted, 2 moved) when `placed` pods of the tier and above stand.
 
     With D departures, T - R + D pods arrive, and those beyond the waiting ones are moves: the points are at least
-    D + max(0, D - (pods of the tier and above that are left out)).
+    D + max(0, D - (pods of the tier and above that are left out)). A better `departures` may be given.
     """
     total = sum(cluster.priority(pod) >= tier for pod in range(len(cluster.pods)))
-    departures = fewest_departures(cluster, tier, frozen_tier, placed)
+    if departures is None:
+        departures = fewest_departures(cluster, tier, frozen_tier, placed)
     return departures + max(0, departures - (total - placed))
 
 
-def restart_points(cluster: Cluster, placed: int, evicted: int) -> int:
+def restart_points(cluster: Cluster, placed: int, evicted: int, departures: int | None = None) -> int:
     """Return the least weighted moves when `placed` pods stand and `evicted` running ones are lost for good."""
     costs = sorted(pod.restart_cost for pod in cluster.pods if pod.node != PENDING and not pod.pinned)
-    departures = fewest_departures(cluster, min(cluster.tiers), None, placed)
+    if departures is None:
+        departures = fewest_departures(cluster, min(cluster.tiers), None, placed)
     return sum(costs[: max(0, departures - evicted)])
 
 
@@ -42,7 +45,7 @@ def fewest_departures(cluster: Cluster, tier: int, frozen_tier: int | None, plac
 
     Pods of lower tiers are taken to be gone; pinned ones, and those of priority >= `frozen_tier`, cannot leave.
     """
-    situation = _Situation(cluster, tier, frozen_tier)
+    situation = Situation(cluster, tier, frozen_tier)
     need = placed - situation.running
     if need <= 0:
         return 0
@@ -73,7 +76,7 @@ def _reach(merged: list[int], need: int) -> int:
     return next((total + 1 for total, admitted in enumerate(merged) if admitted >= need), len(merged))
 
 
-class _Situation:
+class Situation:
     """Free room, pods that may leave, and waiting pods, in vectors over all resources."""
 
     def __init__(self, cluster: Cluster, tier: int, frozen_tier: int | None) -> None:
@@ -109,7 +112,7 @@ class _Situation:
         curve: list[int] = []
         for k in range(len(leaving) + 1):
             best = curve[-1] if curve else 0
-            for space in self._spaces(self.free[node], leaving, k):
+            for space in self.spaces(node, k):
                 best = max(best, _admits(space, pods, need))
                 if best >= need:
                     break
@@ -118,14 +121,15 @@ class _Situation:
                 break
         return curve
 
-    def _spaces(self, free: list[int], leaving: list[Vector], k: int) -> Iterator[list[int]]:
-        """Yield the room of a node after k departures: of every set, or an optimistic one for many."""
+    def spaces(self, node: int, k: int) -> list[list[int]]:
+        """Return the room of a node after k departures: for every set, or one optimistic room for many departures."""
+        free, leaving = self.free[node], self.leaving[node]
         if k > _EXACT_DEPARTURES:
             largest = [sum(sorted((vector[r] for vector in leaving), reverse=True)[:k]) for r in range(len(free))]
-            yield [f + more for f, more in zip(free, largest, strict=True)]
-            return
-        for chosen in combinations(leaving, k):
-            yield [f + sum(vector[r] for vector in chosen) for r, f in enumerate(free)]
+            return [[f + more for f, more in zip(free, largest, strict=True)]]
+        return [
+            [f + sum(vector[r] for vector in chosen) for r, f in enumerate(free)] for chosen in combinations(leaving, k)
+        ]
 
 
 def _admits(space: list[int], pods: list[Vector], need: int) -> int:

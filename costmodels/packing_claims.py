@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from treadle.costmodels.admissions import admissions, priced_departures
 from treadle.costmodels.departures import disruption_points, restart_points
-from treadle.costmodels.packing_bounds import relaxation, volume_bound, weigh_shares
+from treadle.costmodels.packing_bounds import Relaxation, relaxation, volume_bound, weigh_shares
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.cluster.cluster import Cluster
 from treadle.ir.cluster.objective import Measure, Objective, Order, measure
@@ -58,46 +59,69 @@ def _bound_problem(
     cluster: Cluster, objective: Objective, earlier: tuple[Level, ...], level: Level, truth: Measure
 ) -> str:
     """Return why the evidence does not prove the bound, or an empty string."""
-    evidence: dict[str, Any] = level.evidence
-    if level.proof is ProofKind.COUNT:
-        proven = _count(cluster, truth)
-    elif level.proof in (ProofKind.LP_DUAL, ProofKind.PATTERN_DUAL) and truth.floor is not None and truth.maximize:
-        frozen = evidence.get("frozen_tier")
-        if frozen is not None and not frozen_follows(objective, earlier, frozen, truth.floor):
-            return f"no earlier level says that priorities >= {frozen} are undisturbed"
-        relaxed = relaxation(cluster, truth.floor, frozen)
-        try:
-            prices = tuple({k: Fraction(v) for k, v in table.items()} for table in evidence["prices"])
-            if level.proof is ProofKind.PATTERN_DUAL:
-                weights = {int(size): Fraction(weight) for size, weight in evidence["share_weights"].items()}
-                weighed = weigh_shares(cluster, relaxed, weights)
-                if weighed is None:
-                    return "the weights of shares are too heavy for one device, or do not apply"
-                relaxed = weighed
-            proven = math.floor(volume_bound(relaxed, prices))
-        except (KeyError, ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
-            return f"the evidence is not readable: {error!r}"
-    elif level.proof is ProofKind.RESOURCE and not truth.maximize:
-        frozen = evidence.get("frozen_tier")
-        if frozen is not None and not frozen_follows(objective, earlier, frozen, truth.floor or 0):
-            return f"no earlier level says that priorities >= {frozen} are undisturbed"
-        proven = departure_bound(cluster, earlier, truth, frozen)
-    else:
-        return f"`{level.proof.value}` does not prove such a level"
+    frozen = level.evidence.get("frozen_tier")
+    if frozen is not None and not frozen_follows(objective, earlier, frozen, truth.floor or 0):
+        return f"no earlier level says that priorities >= {frozen} are undisturbed"
+    try:
+        proven = _proven(cluster, earlier, level, truth)
+    except (KeyError, ValueError, TypeError, AttributeError, ZeroDivisionError, IndexError) as error:
+        return f"the evidence is not readable: {error!r}"
+    if proven is None:
+        return f"`{level.proof.value}` does not prove such a level with this evidence"
     claimed = level.bound if level.bound is not None else proven
     if (claimed < proven) if truth.maximize else (claimed > proven):
         return f"claims {claimed:g}, and the evidence proves {proven}"
     return ""
 
 
-def departure_bound(cluster: Cluster, earlier: tuple[Level, ...], truth: Measure, frozen_tier: int | None) -> int:
-    """Return the least disruption or moves that the earlier levels' values leave, by `departures.py`; 0 if none."""
+def _proven(cluster: Cluster, earlier: tuple[Level, ...], level: Level, truth: Measure) -> int | None:
+    """Return the bound that the evidence proves, None if it is of no use for the level."""
+    evidence: dict[str, Any] = level.evidence
+    frozen = evidence.get("frozen_tier")
+    if level.proof is ProofKind.COUNT:
+        return _count(cluster, truth)
+    if not truth.maximize:
+        if level.proof is ProofKind.RESOURCE:
+            return departure_bound(cluster, earlier, truth, frozen)
+        if level.proof is ProofKind.LP_DUAL:
+            return departure_bound(cluster, earlier, truth, frozen, [Fraction(p) for p in evidence["prices"]])
+        return None
+    if truth.floor is None or level.proof not in (ProofKind.LP_DUAL, ProofKind.PATTERN_DUAL):
+        return None
+    relaxed: Relaxation | None = relaxation(cluster, truth.floor, frozen)
+    if relaxed is not None and level.proof is ProofKind.PATTERN_DUAL:
+        weights = {int(size): Fraction(weight) for size, weight in evidence["share_weights"].items()}
+        relaxed = weigh_shares(cluster, relaxed, weights)
+    prices = tuple({k: Fraction(v) for k, v in table.items()} for table in evidence["prices"])
+    return None if relaxed is None else math.floor(volume_bound(relaxed, prices))
+
+
+def departure_bound(
+    cluster: Cluster,
+    earlier: tuple[Level, ...],
+    truth: Measure,
+    frozen_tier: int | None,
+    prices: list[Fraction] | None = None,
+) -> int:
+    """Return the least disruption or moves that the earlier levels' values leave, by `departures.py`; 0 if none.
+
+    With `prices` of the waiting pods, by `admissions.py` (only where all of them are placed).
+    """
     values = {level.name: int(level.value) for level in earlier}
-    if truth.name.startswith("disruption>=") and truth.floor is not None:
-        return disruption_points(cluster, truth.floor, frozen_tier, values[f"placed>={truth.floor}"])
+    tier = truth.floor if truth.floor is not None else min(cluster.tiers)
+    if truth.name != "moved" and not truth.name.startswith("disruption>="):
+        return 0
+    placed = values[f"placed>={tier}"]
+    departures = None
+    if prices is not None:
+        found = admissions(cluster, tier, frozen_tier)
+        everyone = sum(cluster.priority(pod) >= tier for pod in range(len(cluster.pods)))
+        if found is None or placed != everyone or len(prices) != len(found[0]) or min(prices) < 0:
+            return 0
+        departures = priced_departures(found[1], prices)
     if truth.name == "moved":
-        return restart_points(cluster, values[f"placed>={min(cluster.tiers)}"], values["evicted"])
-    return 0
+        return restart_points(cluster, placed, values["evicted"], departures)
+    return disruption_points(cluster, tier, frozen_tier, placed, departures)
 
 
 def _count(cluster: Cluster, truth: Measure) -> int:

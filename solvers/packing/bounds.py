@@ -10,7 +10,8 @@ from typing import Any
 
 from ortools.math_opt.python import mathopt
 
-from treadle.costmodels.departures import disruption_points, restart_points
+from treadle.costmodels.admissions import Sets, admissions, priced_departures
+from treadle.costmodels.departures import disruption_points, fewest_departures, restart_points
 from treadle.costmodels.packing_bounds import Relaxation, heaviest, relaxation, volume_bound, weigh_shares
 from treadle.ir.certificate import ProofKind
 from treadle.ir.cluster.cluster import Cluster
@@ -117,20 +118,56 @@ def _heaviest_pattern(weights: dict[int, Fraction], slots: int) -> tuple[float, 
     return best[slots], pattern
 
 
-def disturbed_bound(cluster: Cluster, level: Measure, values: dict[str, int], frozen_tier: int | None) -> Bound:
-    """Return the bound on disruptions or moves that follows from the earlier levels' values."""
-    if not level.value:
+def disturbed_bound(
+    cluster: Cluster, level: Measure, values: dict[str, int], frozen_tier: int | None, *, thorough: bool
+) -> Bound:
+    """Return the bound on disruptions or moves that follows from the earlier levels' values.
+
+    `thorough`: also count every waiting pod once, which takes seconds on large clusters.
+    """
+    if not level.value or not (level.name == "moved" or level.name.startswith("disruption>=")):
         return Bound(0, ProofKind.COUNT, {})
-    if level.name == "moved":
-        points = restart_points(cluster, values[f"placed>={min(cluster.tiers)}"], values["evicted"])
-        frozen_tier = None
-    elif level.name.startswith("disruption") and level.floor is not None:
-        points = disruption_points(cluster, level.floor, frozen_tier, values[f"placed>={level.floor}"])
-    else:
-        points = 0
-    if not points:
-        return Bound(0, ProofKind.COUNT, {})
-    return Bound(points, ProofKind.RESOURCE, {} if frozen_tier is None else {"frozen_tier": frozen_tier})
+    tier = level.floor if level.floor is not None else min(cluster.tiers)
+    frozen_tier = None if level.name == "moved" else frozen_tier
+    placed = values[f"placed>={tier}"]
+    evidence: dict[str, Any] = {} if frozen_tier is None else {"frozen_tier": frozen_tier}
+
+    def points(departures: int) -> int:
+        if level.name == "moved":
+            return restart_points(cluster, placed, values["evicted"], departures)
+        return disruption_points(cluster, tier, frozen_tier, placed, departures)
+
+    plain = points(fewest_departures(cluster, tier, frozen_tier, placed))
+    everyone = sum(cluster.priority(pod) >= tier for pod in range(len(cluster.pods)))
+    if thorough and plain < level.value and placed == everyone and (found := admissions(cluster, tier, frozen_tier)):
+        prices = _admission_prices(found[1], len(found[0]))
+        priced = points(priced_departures(found[1], prices))
+        if plain < priced <= level.value:
+            return Bound(priced, ProofKind.LP_DUAL, {**evidence, "prices": encode(tuple(prices))})
+    return Bound(plain, ProofKind.RESOURCE, evidence) if plain else Bound(0, ProofKind.COUNT, {})
+
+
+def _admission_prices(nodes: list[Sets], waiting: int) -> list[Fraction]:
+    """Return prices of the waiting pods: duals of covering each by one set of one node."""
+    model = mathopt.Model(name="admissions")
+    covers: list[list[Any]] = [[] for _ in range(waiting)]
+    costs: list[Any] = []
+    for sets in nodes:
+        uses = []
+        for chosen, departures in sets.items():
+            if not chosen:
+                continue
+            use = model.add_variable(lb=0.0)
+            uses.append(use)
+            costs.append(departures * use)
+            for pod in chosen:
+                covers[pod].append(use)
+        if uses:
+            model.add_linear_constraint(mathopt.fast_sum(uses) <= 1)
+    rows = [model.add_linear_constraint(mathopt.fast_sum(cover) >= 1) for cover in covers]
+    model.minimize(mathopt.fast_sum(costs))
+    outcome = solve_linear(model, Limits(deterministic_s=None))
+    return [max(Fraction(0), Fraction(outcome.duals.get(row.id, 0.0)).limit_denominator(10**4)) for row in rows]
 
 
 def volume_prices(relaxed: Relaxation) -> tuple[dict[str, Fraction], ...]:

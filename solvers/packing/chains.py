@@ -292,7 +292,27 @@ def _settle(board: Board, tier: int, standing: NDArray[np.int64]) -> None:
 
 
 def shake(board: Board, strength: int) -> None:
-    """Take out some pods that arrived (or large ones), and let displaced pods go home where there is room now."""
+    """Take out pods that arrived (anywhere, or on a few nodes) or large ones; let displaced ones go home."""
+    if board.random.random() < 0.5:
+        _clear(board, board.random.randint(1, 4))
+    else:
+        _take_out(board, strength)
+    displaced = np.flatnonzero((board.home >= 0) & (board.at != board.home)).tolist()
+    board.random.shuffle(displaced)
+    for pod in displaced:
+        if (board.free[board.home[pod]] >= board.demand[pod]).all():
+            board.move([(pod, int(board.home[pod]))])
+
+
+def _clear(board: Board, count: int) -> None:
+    """Send away everything that arrived on some nodes where pods have left."""
+    left = np.unique(board.home[(board.home >= 0) & (board.at != board.home)]).tolist()
+    nodes = board.random.sample(left, min(count, len(left)))
+    arrived = np.flatnonzero(np.isin(board.at, nodes) & (board.at != board.home)).tolist()
+    board.move([(pod, PENDING) for pod in arrived])
+
+
+def _take_out(board: Board, strength: int) -> None:
     away = np.flatnonzero((board.at >= 0) & (board.at != board.home)).tolist()
     waiting = bool((board.at < 0).any())
     out = board.random.sample(away, min(strength, len(away)))
@@ -301,8 +321,3 @@ def shake(board: Board, strength: int) -> None:
         lowest.sort(key=lambda pod: board.size[pod] * board.random.random(), reverse=True)
         out += lowest[: board.random.randint(1, 2)]
     board.move([(pod, PENDING) for pod in set(out)])
-    displaced = np.flatnonzero((board.at >= 0) & (board.home >= 0) & (board.at != board.home)).tolist()
-    board.random.shuffle(displaced)
-    for pod in displaced:
-        if (board.free[board.home[pod]] >= board.demand[pod]).all():
-            board.move([(pod, int(board.home[pod]))])

@@ -62,6 +62,8 @@ def pack(cluster: Cluster, options: Options | None = None, progress: Progress | 
 
 
 _SMALL_CELLS = 1_500
+_THOROUGH_S = 3.0
+"""Seconds that must be left for the thorough bound, per 32 nodes."""
 
 
 class _Packing:
@@ -215,7 +217,8 @@ class _Packing:
         if level.maximize and level.floor is not None:
             return placed_bound(self.cluster, level.floor, frozen, level.value)
         values = {earlier.name: earlier.value for earlier in self._levels_now()[:position]}
-        return disturbed_bound(self.cluster, level, values, frozen)
+        thorough = self.budget.left_s > _THOROUGH_S * len(self.cluster.nodes) / 32
+        return disturbed_bound(self.cluster, level, values, frozen, thorough=thorough)
 
     def _levels_now(self) -> tuple[Measure, ...]:
         """Return the levels with the incumbent's values."""

@@ -15,6 +15,8 @@ from treadle.ir.cluster.reassignment import Reassignment, check, cost, volume_bo
 from treadle.solvers.reassignment.state import State
 
 COST_MODEL = "roadef-2012"
+_HEAT = 10.0
+"""First temperature, in units of what the cost could fall per process."""
 _SWAP_SAMPLE = 300
 
 
@@ -69,7 +71,7 @@ class _Search:
     def run(self) -> tuple[int, ...]:
         """Cool from a temperature of typical changes down to one, and again from the best, until the limit."""
         floor = volume_bound(self.instance)
-        hot = max(1.0, (self.value - floor) / len(self.instance.processes))
+        hot = _HEAT * max(1.0, (self.value - floor) / len(self.instance.processes))
         steps = 0
         for cycle in range(1_000_000):
             start = self._spent(steps)

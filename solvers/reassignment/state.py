@@ -133,15 +133,17 @@ class State:
         there_held = self.held[targets] - np.where((homes == targets)[:, None], needs * ~keep, needs)
         there_held = there_held + np.where((targets == home)[:, None], need * ~keep, need)
         fits = (here_held <= self.capacity[source]).all(axis=1) & (there_held <= self.capacity[targets]).all(axis=1)
-        fits &= (targets != source) & (self.on_machine[self.service[process], targets] == 0)
-        fits &= (self.on_machine[self.service[others], source] == 0) & self.placing(process)[targets]
+        twins = self.service[others] == self.service[process]
+        apart = (self.on_machine[self.service[process], targets] == 0) & self.placing(process)[targets]
+        apart &= self.on_machine[self.service[others], source] == 0
+        fits &= (targets != source) & (twins | apart)
         return delta, fits
 
     def swap(self, process: int, other: int) -> bool:
         """Swap two processes if every rule between services holds; return whether they were."""
         source, target = int(self.at[process]), int(self.at[other])
         self.shift(process, target)
-        if self.placing(other)[source]:
+        if self.service[process] == self.service[other] or self.placing(other)[source]:
             self.shift(other, source)
             return True
         self.shift(process, source)

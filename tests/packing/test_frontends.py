@@ -31,6 +31,8 @@ from treadle.ir.cluster.errors import (
 from treadle.ir.diagnostics import TreadleError
 from treadle.ir.errors import MalformedText, MissingField, WrongType
 
+SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict"
+SUFFIXES = ["", "m", "u", "n", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti"]
 NODE: dict[str, Any] = {
     "kind": "Node",
     "metadata": {"name": "n1", "labels": {"kubernetes.io/hostname": "n1", "rack": "r1"}},
@@ -113,7 +115,7 @@ def test_identical_pods_share_a_shape_and_ended_ones_are_left_out() -> None:
         ((("metadata", "ownerReferences"), []), "no controller"),
         ((("metadata", "annotations"), {"karpenter.sh/do-not-disrupt": "true"}), "do-not-disrupt"),
         (
-            (("metadata", "annotations"), {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}),
+            (("metadata", "annotations"), {SAFE_TO_EVICT: "false"}),
             "safe-to-evict: false",
         ),
         ((("metadata", "annotations"), {"kubernetes.io/config.mirror": "x"}), "mirror pod"),
@@ -224,9 +226,7 @@ def test_truncated_json_is_malformed(tmp_path: Path) -> None:
         load_cluster(path)
 
 
-@given(
-    st.integers(0, 10**12), st.sampled_from(["", "m", "u", "n", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti"])
-)
+@given(st.integers(0, 10**12), st.sampled_from(SUFFIXES))
 def test_quantities_are_exact(number: int, suffix: str) -> None:
     powers = {"n": -3, "u": -2, "m": -1, "": 0, "k": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
     binary = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4}
