@@ -17,7 +17,8 @@ from treadle.ir.training.spec import SearchSpace, TrainingSpec
 from treadle.solvers.parallel.solve import certificate, search
 
 _LLAMA = (
-    '{{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": {hidden}, "intermediate_size": {ffn}, '
+    '{{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": {hidden}, '
+    '"intermediate_size": {ffn}, '
     '"num_hidden_layers": {layers}, "num_attention_heads": {heads}, "num_key_value_heads": 8, "vocab_size": 128256, '
     '"head_dim": 128, "hidden_act": "silu", "rms_norm_eps": 1e-5, "max_position_embeddings": 131072, '
     '"tie_word_embeddings": false, "torch_dtype": "bfloat16"}}'
@@ -25,7 +26,8 @@ _LLAMA = (
 """Published configurations of Llama 3.1 (70B: 8192, 28672, 80, 64; 405B: 16384, 53248, 126, 128)."""
 
 _DEEPSEEK = (
-    '{{"model_type": "deepseek_v3", "architectures": ["DeepseekV3ForCausalLM"], "hidden_size": 7168, "intermediate_size": 18432, '
+    '{{"model_type": "deepseek_v3", "architectures": ["DeepseekV3ForCausalLM"], "hidden_size": 7168, '
+    '"intermediate_size": 18432, '
     '"moe_intermediate_size": 2048, "first_k_dense_replace": 3, "moe_layer_freq": 1, "n_routed_experts": {experts}, '
     '"n_shared_experts": 1, "num_experts_per_tok": 8, "n_group": 8, "topk_group": 4, "topk_method": "noaux_tc", '
     '"scoring_func": "sigmoid", "norm_topk_prob": true, "routed_scaling_factor": 2.5, "num_hidden_layers": {layers}, '

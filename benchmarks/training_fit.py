@@ -1,7 +1,9 @@
 """Fit the eight constants per GPU type of the training cost model and write `calibration.toml`.
 
-Rows: the fifth of each source with the smallest digests (`training_rows.fit_rows`). Loss: mean over the sources of a GPU type,
-weighted by the square root of their rows, of the mean absolute percentage error, plus a weak pull to the start. Search: coordinate descent on logarithms.
+Rows: the fifth of each source with the smallest digests (`training_rows.fit_rows`). Loss: mean over the sources of a
+GPU type,
+weighted by the square root of their rows, of the mean absolute percentage error, plus a weak pull to the start.
+Search: coordinate descent on logarithms.
 """
 
 from __future__ import annotations
@@ -48,8 +50,8 @@ def loss_of(rows: Sequence[Row], settings: Sequence[Setting], constants: Constan
     for row, setting in zip(rows, settings, strict=True):
         predicted = replay(with_constants(setting, constants), row.degrees, row.layout).step_us / 1e6
         errors[row.source].append(abs(predicted - row.measured_s) / row.measured_s)
-    weights = {source: min(3.0, (len(found) / 3) ** 0.5) for source, found in errors.items()}
-    total = sum(weights[source] * sum(found) / len(found) for source, found in errors.items())
+    weights = {source: min(3.0, math.sqrt(len(found) / 3)) for source, found in errors.items()}
+    total: float = sum(weights[source] * sum(found) / len(found) for source, found in errors.items())
     return total / sum(weights.values())
 
 

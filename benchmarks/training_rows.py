@@ -43,7 +43,8 @@ SOURCES = {
 
 _PRECISIONS = {"amp_bf16": "bf16", "fp8-tensorwise": "fp8", "fp8-rowwise": "fp8"}
 _UNSTATED_VIRTUAL = {"Llama 3 Table 4": 8}
-"""Interleaved chunks the paper tells in words (arXiv 2407.21783, section 3.3.2: one layer a chunk, 126 = 16 x 8 - 2)."""
+"""Interleaved chunks the paper tells in words (arXiv 2407.21783, section 3.3.2: one layer a chunk, 126 = 16 x
+8 - 2)."""
 _CLASSIC = ("vTrain", "SC'21", "Korthikanti")
 """Sources before fused attention: GPT layers with biases and dropout, scores in memory, no overlap of gradients."""
 

@@ -27,7 +27,8 @@ def main() -> int:
     )
     memory = _memory(results)
     print(
-        f"\nmemory: {memory['rows']} rows, MAPE {memory['mape']:.2f} %, called feasible above capacity: {memory['false_fits']}\n"
+        f"\nmemory: {memory['rows']} rows, MAPE {memory['mape']:.2f} %, "
+        f"called feasible above capacity: {memory['false_fits']}\n"
     )
     decisions = _decisions(rows, predicted)
     table(
@@ -85,16 +86,16 @@ def _decisions(rows: Sequence[Row], predicted: Mapping[str, float]) -> dict[str,
         if len(members) > 1:
             by_source[group[0]].append(members)
     found: dict[str, dict[str, float]] = {}
-    for source, members in by_source.items():
-        ours = [_regret(group, lambda row: predicted[row.key]) for group in members]
-        taus = [tau for group in members if (tau := _kendall(group, predicted)) is not None]
+    for source, grouped in by_source.items():
+        ours = [_regret(group, lambda row: predicted[row.key]) for group in grouped]
+        taus = [tau for group in grouped if (tau := _kendall(group, predicted)) is not None]
         found[source] = {
-            "groups": len(members),
+            "groups": len(grouped),
             "regret_mean": statistics.fmean(ours),
             "regret_max": max(ours),
             "tau": statistics.fmean(taus) if taus else 0.0,
-            "rule_data": statistics.fmean(_regret(group, _most_data) for group in members),
-            "rule_sc21": statistics.fmean(_regret(group, _sc21) for group in members),
+            "rule_data": statistics.fmean(_regret(group, _most_data) for group in grouped),
+            "rule_sc21": statistics.fmean(_regret(group, _sc21) for group in grouped),
         }
     return found
 
@@ -110,7 +111,8 @@ def _most_data(row: Row) -> tuple[int, ...]:
 
 
 def _sc21(row: Row) -> tuple[int, ...]:
-    """SC'21 takeaways: tensor ranks up to the node, pipeline only as far as needed, then data ranks; small microbatch."""
+    """SC'21 takeaways: tensor ranks up to the node, pipeline only as far as needed, then data ranks; small
+    microbatch."""
     return (-min(row.degrees.tensor, 8), row.degrees.pipeline, -row.degrees.data, row.degrees.micro_batch)
 
 

@@ -1,6 +1,7 @@
 """Time of collectives over groups of GPUs: measured curves where the cluster has them, latency and volume elsewhere.
 
-A group of n ranks has g of them inside each fast domain (a node, or an NVL72 rack). Volumes are those of bandwidth-optimal algorithms
+A group of n ranks has g of them inside each fast domain (a node, or an NVL72 rack). Volumes are those of
+bandwidth-optimal algorithms
 (Thakur et al. 2005; nccl-tests PERFORMANCE.md): all-gather and reduce-scatter S (n-1)/n, all-reduce twice that. Across
 domains a collective runs in two levels: inside over the fast links, then 1/g of the buffer per rank over the network.
 """

@@ -1,7 +1,9 @@
 """Bounds on the step time that hold for every stage layout of given degrees; derivations in docs/design/parallel.md.
 
-`quick` needs a few sums. `best_contiguous` is exact for the system of inequalities over all 1F1B layouts: a dynamic program
-over ranks and layers, with memory as a constraint; its layout is the one the replay times. Both are for solver and checker.
+`quick` needs a few sums. `best_contiguous` is exact for the system of inequalities over all 1F1B layouts: a dynamic
+program
+over ranks and layers, with memory as a constraint; its layout is the one the replay times. Both are for solver and
+checker.
 """
 
 from __future__ import annotations
@@ -74,8 +76,8 @@ class Quick:
 
     def work(self, degrees: Degrees) -> tuple[float, float, float]:
         """Return the time of everything for one microbatch, of the cheapest layer, and of a hop."""
-        key = (degrees.data, degrees.tensor, degrees.context, degrees.pipeline, degrees.micro_batch, degrees.expert)
-        key = (*key, degrees.expert_tensor, degrees.recompute, degrees.zero == 3, degrees.order)
+        mesh = (degrees.data, degrees.tensor, degrees.context, degrees.pipeline, degrees.micro_batch, degrees.expert)
+        key = (*mesh, degrees.expert_tensor, degrees.recompute, degrees.zero == 3, degrees.order)
         if key not in self._work:
             setting, model = self.setting, self.setting.model
             ends = embedding_pass(setting, degrees).total_us + loss_pass(setting, degrees).total_us
@@ -88,8 +90,8 @@ class Quick:
 
     def may_fit(self, degrees: Degrees) -> bool:
         """Whether weights, optimizer and one microbatch's activations, spread evenly over the ranks, fit at all."""
-        key = (degrees.data, degrees.tensor, degrees.context, degrees.pipeline, degrees.expert, degrees.expert_tensor)
-        key = (*key, degrees.zero)
+        mesh = (degrees.data, degrees.tensor, degrees.context, degrees.pipeline, degrees.expert, degrees.expert_tensor)
+        key = (*mesh, degrees.zero)
         setting, model = self.setting, self.setting.model
         if key not in self._state:
             kinds = dict.fromkeys((name for name, _ in model.order), 0)
@@ -114,7 +116,8 @@ def interleaved_waits(setting: Setting, degrees: Degrees, least_us: float, hop: 
 
 
 def least_tail(setting: Setting, degrees: Degrees, timer: LayerTimer) -> float:
-    """Return a bound on every rank's tail in an interleaved layout: few layers to reduce, a long backward to hide it."""
+    """Return a bound on every rank's tail in an interleaved layout: few layers to reduce, a long backward to
+    hide it."""
     model = setting.model
     share = max(1, model.layers // degrees.slots)
     kinds = {name: stage_parameters(model, degrees, {name: 1}, False, False) for name, _ in model.order}

@@ -1,4 +1,5 @@
-"""The stage layout that goes with given degrees: exact for 1F1B, the best of a declared family for interleaved schedules.
+"""The stage layout that goes with given degrees: exact for 1F1B, the best of a declared family for interleaved
+schedules.
 
 The family: even shares, with embedding and loss counted as up to two layers and the remainder placed in several ways.
 """
@@ -93,7 +94,8 @@ class _Judge:
     def bound_us(self, layout: StageLayout) -> float:
         """Return a bound on the pipeline's part of this layout's step.
 
-        Per rank, the larger of: first chunks before it, its work, and the way back; and: the way of the first microbatch to
+        Per rank, the larger of: first chunks before it, its work, and the way back; and: the way of the first
+        microbatch to
         the rank's first backward, its work in between, and the way of the last microbatch from its last forward.
         """
         ranks, last = self.degrees.pipeline, self.degrees.slots - 1

@@ -15,7 +15,8 @@ from treadle.ir.training.spec import Recompute, TrainingSpec
 _WEIGHT_BYTES = 2
 _ELEMENT = 2
 _LOGITS_BYTES = 16
-"""Per element of the logits at the peak of an unfused loss: float32 logits, log-softmax and gradient, two 16-bit copies."""
+"""Per element of the logits at the peak of an unfused loss: float32 logits, log-softmax and gradient, two
+16-bit copies."""
 _UNFUSED_SCORE_BYTES = 5
 """Per score: softmax output and dropout output in 16 bits, the dropout mask in 8 (arXiv 2205.05198, section 4.1)."""
 

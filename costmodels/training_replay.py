@@ -1,8 +1,8 @@
 """Replay of a training step: every forward and backward of every microbatch and virtual stage, with hops and tails.
 
 A rank runs its list in the order of the schedule: 1F1B (arXiv 2006.09503), or Megatron-LM's interleaved 1F1B
-(arXiv 2104.04473, section 2.2). An entry starts when the rank is free and its tensor has arrived. Nothing here is a formula of the step
-time: this is what the formulas and bounds are checked against.
+(arXiv 2104.04473, section 2.2). An entry starts when the rank is free and its tensor has arrived. Nothing here is a
+formula of the step time: this is what the formulas and bounds are checked against.
 """
 
 from __future__ import annotations

@@ -2,12 +2,14 @@
 
 Everything is per rank and in microseconds. Products run at the fitted share of the peak rate plus a fixed cost, or at
 the rate of their bytes; elementwise kernels at the rate of their bytes; a layer never runs faster than the host
-launches it. Collective volumes: tensor parallelism 2 sums of s b h a pass (Megatron-LM, arXiv 1909.08053; the same bytes
+launches it. Collective volumes: tensor parallelism 2 sums of s b h a pass (Megatron-LM, arXiv 1909.08053; the same
+bytes
 with sequence parallelism, arXiv 2205.05198), context parallelism by ring (arXiv 2310.01889), experts by all-to-all.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -28,7 +30,8 @@ _MEETING = 4
 _FUSED_BACKWARD = 2.5
 """Products of a fused attention's backward over its forward: 5 to 2 (FlashAttention, arXiv 2205.14135)."""
 _FUSED_RATE = 0.6
-"""Rate of a fused attention with heads of 128 over that of large products (FlashAttention-2, arXiv 2307.08691, fig. 4)."""
+"""Rate of a fused attention with heads of 128 over that of large products (FlashAttention-2, arXiv 2307.08691,
+fig. 4)."""
 _FULL_HEAD = 128
 _OPTIMIZER_TRAFFIC = 2.0
 """State is read and written once per step."""
@@ -133,7 +136,7 @@ def _either(device_us: float, host_us: float) -> float:
 
     Kernels of one layer differ in length, so a layer that is near balance waits for both.
     """
-    return (device_us**_MEETING + host_us**_MEETING) ** (1 / _MEETING)
+    return math.pow(device_us**_MEETING + host_us**_MEETING, 1 / _MEETING)
 
 
 def _selective_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> float:

@@ -1,8 +1,8 @@
 """nccl-tests output -> a bandwidth curve.
 
 The format (nccl-tests, `src/common.cu`): `#  Rank  0 ... on HOST device ...` per rank, then rows of size, count, type,
-redop, root, and twice time (us), algbw (GB/s), busbw (GB/s), #wrong: out of place, in place. all_gather, alltoall and others
-print the same columns.
+redop, root, and twice time (us), algbw (GB/s), busbw (GB/s), #wrong: out of place, in place. all_gather, alltoall
+and others print the same columns.
 """
 
 from __future__ import annotations

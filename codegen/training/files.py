@@ -29,7 +29,8 @@ def files(body: ParallelBody) -> dict[str, bytes]:
 
 
 def ranks(degrees: Degrees) -> str:
-    """Return the position of every global rank: tensor fastest, then context, then data and pipeline in the plan's order."""
+    """Return the position of every global rank: tensor fastest, then context, then data and pipeline in the
+    plan's order."""
     lines = ["rank,tensor,context,data,pipeline"]
     inner, outer = (degrees.data, degrees.pipeline)
     swapped = degrees.order is Order.PIPELINE_FIRST

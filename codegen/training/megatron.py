@@ -1,6 +1,7 @@
 """Megatron-LM arguments and Megatron-Bridge provider arguments, and back.
 
-Names as in `megatron/training/arguments.py` and `megatron/core/transformer/transformer_config.py` (2026-08). The layout string:
+Names as in `megatron/training/arguments.py` and `megatron/core/transformer/transformer_config.py` (2026-08). The
+layout string:
 `E` embedding, `t` a decoder layer, `m` multi-token prediction, `L` loss, `|` between virtual stages, `*n` repeats.
 """
 
@@ -138,7 +139,8 @@ def parse_script(text: str, gpus: int) -> tuple[Degrees, StageLayout | None]:
 
 
 def bridge(body: ParallelBody) -> str:
-    """Return Megatron-Bridge keyword arguments as JSON: for the model provider, the optimizer and the data-parallel wrapper."""
+    """Return Megatron-Bridge keyword arguments as JSON: for the model provider, the optimizer and the
+    data-parallel wrapper."""
     degrees, spec = body.degrees, body.spec
     provider: dict[str, object] = {
         "tensor_model_parallel_size": degrees.tensor,
@@ -175,13 +177,17 @@ def parse_bridge(text: str, gpus: int) -> tuple[Degrees, StageLayout | None]:
     try:
         document = json.loads(text)
         model = document["model"]
-        sizes = [model[f"{name}_parallel_size"] for name in ("tensor_model", "context", "pipeline_model")]
-        layout = parse_layout(model["pipeline_model_parallel_layout"])[0] if sizes[2] > 1 else None
+        tensor, context, pipeline = (
+            int(model[f"{name}_parallel_size"]) for name in ("tensor_model", "context", "pipeline_model")
+        )
+        layout = parse_layout(model["pipeline_model_parallel_layout"])[0] if pipeline > 1 else None
         virtual = model["virtual_pipeline_model_parallel_size"] or 1
         zero = 3 if document["ddp"]["use_megatron_fsdp"] else int(document["optimizer"]["use_distributed_optimizer"])
         degrees = Degrees(
-            gpus // (sizes[0] * sizes[1] * sizes[2]),
-            *sizes,
+            gpus // (tensor * context * pipeline),
+            tensor,
+            context,
+            pipeline,
             document["train"]["micro_batch_size"],
             virtual,
             model["expert_model_parallel_size"],

@@ -51,7 +51,12 @@ class Degrees:
     def text(self) -> str:
         """Return the degrees as people write them: `tp8 pp4 dp16 mb1 ...`, degrees of 1 left out."""
         parts = [f"dp{self.data}"]
-        named = (("tp", self.tensor), ("cp", self.context), ("pp", self.pipeline), ("vp", self.virtual))
+        named: tuple[tuple[str, int], ...] = (
+            ("tp", self.tensor),
+            ("cp", self.context),
+            ("pp", self.pipeline),
+            ("vp", self.virtual),
+        )
         named += (("ep", self.expert), ("etp", self.expert_tensor))
         parts += [f"{name}{value}" for name, value in named if value > 1]
         return " ".join([*parts, f"mb{self.micro_batch}", f"zero{self.zero}", f"recompute={self.recompute.value}"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from treadle.costmodels.training_bounds import Quick
 from treadle.costmodels.training_layouts import solved
@@ -97,7 +98,8 @@ def more_gpus(setting: Setting, factor: int) -> Setting:
 
 def _free(name: str, value: tuple[object, ...]) -> Callable[[Setting], Setting]:
     def without(setting: Setting) -> Setting:
-        space = replace(setting.spec.search, **{name: value})
+        changed: dict[str, Any] = {name: value}
+        space = replace(setting.spec.search, **changed)
         return replace(setting, spec=replace(setting.spec, search=space))
 
     return without

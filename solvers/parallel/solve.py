@@ -1,6 +1,7 @@
 """Best-first search over all legal degrees: quick bound, solved layout, replay, until the next bound cannot win.
 
-Every candidate enters with its quick bound; when it is the least, its layout is solved (and its bound sharpened); when it is
+Every candidate enters with its quick bound; when it is the least, its layout is solved (and its bound sharpened);
+when it is
 the least again, it is replayed. The search ends when the least remaining bound is not below the best replayed time,
 so the enumeration proves the best plan over all candidates with their solved layouts.
 """

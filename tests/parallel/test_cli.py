@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from treadle.cli.main import main
-from treadle.ir.plan import Plan, load, to_text
+from treadle.ir.plan import Plan, load
 from treadle.ir.training.plan import ParallelBody, StageLayout
 from treadle.verification.core import review_plan, verify
 

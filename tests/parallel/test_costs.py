@@ -129,7 +129,8 @@ def test_a_graph_gives_the_same_layer_as_the_closed_constructor() -> None:
 def test_recurrent_layers_are_refused() -> None:
     text = (
         '{"model_type": "mamba2", "architectures": ["Mamba2ForCausalLM"], "hidden_size": 1024, "num_hidden_layers": 4,'
-        '"state_size": 128, "num_heads": 32, "head_dim": 64, "expand": 2, "conv_kernel": 4, "n_groups": 1, "vocab_size": 32000,'
+        '"state_size": 128, "num_heads": 32, "head_dim": 64, "expand": 2, "conv_kernel": 4, "n_groups": 1,'
+        '"vocab_size": 32000,'
         '"layer_norm_epsilon": 1e-5, "hidden_act": "silu", "chunk_size": 256}'
     )
     with pytest.raises(UnsupportedTrainingLayer):

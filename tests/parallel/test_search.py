@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -29,7 +29,7 @@ def contiguous(layers: int, stages: int) -> Iterator[StageLayout]:
     """All splits with at least one layer on every stage but the first and the last."""
     for cuts in combinations(range(layers + stages - 1), stages - 1):
         edges = (-1, *cuts, layers + stages - 1)
-        counts = tuple(b - a - 1 for a, b in zip(edges, edges[1:], strict=False))
+        counts = tuple(b - a - 1 for a, b in pairwise(edges))
         if min(counts[1:-1], default=1) > 0:
             yield StageLayout(counts)
 

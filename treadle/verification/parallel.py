@@ -1,6 +1,7 @@
 """Reviews parallel plans: legality, memory, replayed time, the enumeration again, and the trainers' files read back.
 
-Codes: TRD440 memory, TRD441 figures, TRD442 stages, TRD443 certificate, TRD444 a better candidate, TRD445 trainer files.
+Codes: TRD440 memory, TRD441 figures, TRD442 stages, TRD443 certificate, TRD444 a better candidate, TRD445 trainer
+files.
 """
 
 from __future__ import annotations
