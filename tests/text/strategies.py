@@ -179,7 +179,11 @@ kernels = st.builds(
     calls=counts,
     phase=names,
 )
-bodies = st.builds(KernelBody, st.none() | machines, tuples(kernels, 2))
+bodies = st.builds(
+    KernelBody,
+    st.none() | machines,
+    st.lists(kernels, min_size=1, max_size=2, unique_by=lambda kernel: kernel.name).map(tuple),
+)
 plans = st.builds(
     Plan,
     st.just("kernel"),

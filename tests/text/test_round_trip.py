@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.text.strategies import BY_WORD
@@ -15,6 +15,8 @@ from treadle.ir.machine import Basis, Figure, Machine
 from treadle.ir.text.documents import parse, print_document
 from treadle.ir.text.forms import DOCUMENTS, FORMS, NAMED, FieldOf, Optional, field_types, form_of, type_named
 
+PHASES = (Phase.explicit, Phase.generate)
+"""No shrinking: whole plans take minutes to shrink, and the first failure names its line."""
 QUIET = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
 
 
@@ -24,7 +26,7 @@ def test_every_document_has_a_strategy() -> None:
 
 @pytest.mark.parametrize("word", sorted(BY_WORD))
 def test_prints_and_parses_back(word: str) -> None:
-    @settings(max_examples=40, deadline=None, suppress_health_check=QUIET, derandomize=True)
+    @settings(max_examples=40, deadline=None, suppress_health_check=QUIET, derandomize=True, phases=PHASES)
     @given(BY_WORD[word])
     def holds(value: Any) -> None:
         text = print_document([value])
