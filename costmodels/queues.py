@@ -1,7 +1,7 @@
 """Waiting times of queues: exact means, and a tail estimate that the search uses and the replay judges.
 
-M/G/1 by Pollaczek and Khinchine; M/M/k by Erlang's C; M/D/k by Crommelin's root method; M/G/k by scaling between the
-two with the squared coefficient of variation (Cosmetatos 1976 reduces to it at c2 = 0 and 1).
+M/G/1 by Pollaczek and Khinchine; M/M/k by Erlang's C; M/D/k by Cosmetatos (1975); M/G/k between the two by
+the squared coefficient of variation (Kimura 1986).
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def mean_wait_mgk(rate_per_s: float, mean_s: float, variation2: float, servers: 
     """Return the mean wait of M/G/k with squared coefficient of variation `variation2`."""
     exponential = mean_wait_mmk(rate_per_s, mean_s, servers)
     constant = mean_wait_mdk(rate_per_s, mean_s, servers)
-    return variation2 * exponential + (1 - variation2) * constant
+    if not 0 < exponential < inf:
+        return exponential
+    return (1 + variation2) / (2 * variation2 / exponential + (1 - variation2) / constant)
 
 
 def wait_quantile_mg1(rate_per_s: float, mean_s: float, second_moment_s2: float, share: float) -> float:

@@ -24,16 +24,19 @@ class KindOfEngine:
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """Runtime policies that the plan assumes, by the replay's names, and the margins on the latency limits."""
+    """Runtime policies that the plan assumes, by the replay's names; margins on latency limits and on engine load."""
 
     router: str = "least-loaded"
     admission: str = "prompt-fits"
     ttft_margin: float = 1.0
     tpot_margin: float = 1.0
+    load_margin: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (0 < self.ttft_margin <= 1 and 0 < self.tpot_margin <= 1):
-            raise InvalidValue(message=f"margins {self.ttft_margin} and {self.tpot_margin} are not in (0, 1]")
+        if not all(0 < margin <= 1 for margin in (self.ttft_margin, self.tpot_margin, self.load_margin)):
+            raise InvalidValue(
+                message=f"margins {self.ttft_margin}, {self.tpot_margin}, {self.load_margin} are not in (0, 1]"
+            )
 
 
 @dataclass(frozen=True, slots=True)

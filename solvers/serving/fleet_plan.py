@@ -1,17 +1,20 @@
 """From traffic and engine kinds to a serving plan: candidates by analysis, pools exactly, latencies by replay.
 
-Analysis and replay differ; where the replay of the chosen pools misses a level, the limit that the analysis works with
-is tightened and the pools are chosen again. The certificate is relative to the candidates of the last round.
+Analysis and replay differ (bursts above all). Where the replay of the chosen pools misses a level, engines are loaded
+less, by bisection; where that is not enough, the limits that the analysis works with are tightened. The certificate is
+relative to the candidates and margins of the plan.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import sqrt
 
 from treadle.costmodels.engine_candidates import Limits, candidates, kind_name
 from treadle.costmodels.serving_replay import replay_plan
 from treadle.ir.certificate import Certificate
+from treadle.ir.errors import Unmet
 from treadle.ir.serving.errors import TooFewGpus, UnmetLevels
 from treadle.ir.serving.plan import KindOfEngine, Policies, ServingPlan
 from treadle.ir.serving.pools import Engine, GpuPool, Objective, PoolsPlan, PoolsProblem, RequestClass
@@ -22,8 +25,11 @@ from treadle.solvers.serving.solve import solve_pools
 EFFICIENCY = (1.0, 0.92, 1.0)
 """Prefill and aggregated candidates hold their queueing reserve already; decode keeps the usual imbalance reserve."""
 
-ROUNDS = 6
-"""Rounds of tightening at most."""
+ROUNDS = 7
+"""Rounds of planning and replay, for load and for limits each."""
+
+LEAST_LOAD = 0.1
+"""Lowest load margin that is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +62,76 @@ def plan_serving(
     """
     _refuse_small(request)
     policies = policies or Policies()
-    chosen: tuple[ServingPlan, Certificate] | None = None
-    for turn in range(ROUNDS):
+    chosen = _try(request, policies, None, tell)
+    if _met(chosen[0]):
+        return chosen
+    chosen = _by_load(request, policies, chosen, tell)
+    return chosen if _met(chosen[0]) else _by_limits(request, policies, chosen, tell)
+
+
+Planned = tuple[ServingPlan, Certificate]
+
+
+def _try(request: ServingRequest, policies: Policies, known: Planned | None, tell: Callable[[str], None]) -> Planned:
+    """Plan under given margins, replay, and return the better of the result and what was known."""
+    plan, certificate = _plan_once(request, policies)
+    figures, _ = replay_plan(plan, request.requests, _replay_rate(request, plan))
+    plan = replace(plan, replay=figures)
+    tell(
+        f"load margin {policies.load_margin:.2f}: {plan.pools.gpus_used} GPUs, {figures.rate_per_s:.4g} requests/s, "
+        f"{figures.attainment:.1%} within all levels"
+    )
+    return _better(request, known, (plan, certificate))
+
+
+def _by_load(request: ServingRequest, policies: Policies, chosen: Planned, tell: Callable[[str], None]) -> Planned:
+    """Bisect the load margin: bursts and the replay's other differences from theory are met with headroom."""
+    low, high = LEAST_LOAD, 1.0
+    for _ in range(ROUNDS):
+        margin = sqrt(low * high)
         try:
-            plan, certificate = _plan_once(request, policies)
-        except UnmetLevels:
-            if chosen is None:
-                raise
-            return chosen
-        figures, _ = replay_plan(plan, request.requests, _replay_rate(request, plan))
-        plan = replace(plan, replay=figures)
-        tell(f"round {turn + 1}: {plan.pools.gpus_used} GPUs, {figures.attainment:.1%} of requests within all levels")
-        if chosen is None or figures.met or figures.attainment > (chosen[0].replay or figures).attainment:
-            chosen = plan, certificate
-        if figures.met:
-            return chosen
-        policies = _tightened(policies, plan)
-    assert chosen is not None
+            tried = _try(request, replace(policies, load_margin=margin), None, tell)
+        except Unmet:  # so much headroom takes more GPUs than there are
+            low = margin
+            continue
+        low, high = (margin, high) if _met(tried[0]) else (low, margin)
+        chosen = _better(request, chosen, tried)
     return chosen
+
+
+def _by_limits(request: ServingRequest, policies: Policies, chosen: Planned, tell: Callable[[str], None]) -> Planned:
+    """Plan for tighter latencies than asked until the replay meets those asked."""
+    plan = chosen[0]
+    for _ in range(ROUNDS):
+        policies = _tightened(policies, plan)
+        try:
+            tried = _try(request, policies, None, tell)
+        except Unmet:
+            return chosen
+        plan, chosen = tried[0], _better(request, chosen, tried)
+        if _met(plan):
+            return chosen
+    return chosen
+
+
+def _better(
+    request: ServingRequest,
+    one: tuple[ServingPlan, Certificate] | None,
+    other: tuple[ServingPlan, Certificate],
+) -> tuple[ServingPlan, Certificate]:
+    """Return the plan that meets its levels; of two that do, the one of higher rate; of two that do not, the closer."""
+    if one is None:
+        return other
+    first, second = one[0].replay, other[0].replay
+    assert first is not None
+    assert second is not None
+    if first.met and second.met and request.objective is Objective.MOST_REQUESTS:
+        return other if second.rate_per_s > first.rate_per_s else one
+    return max(one, other, key=lambda pair: (_met(pair[0]), pair[0].replay.attainment if pair[0].replay else 0.0))
+
+
+def _met(plan: ServingPlan) -> bool:
+    return plan.replay is not None and plan.replay.met
 
 
 def problem_of(request: ServingRequest, policies: Policies) -> PoolsProblem:
@@ -92,8 +150,14 @@ def problem_of(request: ServingRequest, policies: Policies) -> PoolsProblem:
         request.gpus,
         request.objective,
         0.0 if request.objective is Objective.MOST_REQUESTS else request.rate_per_s,
-        EFFICIENCY,
+        _efficiency(policies),
     )
+
+
+def _efficiency(policies: Policies) -> tuple[float, float, float]:
+    """Return the efficiencies under the plan's load margin."""
+    prefill, decode, aggregated = (round(share * policies.load_margin, 6) for share in EFFICIENCY)
+    return prefill, decode, aggregated
 
 
 def _plan_once(request: ServingRequest, policies: Policies) -> tuple[ServingPlan, Certificate]:
@@ -124,17 +188,19 @@ def _replay_rate(request: ServingRequest, plan: ServingPlan) -> float:
 
 
 def _tightened(policies: Policies, plan: ServingPlan) -> Policies:
-    """Shrink the margin of each metric by what the replay overshot, at least 5 % and at most half."""
-    margins = {Metric.TTFT: 1.0, Metric.TPOT: 1.0}
-    for level in plan.levels:
-        seen = (plan.replay.percentiles_s if plan.replay else {})[f"{level.metric.value}_p{level.percentile:g}"]
-        if seen > level.limit_s:
-            for metric in margins if level.metric is Metric.E2E else (level.metric,):
-                margins[metric] = min(margins[metric], max(0.5, min(0.95, level.limit_s / seen)))
+    """Shrink the margin of the level missed by most, by the root of its overshoot, by 5 to 40 %.
+
+    The root, because near full load a latency grows much faster than the load; one level, because overload makes the
+    others look missed too.
+    """
+    seen = plan.replay.percentiles_s if plan.replay else {}
+    worst = max(plan.levels, key=lambda level: seen[f"{level.metric.value}_p{level.percentile:g}"] / level.limit_s)
+    overshoot = seen[f"{worst.metric.value}_p{worst.percentile:g}"] / worst.limit_s
+    factor = max(0.6, min(0.95, 1 / sqrt(overshoot)))
     return replace(
         policies,
-        ttft_margin=policies.ttft_margin * margins[Metric.TTFT],
-        tpot_margin=policies.tpot_margin * margins[Metric.TPOT],
+        ttft_margin=policies.ttft_margin * (factor if worst.metric is not Metric.TPOT else 1.0),
+        tpot_margin=policies.tpot_margin * (factor if worst.metric is not Metric.TTFT else 1.0),
     )
 
 
