@@ -30,7 +30,8 @@ from treadle.solvers.pipeline.model import (
 
 LEVELS = {"traffic_bytes": traffic, "barriers": barrier_count, "groups": group_count}
 """Levels that an assignment alone decides."""
-MOST_ASSIGNMENTS = 40
+MOST_ASSIGNMENTS = 4
+"""Assignments tried before the joint model is asked: many of equal cost would have to be refuted one by one."""
 
 
 @dataclass(frozen=True, slots=True)

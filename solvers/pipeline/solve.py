@@ -165,7 +165,7 @@ def _schedule_groups(
 ) -> tuple[Status, _Point | None]:
     """Schedule one assignment: a short horizon for a schedule, then all stages for a refutation."""
     status = Status.UNKNOWN
-    for intervals, share in ((1, 0.02), (2, 0.05), (None, 0.05), (2, 0.2)):
+    for intervals, share in ((1, 0.02), (2, 0.05), (None, 0.05)):
         limit = None if options.limits.deterministic_s is None else options.limits.deterministic_s * share
         joint = assemble(warps, network, ii, intervals, turned=True)
         fix_groups(joint, groups)
