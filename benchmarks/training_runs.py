@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -87,7 +87,7 @@ def _decisions(rows: Sequence[Row], predicted: Mapping[str, float]) -> dict[str,
             by_source[group[0]].append(members)
     found: dict[str, dict[str, float]] = {}
     for source, grouped in by_source.items():
-        ours = [_regret(group, lambda row: predicted[row.key]) for group in grouped]
+        ours = [_regret(group, lambda row: (predicted[row.key],)) for group in grouped]
         taus = [tau for group in grouped if (tau := _kendall(group, predicted)) is not None]
         found[source] = {
             "groups": len(grouped),
@@ -100,7 +100,7 @@ def _decisions(rows: Sequence[Row], predicted: Mapping[str, float]) -> dict[str,
     return found
 
 
-def _regret(group: Sequence[Row], score: Any) -> float:
+def _regret(group: Sequence[Row], score: Callable[[Row], tuple[float, ...]]) -> float:
     best = min(row.measured_s for row in group)
     return 100 * (min(group, key=score).measured_s / best - 1)
 

@@ -20,6 +20,7 @@ Paths are relative to the specification. `[[cluster.measured]]` names nccl-tests
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
@@ -193,7 +194,7 @@ def _spec(document: TrainingFile) -> TrainingSpec:
     return TrainingSpec(**dict(document.training), search=search)
 
 
-def _require_divisible(spec: TrainingSpec, cluster: ClusterTopology, placed: object) -> None:
+def _require_divisible(spec: TrainingSpec, cluster: ClusterTopology, placed: Callable[..., TreadleError]) -> None:
     """Refuse a batch that no allowed data degree divides, naming the nearest that do."""
     allowed = spec.search.data or (1,)
     if any(spec.global_batch % ranks == 0 for ranks in allowed):
@@ -203,7 +204,6 @@ def _require_divisible(spec: TrainingSpec, cluster: ClusterTopology, placed: obj
         common = gcd(common, ranks)
     ranks = min(allowed)
     below = spec.global_batch // ranks * ranks
-    assert callable(placed)
     raise placed(
         BatchNotDivisible(
             batch=spec.global_batch, ranks=" or ".join(map(str, allowed)), below=max(ranks, below), above=below + ranks

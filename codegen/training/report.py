@@ -12,8 +12,10 @@ from treadle.ir.training.plan import ParallelBody
 
 _WIDTH, _ROW = 1100, 14
 _MOST_EVENTS = 6000
-_STYLE = "body{font:14px sans-serif;margin:2em;max-width:75em}"
-_STYLE += "td,th{padding:2px 10px;text-align:right}th{border-bottom:1px solid}"
+_STYLE = (
+    "body{font:14px sans-serif;margin:2em;max-width:75em}"
+    "td,th{padding:2px 10px;text-align:right}th{border-bottom:1px solid}"
+)
 
 
 def report(body: ParallelBody, certificate: Certificate) -> bytes:
