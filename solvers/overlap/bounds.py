@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import islice
 from math import ceil
 from typing import Any
 
@@ -12,8 +13,14 @@ from ortools.math_opt.python import mathopt
 
 from treadle.ir.certificate import ProofKind
 from treadle.ir.operator.loop import OperatorLoop
+from treadle.ir.operator.patterns import LARGEST, pattern_bound_ns, patterns
 from treadle.ir.operator.schedule import recurrence_bound_ns, volume_bound_ns
 from treadle.solvers.backend import solve_linear
+
+_UNIT = 1000
+"""Numbers of the relaxation near one: durations in thousands."""
+
+_PATTERN_DENOMINATOR = 10**4
 
 _DENOMINATOR = 10**9
 """Multipliers are rounded to this many parts; any non-negative rounding keeps the bound valid."""
@@ -36,7 +43,38 @@ def period_bounds(loop: OperatorLoop) -> list[Bound]:
     recurrence = recurrence_bound(loop)
     if recurrence is not None:
         found.append(recurrence)
+    if (together := pattern_bound(loop)) is not None:
+        found.append(together)
     return sorted(found, key=lambda bound: -bound.value_ns)
+
+
+def pattern_bound(loop: OperatorLoop) -> Bound | None:
+    """Best bound over patterns of concurrent operators (duals of the preemptive relaxation); None with too many.
+
+    The relaxation cuts a period into patterns: sum over patterns of time / duration is one for each operator.
+    """
+    listed = list(islice(patterns(loop), LARGEST))
+    if len(listed) == LARGEST:
+        return None
+    model = mathopt.Model()
+    done: dict[str, list[Any]] = {name: [] for name in loop.index}
+    spent: list[Any] = []
+    for pattern in listed:
+        time = model.add_variable(lb=0)
+        spent.append(time)
+        for name, mode in pattern:
+            done[name].append(time * (_UNIT / mode.duration_ns))
+    rows = {name: model.add_linear_constraint(mathopt.fast_sum(parts) >= 1) for name, parts in done.items()}
+    model.minimize(mathopt.fast_sum(spent))
+    outcome = solve_linear(model)
+    if not outcome.duals:
+        return None
+    weights = {
+        name: Fraction(max(0.0, outcome.dual(row))).limit_denominator(_PATTERN_DENOMINATOR)
+        for name, row in rows.items()
+    }
+    evidence = {"weights": {name: str(weight) for name, weight in weights.items()}}
+    return Bound(ceil(pattern_bound_ns(loop, weights)), ProofKind.PATTERN_DUAL, evidence)
 
 
 def volume_bound(loop: OperatorLoop) -> Bound:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import networkx as nx
 from ortools.sat.python import cp_model
 
 from treadle.ir.operator.loop import OperatorLoop
@@ -21,6 +22,7 @@ class Model:
     again: dict[str, cp_model.IntVar] = field(default_factory=dict[str, cp_model.IntVar])
     starts: dict[str, cp_model.IntVar] = field(default_factory=dict[str, cp_model.IntVar])
     durations: dict[str, cp_model.IntVar] = field(default_factory=dict[str, cp_model.IntVar])
+    stages_of: dict[str, cp_model.IntVar] = field(default_factory=dict[str, cp_model.IntVar])
     modes: dict[tuple[str, str], cp_model.IntVar] = field(default_factory=dict[tuple[str, str], cp_model.IntVar])
     period: cp_model.IntVar | None = None
     latency: cp_model.IntVar | None = None
@@ -35,6 +37,9 @@ def build(loop: OperatorLoop, smallest_ns: int, largest_ns: int, stages: int) ->
         _add_modes(model, operator.name)
     _add_dependences(model)
     _add_streams(model)
+    _add_volumes(model)
+    _add_recurrences(model)
+    _fix_rotation(model)
     _add_latency(model)
     return model
 
@@ -51,6 +56,7 @@ def _add_times(model: Model, name: str) -> None:
         model.starts[name] = slot
         return
     stage = model.cp.new_int_var(0, model.stages - 1, f"stage {name}")
+    model.stages_of[name] = stage
     begun = model.cp.new_int_var(0, model.largest_ns * (model.stages - 1), f"begun {name}")
     model.cp.add_multiplication_equality(begun, [_period(model), stage])
     start = model.cp.new_int_var(0, model.largest_ns * model.stages, f"start {name}")
@@ -101,6 +107,48 @@ def _add_streams(model: Model) -> None:
                     )
                     demands.append(share)
         model.cp.add_cumulative(intervals, demands, stream.capacity_milli)
+
+
+def _add_volumes(model: Model) -> None:
+    """Implied: what all operators hold of a stream, over time, fits into one period (seen by the relaxation)."""
+    for stream in model.loop.streams:
+        volume = sum(
+            mode.duration_ns * mode.shares_milli.get(stream.name, 0) * model.modes[operator.name, mode.name]
+            for operator in model.loop.operators
+            for mode in operator.modes
+        )
+        model.cp.add(volume <= stream.capacity_milli * _period(model))
+
+
+def _add_recurrences(model: Model) -> None:
+    """Implied: durations around a cycle fit into its distance times the period (one cycle per carried dependence)."""
+    for cycle in carried_cycles(model.loop):
+        if model.loop.periodic:
+            model.cp.add(sum(model.durations[name] for name in cycle) <= _period(model))
+
+
+def _fix_rotation(model: Model) -> None:
+    """A periodic schedule may be turned: the first operator starts its slot, and its stage, at 0."""
+    if model.loop.periodic and any(d.distance for d in model.loop.dependences):
+        first = model.loop.operators[0].name
+        model.cp.add(model.slots[first] == 0)
+
+
+def carried_cycles(loop: OperatorLoop) -> list[list[str]]:
+    """Return, for every dependence of distance 1, a longest chain (by operators) that it closes."""
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_nodes_from(loop.index)
+    graph.add_edges_from((d.source, d.target) for d in loop.dependences if d.distance == 0)
+    cycles: list[list[str]] = []
+    for dependence in loop.dependences:
+        if dependence.distance != 1:
+            continue
+        between = nx.descendants(graph, dependence.target) & nx.ancestors(graph, dependence.source)
+        inner = graph.subgraph({*between, dependence.source, dependence.target})
+        if dependence.source == dependence.target or between or graph.has_edge(dependence.target, dependence.source):
+            longest: list[str] = nx.dag_longest_path(inner)  # type: ignore[arg-type]  # the stub wants Graph[object]
+            cycles.append(longest)
+    return cycles
 
 
 def _add_latency(model: Model) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import gcd
 
+import networkx as nx
 from ortools.sat.python import cp_model
 
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
@@ -40,6 +42,34 @@ def schedule(loop: OperatorLoop, options: OverlapOptions | None = None) -> tuple
         NoOverlapFound: the limit came first.
     """
     options = options or OverlapOptions()
+    grain = gcd(*(mode.duration_ns for operator in loop.operators for mode in operator.modes))
+    found, certificate = _schedule(_scaled(loop, grain), options)
+    return _unscaled(found, certificate, grain)
+
+
+def _scaled(loop: OperatorLoop, grain: int) -> OperatorLoop:
+    """Measure time in the durations' greatest common divisor: starts need no finer grid."""
+    operators = tuple(
+        replace(op, modes=tuple(replace(mode, duration_ns=mode.duration_ns // grain) for mode in op.modes))
+        for op in loop.operators
+    )
+    return replace(loop, operators=operators)
+
+
+def _unscaled(found: OperatorSchedule, certificate: Certificate, grain: int) -> tuple[OperatorSchedule, Certificate]:
+    schedule = replace(
+        found,
+        period_ns=found.period_ns * grain,
+        start_ns={name: start * grain for name, start in found.start_ns.items()},
+    )
+    levels = (
+        replace(level, value=level.value * grain, bound=None if level.bound is None else level.bound * grain)
+        for level in certificate.levels
+    )
+    return schedule, replace(certificate, levels=tuple(levels))
+
+
+def _schedule(loop: OperatorLoop, options: OverlapOptions) -> tuple[OperatorSchedule, Certificate]:
     bound = period_bounds(loop)[0]
     largest = sum(min(mode.duration_ns for mode in operator.modes) for operator in loop.operators)
     largest = max(largest, max(mode.duration_ns for operator in loop.operators for mode in operator.modes))
@@ -47,7 +77,7 @@ def schedule(loop: OperatorLoop, options: OverlapOptions | None = None) -> tuple
     assert model.period is not None
     assert model.latency is not None
     model.cp.minimize(model.period)
-    first = solve(model.cp, options.limits)
+    first = solve(model.cp, options.limits, hint=_in_turn(model))
     if not first.solved:
         raise NoOverlapFound(loop=loop.name)
     period = first[model.period]
@@ -65,6 +95,26 @@ def _least_latency(model: Model, period: int, first: Outcome, limits: Limits) ->
     model.cp.minimize(model.latency)
     second = solve(model.cp, limits, hint=_hints(model, first))
     return second if second.solved else first
+
+
+def _in_turn(model: Model) -> Iterable[tuple[cp_model.IntVar, int]]:
+    """One operator after the other, each in its fastest mode: always legal, and where the search begins."""
+    assert model.period is not None
+    now = 0
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_nodes_from(model.loop.index)
+    graph.add_edges_from((d.source, d.target) for d in model.loop.dependences if d.distance == 0)
+    for name in nx.lexicographical_topological_sort(graph, key=lambda name: model.loop.index[name]):
+        fastest = min(model.loop.operator(name).modes, key=lambda mode: mode.duration_ns)
+        yield model.slots[name], now
+        yield model.durations[name], fastest.duration_ns
+        for mode in model.loop.operator(name).modes:
+            yield model.modes[name, mode.name], int(mode is fastest)
+        if name in model.stages_of:
+            yield model.stages_of[name], 0
+            yield model.starts[name], now
+        now += fastest.duration_ns
+    yield model.period, now
 
 
 def _hints(model: Model, outcome: Outcome) -> Iterable[tuple[cp_model.IntVar, int]]:
