@@ -114,8 +114,11 @@ def _chain(warps: WarpLoop, ii: int, links: list[RegisterValue], *, closed: bool
     for value in links:
         for reader in value.readers:
             path = reach[warps.loop.index[reader.operation]]
-            if path is not None and together[reader.operation] == home:
-                least = max(least, path + reader.hold_cycles + ii * reader.distance)
+            if path is None:
+                continue
+            stay = path + reader.hold_cycles + ii * reader.distance
+            # A reader that may be elsewhere releases the value, at the earliest, when it is handed over.
+            least = max(least, stay if together[reader.operation] == home else min(stay, value.handoff_cycles))
     return Chain(tuple(value.name for value in links), links[0].registers, least)
 
 

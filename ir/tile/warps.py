@@ -100,12 +100,19 @@ class WarpLoop:
                 raise InvalidValue(
                     message=f"`{name}` of loop `{self.loop.name}` holds registers but no group issues it"
                 )
+        role = {issue.operation: issue.role for issue in self.issues}
+        if self.limits.most_groups < len(self.roles) + any(not name for name in role.values()):
+            raise InvalidValue(message=f"loop `{self.loop.name}` needs more than {self.limits.most_groups} warp groups")
         if len(set(issued)) != len(issued):
             raise InvalidValue(message=f"an operation of loop `{self.loop.name}` is issued twice")
         for crossing in self.crossings:
             if not 0 <= crossing.dependence < len(self.loop.dependences):
                 raise InvalidValue(message=f"loop `{self.loop.name}` has no dependence {crossing.dependence}")
             ends = self.loop.dependences[crossing.dependence]
+            if not crossing.allowed and role.get(ends.source) != role.get(ends.target):
+                raise InvalidValue(
+                    message=f"`{ends.source}` -> `{ends.target}` must share a group, but their roles differ"
+                )
             if ends.source not in issued or ends.target not in issued:
                 raise InvalidValue(
                     message=f"`{ends.source}` -> `{ends.target}` crosses groups, but is not issued by any"

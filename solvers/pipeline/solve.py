@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from ortools.sat.python import cp_model
 
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
+from treadle.ir.tile.register_bound import register_bound as least_registers
 from treadle.ir.tile.schedule import Schedule, length_of
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule, barriers, register_peaks, traffic_bytes
 from treadle.solvers.backend import Limits, Outcome, SolverReport, solve
@@ -28,7 +29,7 @@ from treadle.solvers.modulo.model import (
 from treadle.solvers.modulo.network import Network, heads, network_of
 from treadle.solvers.modulo.place import normalized
 from treadle.solvers.pipeline.bounds import forced_bound, group_bound, interval_bound, length_bound, register_bound
-from treadle.solvers.pipeline.errors import NoWarpSchedule
+from treadle.solvers.pipeline.errors import NoWarpSchedule, RegistersExceeded
 from treadle.solvers.pipeline.model import (
     Joint,
     add_crossed,
@@ -48,6 +49,8 @@ OBJECTIVE = ("ii", "traffic_bytes", "barriers", "groups", "registers", "length")
 UNITS = {"ii": "cycles", "traffic_bytes": "bytes", "length": "cycles"}
 SHORT_HORIZONS = (1, 2)
 """Intervals beyond the longest path that are tried before all the stages there may be."""
+MOST_SINGLE_STEPS = 16
+"""Refuted intervals after which the search goes on in larger steps, giving up the proof for a schedule."""
 ROUNDS = (0.005, 0.02, 0.1)
 """Shares of the limit that one attempt gets, round by round."""
 TUNING: dict[str, bool | int | float] = {"linearization_level": 0, "cp_model_probing_level": 0}
@@ -84,12 +87,14 @@ def schedule(warps: WarpLoop, options: Options | None = None, tell: Callable[[st
 
     Raises:
         MemoryExceeded, RingTooShallow: no interval is feasible for the loop itself.
+        RegistersExceeded: values that must share a group do not fit its registers at any interval.
         NoWarpSchedule: none was found.
     """
     options = options or Options()
     tell = tell or (lambda _: None)
     network = network_of(warps.loop)
     bound = interval_bound(warps, network)
+    _refuse_too_many_registers(warps, max(bound.value, serial_interval(network)))
     ii, found, bound = _least_interval(warps, network, bound, options, tell)
     point = found.point
     levels = [_level("ii", ii, bound)]
@@ -107,6 +112,33 @@ def schedule(warps: WarpLoop, options: Options | None = None, tell: Callable[[st
     return Solution(_warp_schedule(warps, network, ii, point), certificate)
 
 
+def _refuted(bound: Bound, ii: int, report: SolverReport) -> Bound:
+    """Return the bound above a refuted interval, with the basis below the first one."""
+    basis = {"value": bound.value, "proof": bound.proof.value, "evidence": bound.evidence}
+    evidence = {
+        "basis": bound.evidence.get("basis", basis),
+        "refuted": [*bound.evidence.get("refuted", []), ii],
+        **report.evidence(),
+    }
+    return Bound(ii + 1, ProofKind.SOLVER, evidence)
+
+
+def _refuse_too_many_registers(warps: WarpLoop, long_ii: int) -> None:
+    """Refuse values that overlap however long the interval is."""
+    limits = warps.limits
+    needed, values = least_registers(warps, long_ii, None)
+    room = min(limits.registers_per_group, limits.registers_of_file - limits.role_registers * len(warps.roles))
+    if needed > room:
+        raise RegistersExceeded(
+            loop=warps.loop.name,
+            values=", ".join(f"`{name}`" for name in values),
+            needed=needed - limits.fixed_registers,
+            free=room - limits.fixed_registers,
+            fixed=limits.fixed_registers,
+            factor=(needed - limits.fixed_registers) / max(1, room - limits.fixed_registers),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Found:
     """A first schedule at an interval, and the levels proven optimal on the way to it."""
@@ -121,7 +153,6 @@ def _least_interval(
 ) -> tuple[int, _Found, Bound]:
     """Try the bound, then grow; refuted intervals right above the bound raise it."""
     ii, last = bound.value, serial_interval(network) * 2
-    contiguous = True
     while ii <= last:
         tell(f"interval {ii}: searching")
         found = _by_assignment(warps, network, ii, options)
@@ -130,20 +161,11 @@ def _least_interval(
         outcome, point = _first(warps, network, ii, options)
         if point is not None:
             return ii, _Found(point, {}, outcome.report), bound
-        if outcome.status is Status.INFEASIBLE and contiguous:
-            basis = bound.evidence.get("basis") or {
-                "value": bound.value,
-                "proof": bound.proof.value,
-                "evidence": bound.evidence,
-            }
-            refuted = [*bound.evidence.get("refuted", []), ii]
-            evidence = {"basis": basis, "refuted": refuted, **outcome.report.evidence()}
-            bound = Bound(ii + 1, ProofKind.SOLVER, evidence)
-        else:
-            contiguous = False
-        step = 1 if contiguous and ii - bound.value < 0 and len(bound.evidence.get("refuted", [])) < 3 else ii // 32
-        contiguous = contiguous and step <= 1
-        ii += max(1, step)
+        step = max(1, ii // 32)
+        if outcome.status is Status.INFEASIBLE and bound.value == ii:
+            bound = _refuted(bound, ii, outcome.report)
+            step = 1 if len(bound.evidence["refuted"]) < MOST_SINGLE_STEPS else step
+        ii += step
     raise NoWarpSchedule(loop=warps.loop.name, groups=warps.limits.most_groups, ii=last)
 
 
@@ -170,8 +192,8 @@ def _schedule_groups(
         joint = assemble(warps, network, ii, intervals, turned=True)
         fix_groups(joint, groups)
         outcome = solve(joint.cp, replace(options.limits, deterministic_s=limit), tuning=modulo.TUNING)
-        if outcome.solved and _shallow(warps, ii, point := _read(joint, outcome)):
-            return Status.FEASIBLE, point
+        if outcome.solved:
+            return Status.FEASIBLE, _read(joint, outcome)
         if intervals is None and outcome.status is Status.INFEASIBLE:
             return Status.INFEASIBLE, None
     return status, None
@@ -188,19 +210,13 @@ def _first(warps: WarpLoop, network: Network, ii: int, options: Options) -> tupl
         for attempt in list(attempts):
             joint = assemble(warps, network, ii, attempt[0], turned=attempt[1])
             outcome = solve(joint.cp, replace(options.limits, deterministic_s=limit), tuning=TUNING)
-            if outcome.solved and _shallow(warps, ii, point := _read(joint, outcome)):
-                return outcome, point
+            if outcome.solved:
+                return outcome, _read(joint, outcome)
             if outcome.status is Status.INFEASIBLE:
                 attempts.remove(attempt)
     joint = assemble(warps, network, ii, None)
     outcome = solve(joint.cp, options.limits, tuning=TUNING)
-    last = _read(joint, outcome) if outcome.solved else None
-    return outcome, last if last and _shallow(warps, ii, last) else None
-
-
-def _shallow(warps: WarpLoop, ii: int, point: _Point) -> bool:
-    """Whether a schedule has no more stages than allowed (time that was turned may give it one too many)."""
-    return max(point.starts) < warps.limits.most_stages * ii
+    return outcome, _read(joint, outcome) if outcome.solved else None
 
 
 def assemble(warps: WarpLoop, network: Network, ii: int, intervals: int | None, *, turned: bool = True) -> Joint:
@@ -227,12 +243,23 @@ def assemble(warps: WarpLoop, network: Network, ii: int, intervals: int | None, 
     if max(head) > last:
         base.cp.add_bool_or([])
     add_groups(joint)
+    if turned:
+        _add_span(joint)
     add_crossed(joint)
     add_crossing_delays(joint)
     add_issue(joint)
     add_issue_budget(joint)
     add_registers(joint)
     return joint
+
+
+def _add_span(joint: Joint) -> None:
+    """Hold all starts within the stages there may be, from wherever the first one is."""
+    ii = joint.base.ii
+    first = joint.cp.new_int_var(0, ii - 1, "first start")
+    for start in joint.base.starts.values():
+        joint.cp.add(start >= first)
+        joint.cp.add(start <= first + joint.warps.limits.most_stages * ii - 1)
 
 
 def _next_level(
@@ -261,7 +288,7 @@ def _next_level(
     outcome = solve(joint.cp, options.limits, hint=_hint(joint, point), tuning=TUNING)
     if outcome.solved and outcome.value is not None and round(outcome.value) <= value:
         found = _read(joint, outcome)
-        if _value(warps, network, ii, name, found) <= value and _shallow(warps, ii, found):
+        if _value(warps, network, ii, name, found) <= value:
             point, value = found, _value(warps, network, ii, name, found)
     proven = round(outcome.value) if outcome.status is Status.OPTIMAL and outcome.value is not None else None
     if proven is None and outcome.bound is not None:
