@@ -44,9 +44,11 @@ def main() -> None:
         data="../shared/data/packing/roadef2012",
         instances={"nargs": "*", "default": list(GUROBI_HOUR)},
         window={"type": float, "default": 60.0, "help": "seconds per instance"},
+        hard={"type": float, "default": 0.0, "help": "seconds for a1_4 (default: the window)"},
         seed={"type": int, "default": 0},
     )
-    rows = [solve_one(name, chosen.data, chosen.window, chosen.seed) for name in chosen.instances]
+    windows = {name: chosen.hard if name == "a1_4" and chosen.hard else chosen.window for name in chosen.instances}
+    rows = [solve_one(name, chosen.data, windows[name], chosen.seed) for name in chosen.instances]
     table(list(rows[0]), [list(row.values()) for row in rows])
     finish("roadef", {"window_s": chosen.window, "seed": chosen.seed}, rows, chosen.json)
 

@@ -55,6 +55,7 @@ class _Scheduler:
         self.cluster = cluster
         self.random = random.Random(seed)
         self.preempted = 0
+        self.avoided = any(shape.anti_affinity for shape in cluster.shapes)
         names = sorted({*cluster.resources, *_SCORED})
         self.demands = [np.array([shape.requests.get(name, 0) for name in names]) for shape in cluster.shapes]
         self.capacity = np.array([[node.capacity.get(name, 0) for name in names] for node in cluster.nodes])
@@ -65,6 +66,7 @@ class _Scheduler:
         self.pods_on: list[list[int]] = [[] for _ in cluster.nodes]
         self.nodes = [PENDING] * len(cluster.pods)
         self.eligible: dict[int, NDArray[np.bool_]] = {}
+        self.domains = {key: [domain_of(node, key) for node in cluster.nodes] for key, _ in _SYSTEM_SPREAD}
         self.owned: dict[str, NDArray[np.int64]] = {}
         self.device_free = [[node.devices.slots] * node.devices.count if node.devices else [] for node in cluster.nodes]
         self.device_of: dict[int, tuple[int, ...]] = {}
@@ -104,8 +106,10 @@ class _Scheduler:
             self.eligible[shape] = np.array([not may_arrive(description, node) for node in self.cluster.nodes])
         room = (self.used + self.demands[shape] <= self.capacity) | (self.demands[shape] == 0)
         feasible: NDArray[np.bool_] = self.eligible[shape] & room.all(axis=1)
-        for node in np.flatnonzero(feasible):
-            feasible[node] = self._pairwise(shape, int(node))
+        description = self.cluster.shapes[shape]
+        if self.avoided or description.device or description.ports or description.affinity:
+            for node in np.flatnonzero(feasible):
+                feasible[node] = self._pairwise(shape, int(node))
         return feasible
 
     def _pairwise(self, shape_index: int, node: int) -> bool:
@@ -113,15 +117,10 @@ class _Scheduler:
         shape = self.cluster.shapes[shape_index]
         if shape.device and len(self._device_choice(shape, node)) < shape.device.count:
             return False
-        if not (shape.ports or shape.affinity or shape.anti_affinity or self._anyone_avoids()):
-            return True
         there = [self.cluster.shapes[self.cluster.pods[pod].shape] for pod in self.pods_on[node]]
         if any(ports_conflict(shape, other) for other in there):
             return False
         return self._affinity_holds(shape, node)
-
-    def _anyone_avoids(self) -> bool:
-        return any(shape.anti_affinity for shape in self.cluster.shapes)
 
     def _affinity_holds(self, shape: Shape, node: int) -> bool:
         for term in shape.affinity:
@@ -167,7 +166,7 @@ class _Scheduler:
         raw = zero.astype(float)
         counts = self.owned.get(workload, zero)
         for key, max_skew in _SYSTEM_SPREAD:
-            domains = [domain_of(node, key) for node in self.cluster.nodes]
+            domains = self.domains[key]
             known = {domain for domain, ok in zip(domains, feasible, strict=True) if ok and domain is not None}
             weight = math.log((int(feasible.sum()) if key == "kubernetes.io/hostname" else len(known)) + 2)
             totals: dict[str | None, int] = {}

@@ -88,12 +88,18 @@ def _proven(cluster: Cluster, earlier: tuple[Level, ...], level: Level, truth: M
         return None
     if truth.floor is None or level.proof not in (ProofKind.LP_DUAL, ProofKind.PATTERN_DUAL):
         return None
-    relaxed: Relaxation | None = relaxation(cluster, truth.floor, frozen)
-    if relaxed is not None and level.proof is ProofKind.PATTERN_DUAL:
-        weights = {int(size): Fraction(weight) for size, weight in evidence["share_weights"].items()}
-        relaxed = weigh_shares(cluster, relaxed, weights)
+    relaxed = _relaxed(cluster, truth.floor, frozen, level)
     prices = tuple({k: Fraction(v) for k, v in table.items()} for table in evidence["prices"])
     return None if relaxed is None else math.floor(volume_bound(relaxed, prices))
+
+
+def _relaxed(cluster: Cluster, tier: int, frozen: int | None, level: Level) -> Relaxation | None:
+    """Return the relaxation that the level's prices are for; None if its weights of shares do not hold."""
+    relaxed = relaxation(cluster, tier, frozen)
+    if level.proof is not ProofKind.PATTERN_DUAL:
+        return relaxed
+    weights = {int(size): Fraction(weight) for size, weight in level.evidence["share_weights"].items()}
+    return weigh_shares(cluster, relaxed, weights)
 
 
 def departure_bound(
