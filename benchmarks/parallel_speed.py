@@ -80,13 +80,14 @@ def measure(case: Case) -> dict[str, Any]:
     """Solve one case and return its figures."""
     cluster = ClusterTopology((NodeGroup("h100", case.gpus // 8, 8),))
     setting = setting_of(case.model, cluster, TrainingSpec(case.batch, case.sequence, search=case.space))
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     state = search(setting)
-    took = time.perf_counter() - start
+    took, busy = time.perf_counter() - start, time.process_time() - busy
     record: dict[str, Any] = {
         "case": case.name,
         "parameters": case.model.parameters,
         "seconds": round(took, 3),
+        "processor_seconds": round(busy, 3),
         "target_s": case.target_s,
         "candidates": state.total,
         "replayed": len(state.found),
@@ -104,11 +105,12 @@ def main() -> int:
     chosen = arguments("speed of the parallel planner", growth={"action": "store_true", "help": "also show growth"})
     rows = [measure(case) for case in cases(chosen.growth)]
     table(
-        ("case", "seconds", "target", "candidates", "replayed", "step s", "gap", "plan"),
+        ("case", "seconds", "processor s", "target", "candidates", "replayed", "step s", "gap", "plan"),
         [
             (
                 row["case"],
                 row["seconds"],
+                row["processor_seconds"],
                 row["target_s"] or "-",
                 row["candidates"],
                 row["replayed"],

@@ -35,13 +35,11 @@ def solved(setting: Setting, degrees: Degrees, quick: Quick) -> Bound:
     if degrees.virtual == 1:
         return best_contiguous(setting, degrees, quick.timer)
     judge = _Judge(setting, degrees, quick.timer)
-    ranked = sorted(
-        (judge.bound_us(layout), number, layout) for number, layout in enumerate(layouts(setting.model.layers, degrees))
-    )
-    layout = next((layout for _, _, layout in ranked if judge.fits(layout)), None)
-    if layout is None:
+    fitting = [layout for layout in layouts(setting.model.layers, degrees) if judge.fits(layout)]
+    if not fitting:
         return Bound(math.inf)
-    return Bound(ranked[0][0] + least_tail(setting, degrees, quick.timer), layout)
+    bound, number = min((judge.bound_us(layout), number) for number, layout in enumerate(fitting))
+    return Bound(bound + least_tail(setting, degrees, quick.timer), fitting[number])
 
 
 def layouts(layers: int, degrees: Degrees) -> Iterator[StageLayout]:
