@@ -84,7 +84,7 @@ def findings() -> dict[str, tuple[list[str], list[str]]]:
 
 
 def _codes(tree: ast.Module) -> list[tuple[str, str]]:
-    """Return (code, message) of every finding, and (code, "") or what docstrings say of the other `TRD4xx` constants."""
+    """Return (code, message) of every finding, and (code, "") or what a docstring says of other `TRD4xx` constants."""
     found: list[tuple[str, str]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding":
