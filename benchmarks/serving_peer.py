@@ -34,6 +34,9 @@ def main() -> None:
         peer_python={"default": sys.executable, "help": "interpreter with aiconfigurator==0.12.0"},
         only={"type": int, "help": "run the first N cases"},
     )
+    probe = subprocess.run([chosen.peer_python, "-c", "import aiconfigurator"], capture_output=True, check=False)
+    if probe.returncode:
+        sys.exit("the peer is not installed: pip install 'treadle[peer]', or name an interpreter with --peer-python")
     rows = [run_case(normal(case), chosen.peer_python) for case in json.loads(chosen.cases.read_text())[: chosen.only]]
     done = [row for row in rows if "error" not in row]
     figures = summary(done) | {"cases": len(rows), "failed": len(rows) - len(done)}
