@@ -24,6 +24,8 @@ class DeploymentBody:
     kernels: tuple[KernelPlan, ...]
     refused: dict[str, str] = field(default_factory=dict[str, str])
     """Hot loops without a kernel, with the reason."""
+    rejected: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """By kernel: programs that were compiled and given up, with the reason (spills)."""
 
     def kernel(self, name: str) -> KernelPlan:
         """Return the kernel called `name`; raises KeyError."""

@@ -48,6 +48,8 @@ class Effort:
     limits: Limits = field(default_factory=Limits)
     restarts: int = 8
     refutation_nodes: int = 20_000
+    questions: int = 4
+    """Intervals may cost this many times the limit of one question together; then proving gives way to finding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +116,19 @@ def least_interval(network: Network, effort: Effort, tell: Progress) -> Interval
     ii = bound.value
     proven = True
     interrupted = False
+    left_s = effort.questions * (effort.limits.deterministic_s or float("inf"))
     while True:
         starts = _heuristic(network, ii, effort)
         if starts is None and not interrupted:
             tell(f"interval {ii}: searching")
             outcome, starts = decide(network, ii, effort.limits)
+            left_s -= outcome.report.deterministic_time
             interrupted = interrupted or outcome.interrupted
             if outcome.status is Status.INFEASIBLE and proven:
                 bound = _raised(network, ii, bound, outcome, effort)
             elif starts is None:
                 proven = False
+            proven = proven and left_s > 0
         if starts is not None:
             return Interval(ii, tuple(starts), bound, interrupted)
         ii = ii + 1 if proven else ii + max(1, ii // 64)

@@ -21,7 +21,7 @@ from treadle.solvers.backend import Limits
 def command(
     specification: Annotated[Path, typer.Argument(help="deployment.toml", metavar="SPECIFICATION")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Plan folder to write.", metavar="FOLDER")],
-    limit: Annotated[float, typer.Option(min=0.001, help="Deterministic seconds per question to the solver.")] = 5.0,
+    limit: Annotated[float, typer.Option(min=0.001, help="Deterministic seconds per question to the solver.")] = 1.0,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile kernels to binaries.")] = True,
     json: JsonFlag = False,
 ) -> None:

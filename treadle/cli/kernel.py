@@ -36,7 +36,7 @@ def command(
     dtype: Annotated[str, typer.Option(help="Element type of the operands.")] = "bfloat16",
     resources: Annotated[Path | None, typer.Option(help="Resource model of a loop file.", metavar="FILE")] = None,
     top: Annotated[int, typer.Option(min=1, help="Keep the N best candidates.")] = 1,
-    limit: Annotated[float, typer.Option(min=0.001, help="Deterministic seconds per question to the solver.")] = 5.0,
+    limit: Annotated[float, typer.Option(min=0.001, help="Deterministic seconds per question to the solver.")] = 1.0,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile to binaries.")] = True,
     output: OutputFolder = None,
     json: JsonFlag = False,

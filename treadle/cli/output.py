@@ -39,7 +39,10 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str
         table.add_column(name, justify="left" if position == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    console().print(table)
+    # A column is never cut: where the terminal is narrower, it wraps the line itself.
+    out = console()
+    out.width = max(out.width, 400)
+    out.print(table)
 
 
 def number(value: float, digits: int = 4) -> str:

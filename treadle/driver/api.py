@@ -119,7 +119,7 @@ class Scheduled:
 Schedulable = ProgramRequest | TileProgram | Loop
 
 
-def schedule(loop: Schedulable, machine: str | Path | Machine = "h200", limit_s: float = 5.0) -> Scheduled:
+def schedule(loop: Schedulable, machine: str | Path | Machine = "h200", limit_s: float = 1.0) -> Scheduled:
     """Return the best schedule of a loop: least interval, then length, then ring bytes, each with its proof.
 
     Args:
@@ -140,7 +140,7 @@ def search(
     loop: ProgramRequest | TileProgram,
     machine: str | Path | Machine = "h200",
     top: int = 5,
-    limit_s: float = 5.0,
+    limit_s: float = 1.0,
     executor: Executor | None = None,
 ) -> list[Scheduled]:
     """Return the `top` tile-size candidates of a program, fastest predicted first, each scheduled and proven.

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
+from treadle.codegen.report import ReviewFigures, render
 from treadle.codegen.timeline import timeline_json
 from treadle.codegen.triton.compile import KernelBinary, compile_sources
 from treadle.codegen.triton.emit import emit
 from treadle.ir.machine import Machine
+from treadle.ir.plan import Plan
 from treadle.ir.tile.kernel import KernelPlan
+from treadle.verification.core import review_plan
 
 Files = dict[str, bytes]
 Kernels = tuple[KernelPlan, ...]
@@ -70,3 +74,12 @@ def _binary_files(name: str, binaries: Sequence[KernelBinary]) -> tuple[list[tup
 def timelines(kernels: Sequence[KernelPlan]) -> Files:
     """Return a Perfetto trace of every kernel's schedule."""
     return {f"timelines/{kernel.name}.json": timeline_json(kernel).encode() for kernel in kernels}
+
+
+def report_of(plan: Plan, files: Files) -> bytes:
+    """Return the page of an unsealed plan, with its emitted sources and what verification says of it."""
+    sealed = plan.sealed()
+    review = review_plan(sealed, None)
+    sources = {Path(path).stem: data.decode() for path, data in files.items() if path.endswith(".py")}
+    figures = ReviewFigures(review.rederived, review.on_solver_word, review.findings)
+    return render(sealed, sources, figures).encode()

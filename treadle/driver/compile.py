@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from treadle.codegen.folder import write_plan
-from treadle.codegen.report import render
 from treadle.costmodels.machines import load_machine
-from treadle.driver.artifacts import Files, compile_kernels, emit_kernels, timelines
+from treadle.driver.artifacts import Files, compile_kernels, emit_kernels, report_of, timelines
 from treadle.driver.kernel import machine_input
 from treadle.driver.kernels import KernelOptions, plan_hot_loop
+from treadle.driver.spills import without_spills
 from treadle.driver.versions import versions
 from treadle.frontends.hf import load_model
 from treadle.frontends.hot_loops import hot_loops
@@ -30,7 +30,7 @@ from treadle.ir.model import ModelGraph
 from treadle.ir.plan import Input, Plan, input_from, read_bytes
 from treadle.ir.tile.kernel import KernelPlan
 from treadle.ir.workload import Deployment, HotLoop
-from treadle.verification.core import Review, review_plan, verify
+from treadle.verification.core import Review, verify
 
 
 @dataclass
@@ -81,15 +81,17 @@ def compile_deployment(
     envelope = Plan("deployment", _inputs(specification, request, machine), encode(options), versions(), None)
     with progress.phase("kernels") as said:
         kernels, files = emit_kernels(kernels, machine, envelope.expected_id())
+        rejected: dict[str, tuple[str, ...]] = {}
         if options.compiled:
             kernels, files = compile_kernels(kernels, machine, files, lambda _: None)
+            kernels, files, rejected = without_spills(kernels, files, loops, machine, envelope.expected_id(), options)
         said.append(_compiled_line(kernels))
     files |= _copies(specification, request)
-    body = DeploymentBody(_without_trace(request), model, machine, loops, kernels, refused)
+    body = DeploymentBody(_without_trace(request), model, machine, loops, kernels, refused, rejected)
     plan = replace(envelope, body=body, predictions=predictions(body))
     with progress.phase("write") as said:
         files |= timelines(kernels)
-        files["report.html"] = render(plan.sealed(), _sources(files), review_plan(plan.sealed(), None)).encode()
+        files["report.html"] = report_of(plan, files)
         plan = write_plan(folder, plan, files)
         said.append(f"{len(files) + 1} files in {folder}")
     with progress.phase("verify") as said:
@@ -157,7 +159,3 @@ def _without_trace(request: Deployment) -> Deployment:
     """Drop what belongs to this machine and this moment: the requests themselves and absolute paths."""
     workload = replace(request.workload, requests=())
     return replace(request, workload=workload, model_path=Path(request.model_path).name)
-
-
-def _sources(files: Files) -> dict[str, str]:
-    return {Path(path).stem: data.decode() for path, data in files.items() if path.endswith(".py")}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from treadle.costmodels.machines import load_machine
-from treadle.driver.artifacts import Files, compile_kernels, emit_kernels, timelines
+from treadle.driver.artifacts import Files, compile_kernels, emit_kernels, report_of, timelines
 from treadle.driver.kernels import KernelOptions, rank_programs
 from treadle.driver.versions import versions
 from treadle.frontends import programs
@@ -90,4 +90,6 @@ def _with_files(
     if machine is not None and options.compiled:
         kernels, files = compile_kernels(kernels, machine, files, tell)
     files |= timelines(kernels)
-    return replace(envelope, body=KernelBody(machine, kernels)), files
+    plan = replace(envelope, body=KernelBody(machine, kernels))
+    files["report.html"] = report_of(plan, files)
+    return plan, files

@@ -46,7 +46,7 @@ class UncoveredLoop(TreadleError):
 class KernelOptions:
     """How kernels are scheduled: limits per question to the solver, and how many candidates are kept."""
 
-    limits: Limits = field(default_factory=lambda: Limits(deterministic_s=5.0))
+    limits: Limits = field(default_factory=lambda: Limits(deterministic_s=1.0))
     top: int = 1
     compiled: bool = True
 
@@ -107,15 +107,22 @@ def _attempt(program: TileProgram, machine: Machine, options: KernelOptions) -> 
         return str(error)
 
 
-def plan_hot_loop(hot: HotLoop, machine: Machine, options: KernelOptions | None = None) -> list[KernelPlan]:
+def plan_hot_loop(
+    hot: HotLoop, machine: Machine, options: KernelOptions | None = None, without: Sequence[dict[str, int]] = ()
+) -> list[KernelPlan]:
     """Return the kernel plans of a hot loop, fastest predicted first, carrying its name, phase and calls.
+
+    `without` leaves out programs by tile sizes (those that turned out to spill).
 
     Raises:
         UncoveredLoop: the library has no program for it. NoProgramFits: none of its programs fits.
     """
     shape = supported_shape(hot.family, hot.shape)
-    ranked = rank_programs(programs.candidates(hot.family, shape, {"dtype": hot.dtype}), machine, options)
-    return [_named(plan, hot) for plan in ranked]
+    candidates = programs.candidates(hot.family, shape, {"dtype": hot.dtype})
+    left = [program for program in candidates if program.tile_sizes not in without]
+    if not left:
+        raise NoProgramFits(family=hot.family, machine=machine.id, reasons="every tile size spills registers")
+    return [_named(plan, hot) for plan in rank_programs(left, machine, options)]
 
 
 def _named(plan: KernelPlan, hot: HotLoop) -> KernelPlan:

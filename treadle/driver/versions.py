@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from treadle import __version__
+from treadle.ir.version import VERSION
 
 
 def versions() -> dict[str, str]:
     """Return the versions of treadle and of the packages that shape its answers."""
-    found = {"treadle": __version__}
+    found = {"treadle": VERSION}
     for package in ("ortools", "triton"):
         try:
             found[package] = version(package)

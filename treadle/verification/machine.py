@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from treadle import __version__
+from treadle.ir.version import VERSION
 from treadle.costmodels.machines import load_machine, machine_ids
 from treadle.ir.codec import encode
 from treadle.ir.diagnostics import Finding, Severity
@@ -24,7 +24,7 @@ def review_machine(plan: Plan, machine: Machine | None) -> Review:
     if recorded.get(machine.id) != digest(encode(machine)):
         findings.append(Finding("TRD419", f"machine {machine.id}", "the machine is not the recorded input"))
     if machine.id in machine_ids() and load_machine(machine.id) != machine:
-        same = plan.versions.get("treadle") == __version__
+        same = plan.versions.get("treadle") == VERSION
         findings.append(
             Finding(
                 "TRD419",
