@@ -115,24 +115,6 @@ def interleaved_waits(setting: Setting, degrees: Degrees, least_us: float, hop: 
     ]
 
 
-def least_tail(setting: Setting, degrees: Degrees, timer: LayerTimer) -> float:
-    """Return a bound on every rank's tail in an interleaved layout: few layers to reduce, a long backward to
-    hide it."""
-    model = setting.model
-    share = max(1, model.layers // degrees.slots)
-    kinds = {name: stage_parameters(model, degrees, {name: 1}, False, False) for name, _ in model.order}
-    layers = max(0, degrees.virtual * share - 2)
-    dense, routed = (layers * min(size[position] for size in kinds.values()) for position in range(2))
-    slowest = max(timer.layer(name, degrees).backward_us for name in kinds)
-    most = degrees.virtual * (share + 1)
-    end = (
-        loss_pass(setting, degrees).backward_us + predictor_pass(setting, degrees, timer).backward_us * model.predictors
-    )
-    window = most * slowest + end + embedding_pass(setting, degrees).backward_us
-    plain = replace(setting, links=replace(setting.links, latency_us=0.0))
-    return tail_us(plain, degrees, dense, routed, window, most)
-
-
 def best_contiguous(setting: Setting, degrees: Degrees, timer: LayerTimer) -> Bound:
     """Return the least value of the largest inequality over all 1F1B layouts that fit the memory, and such a layout.
 

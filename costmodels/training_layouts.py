@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from itertools import accumulate
 
-from treadle.costmodels.training_bounds import Bound, Quick, best_contiguous, least_tail
+from treadle.costmodels.training_bounds import Bound, Quick, best_contiguous
 from treadle.costmodels.training_memory import (
     capacity_bytes,
     layer_saved_bytes,
@@ -26,6 +26,8 @@ from treadle.costmodels.training_step import (
     hop_us,
     loss_pass,
     predictor_pass,
+    tail_us,
+    tied_sum_us,
 )
 from treadle.ir.training.plan import Degrees, StageLayout
 
@@ -39,7 +41,7 @@ def solved(setting: Setting, degrees: Degrees, quick: Quick) -> Bound:
     if not fitting:
         return Bound(math.inf)
     bound, number = min((judge.bound_us(layout), number) for number, layout in enumerate(fitting))
-    return Bound(bound + least_tail(setting, degrees, quick.timer), fitting[number])
+    return Bound(bound, fitting[number])
 
 
 def layouts(layers: int, degrees: Degrees) -> Iterator[StageLayout]:
@@ -77,6 +79,8 @@ class _Judge:
         states = {name: state_bytes(spec, degrees, *size) for name, size in sizes.items()}
         self.forward = _prefix([passes[name].forward_us for name in names])
         self.backward = _prefix([passes[name].backward_us for name in names])
+        self.dense = _prefix([sizes[name][0] for name in names])
+        self.routed = _prefix([sizes[name][1] for name in names])
         self.saved = _prefix([saved[name] for name in names])
         self.state = _prefix([states[name] for name in names])
         self.transient = max(transient_bytes(setting, degrees, {name: 1}, False) for name in kinds)
@@ -87,10 +91,11 @@ class _Judge:
         self.extra_saved = saved[names[-1]] * model.predictors
         first = stage_parameters(model, degrees, {}, True, degrees.pipeline == 1)
         last = stage_parameters(model, degrees, {}, degrees.pipeline == 1, True)
+        self.size_first, self.size_last, self.tied_us = first, last, tied_sum_us(setting, degrees)
         self.state_first, self.state_last = state_bytes(spec, degrees, *first), state_bytes(spec, degrees, *last)
 
     def bound_us(self, layout: StageLayout) -> float:
-        """Return a bound on the pipeline's part of this layout's step.
+        """Return a bound on this layout's step.
 
         Per rank, the larger of: first chunks before it, its work, and the way back; and: the way of the first
         microbatch to
@@ -101,16 +106,33 @@ class _Judge:
         backward = [self.backward[end] - self.backward[start] for start, end in layout.cuts()]
         forward[0], backward[0] = forward[0] + self.embedding.forward_us, backward[0] + self.embedding.backward_us
         forward[last], backward[last] = forward[last] + self.loss.forward_us, backward[last] + self.loss.backward_us
-        before = worst = 0.0
+        tails = self._tails(layout, backward)
+        fill = worst = 0.0
         for rank in range(ranks):
             busy = self.microbatches * (sum(forward[rank::ranks]) + sum(backward[rank::ranks]))
             drain = sum(backward[:rank]) + rank * self.hop
-            paths = self._paths(rank, forward, backward, busy, drain)
-            worst = max(worst, before + busy + 2 * rank * self.hop, paths)
-            before += forward[rank] + backward[rank]
+            after = max(tails[rank], drain + tails[0])
+            paths = self._paths(rank, forward, backward, busy, after)
+            worst = max(worst, fill + rank * self.hop + busy + after, paths)
+            fill += forward[rank]
         return worst
 
-    def _paths(self, rank: int, forward: list[float], backward: list[float], busy: float, drain: float) -> float:
+    def _tails(self, layout: StageLayout, backward: list[float]) -> list[float]:
+        """Return what every rank does after its last backward."""
+        ranks, cuts = self.degrees.pipeline, layout.cuts()
+        found: list[float] = []
+        for rank in range(ranks):
+            mine = cuts[rank::ranks]
+            dense = sum(self.dense[end] - self.dense[start] for start, end in mine)
+            routed = sum(self.routed[end] - self.routed[start] for start, end in mine)
+            for extra, here in ((self.size_first, rank == 0), (self.size_last, rank == ranks - 1)):
+                dense, routed = (dense + extra[0], routed + extra[1]) if here else (dense, routed)
+            layers = sum(end - start for start, end in mine)
+            tail = tail_us(self.setting, self.degrees, dense, routed, sum(backward[rank::ranks]), layers)
+            found.append(tail + (self.tied_us if rank in (0, ranks - 1) else 0.0))
+        return found
+
+    def _paths(self, rank: int, forward: list[float], backward: list[float], busy: float, after: float) -> float:
         """Return the bound by the ways of the first and the last microbatch."""
         ranks, chunks, total = self.degrees.pipeline, self.degrees.virtual, self.microbatches * self.degrees.virtual
         early = min(total, 2 * (ranks - rank - 1) + (chunks - 1) * ranks + 1)
@@ -121,10 +143,10 @@ class _Judge:
         end = (chunks - 1) * ranks + rank
         around = 2 * (self.degrees.slots - 1 - end) * self.hop
         out = sum(forward) + sum(backward[end + 1 :]) + end * self.hop + around
-        home = sum(forward[end + 1 :]) + sum(backward[rank:]) + (end - rank) * self.hop + around + drain
+        home = sum(forward[end + 1 :]) + sum(backward[rank:]) + (end - rank) * self.hop + around + after
         if early < total:
             return out + busy - warm - cool + home
-        return max(out + busy - warm + drain, home)
+        return max(out + busy - warm + after, home)
 
     def fits(self, layout: StageLayout) -> bool:
         """Whether every rank's peak fits the memory."""
