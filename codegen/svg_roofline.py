@@ -120,10 +120,12 @@ def _points(axes: Axes, points: Sequence[Point]) -> list[str]:
         taken.append((begin, begin + width, place))
         said = f"{point.name}: {point.flops_per_s / 1e12:,.1f} TFLOP/s at {point.intensity:,.1f} FLOP per byte"
         anchor = "end" if to_left else "start"
+        leader = [element("line", x1=x, y1=y, x2=x - 8 if to_left else x + 8, y2=place - 4, class_="leader")]
         drawn.append(
             element(
                 "g",
                 element("title", text(said)),
+                *(leader if place > y + 4 else []),
                 element("circle", cx=x, cy=y, r=5, class_=f"point {point.phase}".strip()),
                 label(x - 10 if to_left else x + 10, place, point.name, text_anchor=anchor, class_="row"),
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from treadle.codegen.report.sections import Context, Section, filled
-from treadle.codegen.report.words import CHECKED, evidence_in_words
+from treadle.codegen.report.words import CHECKED, evidence_in_words, predicted
 from treadle.codegen.svg_timeline import STAGE_COLOURS, timeline_svg
 from treadle.ir.tile.kernel import KernelPlan
 
@@ -32,19 +32,24 @@ class MemoryPart:
 
 
 def section(context: Context) -> Section | None:
-    """Return the blocks of all kernels, or nothing for a plan without kernels."""
+    """Return the blocks of all kernels, the one that takes most time open; nothing for a plan without kernels."""
     if not context.kernels:
         return None
-    blocks = [_block(context, kernel, position) for position, kernel in enumerate(context.kernels)]
+    weights = [kernel.calls * (predicted(kernel, "time") or 0.0) for kernel in context.kernels]
+    heaviest = weights.index(max(weights))
+    blocks = [
+        _block(context, kernel, position, is_open=position == heaviest)
+        for position, kernel in enumerate(context.kernels)
+    ]
     return Section("schedules", "Schedules", "\n".join(blocks))
 
 
-def _block(context: Context, kernel: KernelPlan, position: int) -> str:
+def _block(context: Context, kernel: KernelPlan, position: int, is_open: bool) -> str:
     schedule = kernel.schedule
     return filled(
         "kernel.html.j2",
         kernel=kernel,
-        is_open=position == 0,
+        is_open=is_open,
         timeline=Markup(timeline_svg(kernel, f"t{position}-")),
         stages=[(stage, stage % STAGE_COLOURS) for stage in range(min(schedule.stages, STAGE_COLOURS))],
         units=unit_shares(kernel),
