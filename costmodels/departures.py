@@ -16,6 +16,7 @@ from treadle.ir.cluster.cluster import PENDING, Cluster, may_arrive
 
 Vector = tuple[int, ...]
 _EXACT_DEPARTURES = 2
+_MOST_PAIRED = 16
 
 
 def disruption_points(
@@ -141,7 +142,7 @@ def _admits(space: list[int], pods: list[Vector], need: int) -> int:
     for r, free in enumerate(space):
         sums = accumulate(sorted(pod[r] for pod in fitting))
         most = min(most, sum(total <= free for total in sums))
-    if most < 2:
+    if most < 2 or len(fitting) > _MOST_PAIRED:
         return most
     pair = any(all(x + y <= free for x, y, free in zip(a, b, space, strict=True)) for a, b in combinations(fitting, 2))
     return most if pair else 1

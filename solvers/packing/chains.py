@@ -272,7 +272,7 @@ def rebuild(board: Board, depth: int, left: Callable[[], bool]) -> None:
         movable = board.movable(tier)
         waiting = np.flatnonzero((board.priority == tier) & (board.at < 0)).tolist()
         waiting.sort(key=lambda pod: board.size[pod] * (0.7 + 0.6 * board.random.random()), reverse=True)
-        missed = [pod for pod in waiting if not board.insert(pod, movable, min(depth, 1))]
+        missed = [pod for pod in waiting if not (left() and board.insert(pod, movable, min(depth, 1)))]
         for pod in sorted(missed, key=lambda pod: board.size[pod]):
             if left():
                 board.insert(pod, movable, depth)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 
 from benchmarks.packing_instances import Cell, scheduled
 from tests.packing.builders import best_by_force, random_cluster
 from treadle.costmodels import migration
+from treadle.costmodels.admissions import admissions, priced_departures
 from treadle.costmodels.departures import disruption_points
 from treadle.costmodels.packing_claims import recheck
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
@@ -69,6 +71,39 @@ def test_departures_bound_never_exceeds_what_is_found() -> None:
         packed = pack(cluster, Options(Objective(Order.DISRUPTION_FIRST), deterministic_s=0.4))
         placed, disrupted = packed.certificate.levels
         assert disruption_points(cluster, 1, None, int(placed.value)) <= disrupted.value
+
+
+def test_admission_prices_are_checked() -> None:
+    cluster = scheduled(Cell(4, 8, 1, 95), 0)
+    waiting = sum(pod.node == PENDING for pod in cluster.pods)
+    found = admissions(cluster, 1, None)
+    assert found is not None
+    assert len(found[0]) == waiting == 2
+    assert priced_departures(found[1], [Fraction(0)] * waiting) == 0
+    everyone = len(cluster.pods)
+    least = pack(cluster, Options(Objective(Order.DISRUPTION_FIRST), deterministic_s=2.0)).certificate.levels
+    assert least[0].value == everyone
+    for price in (Fraction(1, 2), Fraction(1), Fraction(3)):
+        departures = priced_departures(found[1], [price] * waiting)
+        assert disruption_points(cluster, 1, None, everyone, departures) <= least[1].value
+
+
+def test_claims_by_prices_are_recomputed() -> None:
+    cluster = scheduled(Cell(4, 8, 1, 95), 0)
+    objective = Objective(Order.DISRUPTION_FIRST)
+    packed = pack(cluster, Options(objective, deterministic_s=1.0))
+    placed, disrupted = packed.certificate.levels
+    for prices, expected in ((["0", "0"], {"TRD476"}), (["1"], {"TRD476"}), (["x", "1"], {"TRD476"})):
+        level = replace(
+            disrupted,
+            status=Status.FEASIBLE,
+            bound=disrupted.value,
+            proof=ProofKind.LP_DUAL,
+            evidence={"prices": prices},
+        )
+        certificate = Certificate("packing", packed.certificate.cost_model, (placed, level))
+        found = recheck(cluster, packed.placement, objective, certificate).findings
+        assert {finding.code for finding in found} == expected
 
 
 def _tampered(level: Level, **changes: object) -> Level:
