@@ -1,9 +1,9 @@
 """Latencies of whole engines learned from measured end-to-end points: a Gaussian process in logarithms.
 
 A point is a deployment (categories: model, system, framework, ...; sizes: concurrency, degrees, lengths) with a
-measured latency. The prior mean is linear in the logarithms of the sizes; residuals are correlated by a squared-exponential
-kernel over log sizes, multiplied by a factor below one for each category in which two points differ. Prediction is the
-posterior mean (Rasmussen and Williams, Gaussian Processes for Machine Learning, section 2.2).
+measured latency. The prior mean is linear in the logarithms of the sizes; residuals are correlated by a
+squared-exponential kernel over log sizes, multiplied by a factor below one for each category in which two points
+differ. Prediction is the posterior mean (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2.2).
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ def fit(points: Sequence[Point], latencies: Sequence[float], kernel: Kernel) -> 
     sizes, known, target = _logs(points), _encode(points, codes), np.log(np.array(latencies))
     centre = sizes.mean(axis=0)
     design = _design(sizes, centre)
-    slopes = np.linalg.lstsq(design, target, rcond=None)[0]
+    slopes: Floats = np.asarray(np.linalg.lstsq(design, target, rcond=None)[0], dtype=np.float64)
     covariance = _correlations(sizes, sizes, known, known, kernel) + kernel.noise * np.eye(len(points))
-    weights = np.linalg.solve(covariance, target - design @ slopes)
+    weights: Floats = np.asarray(np.linalg.solve(covariance, target - design @ slopes), dtype=np.float64)
     return Regression(kernel, codes, known, sizes, centre, slopes, weights)
 
 

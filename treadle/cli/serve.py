@@ -12,6 +12,7 @@ from treadle.cli.options import JsonFlag, OutputFolder
 from treadle.cli.output import level_line, print_json, say
 from treadle.codegen.folder import write_plan
 from treadle.codegen.serving.files import serving_files
+from treadle.costmodels.serving_regret import Regret, regret_of
 from treadle.driver.serve import plan_deployment
 from treadle.ir.certificate import Status
 from treadle.ir.codec import encode
@@ -47,6 +48,11 @@ def command(
     body: ServingPlan = plan.body
     if plan.certificates[0].status is not Status.OPTIMAL or (body.replay is not None and not body.replay.met):
         raise typer.Exit(ExitCode.LIMIT)
+
+
+def _regrets(body: ServingPlan) -> list[Regret]:
+    found = [regret_of(body.pools, error) for error in (0.1, 0.2)]
+    return [one for one in found if one is not None]
 
 
 def _engines(body: ServingPlan) -> list[dict[str, Any]]:
@@ -87,6 +93,7 @@ def _report(plan: Plan, seconds: float, findings: list[str], files: list[str]) -
         "engines": _engines(body),
         "levels": [{**encode(level), "gap": level.gap} for level in certificate.levels],
         "replay": encode(body.replay),
+        "regret": [encode(one) for one in _regrets(body)],
         "policies": encode(body.policies),
         "files": files,
         "seconds": round(seconds, 3),
@@ -109,5 +116,9 @@ def _print(plan: Plan, seconds: float, claims: int, findings: int) -> None:
         typer.echo(
             f"replay of {body.replay.requests:,} requests at {body.replay.rate_per_s:.2f}/s: {shown}; "
             f"{body.replay.attainment:.1%} within all; {verdict}"
+        )
+    for one in _regrets(body):
+        typer.echo(
+            f"if step times are off by {one.error:.0%}: loses {one.median:.1%} (median), {one.worst:.1%} at most"
         )
     typer.echo(f"planned in {seconds:.2f} s, {claims} claims re-derived, {findings} findings")
