@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from treadle.driver import programs
     from treadle.driver.api import Scheduled, schedule, search
     from treadle.frontends.hf import load_model
+    from treadle.frontends.kubernetes.cluster import load_cluster
     from treadle.ir.certificate import Certificate, ProofKind, Status
     from treadle.ir.diagnostics import Finding, TreadleError
     from treadle.ir.machine import Machine
     from treadle.ir.plan import Plan
     from treadle.ir.plan import load as load_plan
+    from treadle.solvers.packing.solve import pack
     from treadle.verification.core import verify
 
 _PUBLIC: dict[str, str] = {
@@ -35,7 +37,9 @@ _PUBLIC: dict[str, str] = {
     "TreadleError": "treadle.ir.diagnostics:TreadleError",
     "load_machine": "treadle.costmodels.machines:load_machine",
     "load_model": "treadle.frontends.hf:load_model",
+    "load_cluster": "treadle.frontends.kubernetes.cluster:load_cluster",
     "load_plan": "treadle.ir.plan:load",
+    "pack": "treadle.solvers.packing.solve:pack",
     "programs": "treadle.driver.programs:",
     "schedule": "treadle.driver.api:schedule",
     "search": "treadle.driver.api:search",
@@ -51,9 +55,11 @@ __all__ = [
     "Scheduled",
     "Status",
     "TreadleError",
+    "load_cluster",
     "load_machine",
     "load_model",
     "load_plan",
+    "pack",
     "programs",
     "schedule",
     "search",
