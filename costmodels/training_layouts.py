@@ -97,9 +97,8 @@ class _Judge:
     def bound_us(self, layout: StageLayout) -> float:
         """Return a bound on this layout's step.
 
-        Per rank, the larger of: first chunks before it, its work, and the way back; and: the way of the first
-        microbatch to
-        the rank's first backward, its work in between, and the way of the last microbatch from its last forward.
+        Per rank, the larger of: first chunks before it, its work, the way back and the tails on it; and: the way of the
+        first microbatch to the rank's first backward, its work in between, and the way of the last microbatch home.
         """
         ranks, last = self.degrees.pipeline, self.degrees.slots - 1
         forward = [self.forward[end] - self.forward[start] for start, end in layout.cuts()]
@@ -107,11 +106,10 @@ class _Judge:
         forward[0], backward[0] = forward[0] + self.embedding.forward_us, backward[0] + self.embedding.backward_us
         forward[last], backward[last] = forward[last] + self.loss.forward_us, backward[last] + self.loss.backward_us
         tails = self._tails(layout, backward)
-        fill = worst = 0.0
+        fill = worst = after = 0.0
         for rank in range(ranks):
             busy = self.microbatches * (sum(forward[rank::ranks]) + sum(backward[rank::ranks]))
-            drain = sum(backward[:rank]) + rank * self.hop
-            after = max(tails[rank], drain + tails[0])
+            after = max(tails[rank], after + backward[rank - 1] + self.hop) if rank else tails[0]
             paths = self._paths(rank, forward, backward, busy, after)
             worst = max(worst, fill + rank * self.hop + busy + after, paths)
             fill += forward[rank]
