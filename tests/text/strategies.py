@@ -186,15 +186,17 @@ bodies = st.builds(
 )
 plans = st.builds(
     Plan,
-    st.just("kernel"),
-    tuples(st.builds(Input, names, names, names)),
-    records,
-    st.dictionaries(names, names, max_size=2),
-    bodies,
-    tuples(certificates, 2),
-    tuples(predictions),
-    st.lists(st.builds(Artifact, names, names), max_size=3, unique_by=lambda artifact: artifact.path).map(tuple),
-    tuples(names),
+    kind=st.just("kernel"),
+    inputs=st.dictionaries(names.filter(lambda n: " " not in n), st.tuples(names, names), max_size=2).map(
+        lambda found: tuple(Input(role, path, digest) for role, (path, digest) in found.items())
+    ),
+    options=records,
+    versions=st.dictionaries(names, names, max_size=2),
+    body=bodies,
+    certificates=st.lists(certificates, max_size=2, unique_by=lambda c: c.problem).map(tuple),
+    predictions=st.lists(predictions, max_size=3, unique_by=lambda p: p.name).map(tuple),
+    artifacts=st.lists(st.builds(Artifact, names, names), max_size=3, unique_by=lambda a: a.path).map(tuple),
+    parts=st.lists(names, max_size=2, unique=True).map(tuple),
 ).flatmap(lambda plan: st.sampled_from([plan, plan.sealed()]))
 EXPRESSIONS = ("0", "4096", "batch*seq", "batch*seq*kv/2 + 7", "ceil(kv/128)*batch", "Min(kv, 4096)")
 
