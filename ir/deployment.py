@@ -46,18 +46,13 @@ def check(body: DeploymentBody) -> list[Finding]:
     """Return every way in which the kernels do not cover the hot loops (TRD420); an empty list means they do."""
     findings: list[Finding] = []
     kernels = {kernel.name: kernel for kernel in body.kernels}
-    names = [kernel.name for kernel in body.kernels]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        findings.append(Finding("TRD420", name, "two kernels of the same name"))
-    for extra in sorted(set(kernels) - {hot.name for hot in body.hot_loops}):
-        findings.append(Finding("TRD420", extra, "a kernel that no hot loop asks for"))
+    expected = [hot.name for hot in body.hot_loops if hot.name not in body.refused]
+    found = [kernel.name for kernel in body.kernels]
+    if expected != found:
+        findings.append(Finding("TRD420", "kernels", "not one per hot loop, in order", str(expected), str(found)))
     for hot in body.hot_loops:
-        if hot.name in body.refused:
-            continue
-        if hot.name not in kernels:
-            findings.append(Finding("TRD420", hot.name, "a hot loop without a kernel"))
-            continue
-        findings += _check_kernel(hot, kernels[hot.name])
+        if hot.name in kernels:
+            findings += _check_kernel(hot, kernels[hot.name])
     return findings
 
 

@@ -17,17 +17,15 @@ from treadle.verification.machine import review_machine
 def review(plan: Plan, folder: Path | None) -> Review:
     """Review a plan of kind `deployment`."""
     body: DeploymentBody = plan.body
-    total = (
-        review_machine(plan, body.machine)
-        + Review(1, 0, tuple(check(body)))
-        + _review_hot_loops(body)
-        + _review_predictions(plan, body)
-    )
+    total = review_machine(plan, body.machine) + Review(1, 0, tuple(check(body)))
     if folder is not None:
         total += _review_model(body, folder)
+    if total.findings:
+        return total  # what follows would be measured against a wrong model
+    total += _review_hot_loops(body)
     for kernel in body.kernels:
         total += review_kernel(kernel, body.machine, plan.id, folder)
-    return total
+    return total if total.findings else total + _review_predictions(plan, body)
 
 
 def _review_model(body: DeploymentBody, folder: Path) -> Review:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from treadle.ir.version import VERSION
 from treadle.costmodels.machines import load_machine, machine_ids
 from treadle.ir.codec import encode
 from treadle.ir.diagnostics import Finding, Severity
 from treadle.ir.machine import Machine
 from treadle.ir.plan import Plan, digest
+from treadle.ir.version import VERSION
 from treadle.verification.core import Review
 
 
