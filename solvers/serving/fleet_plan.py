@@ -114,19 +114,14 @@ def _by_limits(request: ServingRequest, policies: Policies, chosen: Planned, tel
     return chosen
 
 
-def _better(
-    request: ServingRequest,
-    one: tuple[ServingPlan, Certificate] | None,
-    other: tuple[ServingPlan, Certificate],
-) -> tuple[ServingPlan, Certificate]:
-    """Return the plan that meets its levels; of two that do, the one of higher rate; of two that do not, the closer."""
+def _better(request: ServingRequest, one: Planned | None, other: Planned) -> Planned:
+    """Return the plan that meets its levels; of two that do, the better in the goal; of two that do not, the closer."""
     if one is None:
         return other
-    first, second = one[0].replay, other[0].replay
-    assert first is not None
-    assert second is not None
-    if first.met and second.met and request.objective is Objective.MOST_REQUESTS:
-        return other if second.rate_per_s > first.rate_per_s else one
+    if _met(one[0]) and _met(other[0]):
+        if request.objective is Objective.MOST_REQUESTS:
+            return other if other[0].pools.rate_per_s > one[0].pools.rate_per_s else one
+        return other if other[0].pools.price < one[0].pools.price else one
     return max(one, other, key=lambda pair: (_met(pair[0]), pair[0].replay.attainment if pair[0].replay else 0.0))
 
 

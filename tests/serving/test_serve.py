@@ -17,6 +17,7 @@ from tests.serving.schemas import ENGINES, KINDS
 from treadle.cli.main import main
 from treadle.codegen.serving.files import serving_files
 from treadle.ir.certificate import Status
+from treadle.ir.errors import Unmet
 from treadle.ir.plan import Plan, load
 from treadle.ir.serving.plan import KindOfEngine, ServingPlan
 from treadle.ir.serving.pools import GpuPool, Objective, Pools, Role, Shape
@@ -162,6 +163,30 @@ def test_plan_meets_levels_in_the_replay_and_reviews_clean() -> None:
     assert body.replay is not None
     assert body.replay.met
     assert review_plan(envelope(body, certificate), None).findings == ()
+
+
+def test_headroom_found_by_bisection_costs_no_more_gpus_than_needed() -> None:
+    asked = replace(request(Objective.FEWEST_GPUS, ttft=0.12, tpot=0.012), rate_per_s=60.0)
+    body, _ = plan_serving(asked)
+    assert body.replay is not None
+    assert body.replay.met
+    fewer = replace(asked, gpus=(GpuPool("h200", (body.pools.gpus_used - 1,)),))
+    try:
+        smaller, _ = plan_serving(fewer)
+    except Unmet:
+        return
+    assert smaller.replay is not None
+    assert not smaller.replay.met
+
+
+def test_no_candidate_holds_more_than_its_cache_at_p99() -> None:
+    tight = tuple(replace(kind, kv_tokens=9_000 * kind.gpus) for kind in KINDS_OF_ENGINE)
+    body, _ = plan_serving(replace(request(), kinds=tight))
+    assert body.pools.problem.engines
+    for engine in body.pools.problem.engines:
+        assert engine.kv_tokens_needed <= engine.kv_tokens
+    assert body.replay is not None
+    assert body.replay.preemptions == 0
 
 
 def test_mutations_of_a_serving_plan_are_found() -> None:
