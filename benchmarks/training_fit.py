@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
-from benchmarks.common import arguments
+from benchmarks.common import arguments, finish
 from benchmarks.training_rows import Row, fit_rows, read
 from treadle.costmodels.training_machine import Constants, links_of, training_gpu
 from treadle.costmodels.training_replay import replay
@@ -25,6 +26,8 @@ from treadle.costmodels.training_step import Setting, setting_of
 TARGET = Path(__file__).parents[1] / "costmodels" / "data" / "training" / "calibration.toml"
 PULL = 0.002
 NAMES = tuple(field.name for field in fields(Constants))
+NEUTRAL = Constants(0.7, 10.0, 0.75, 20.0, 0.8, 0.8, 20.0, 3000.0)
+"""Start of fits that must not know the committed constants."""
 SHARES = ("product_efficiency", "memory_efficiency", "link_efficiency", "network_efficiency")
 """Constants that are shares of a vendor figure: at most 1."""
 
@@ -99,15 +102,40 @@ def updated(text: str, gpu: str, result: Fit, sources: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def leave_out(everything: Sequence[Row], rows: Sequence[Row], gpu: str, sweeps: int) -> list[dict[str, Any]]:
+    """Return, per source of a GPU type, the error on all its rows of constants fitted on the other sources only."""
+    start = training_gpu(gpu).constants
+    found: list[dict[str, Any]] = []
+    for source in sorted({row.source for row in rows if row.gpu == gpu}):
+        result = fit([row for row in rows if row.gpu == gpu and row.source != source], NEUTRAL, sweeps)
+        held = [row for row in everything if row.gpu == gpu and row.source == source]
+        settings = [row.setting() for row in held]
+        record = {
+            "source": source,
+            "rows": len(held),
+            "mape_left_out": 100 * loss_of(held, settings, result.constants),
+            "mape_fitted": 100 * loss_of(held, settings, start),
+        }
+        print(f"{source}: {record['mape_left_out']:.2f} % left out, {record['mape_fitted']:.2f} % with its fifth")
+        found.append(record)
+    return found
+
+
 def main() -> int:
     """Fit every GPU type that has rows, or those named with `--gpu`."""
     chosen = arguments(
         "fit the training constants",
         "../shared/data/training/measured_training_runs.csv",
         gpu={"nargs": "*", "default": []},
-        sweeps={"type": int, "default": 25},
+        sweeps={"type": int, "default": 40},
+        leave_out={"action": "store_true", "help": "only report: fit without each source in turn, and time it"},
     )
-    rows = fit_rows(read(chosen.data)[0])
+    everything = read(chosen.data)[0]
+    rows = fit_rows(everything)
+    if chosen.leave_out:
+        left = [leave_out(everything, rows, gpu, chosen.sweeps) for gpu in chosen.gpu or ["a100"]]
+        finish("training_leave_out", {}, [row for found in left for row in found], chosen.json)
+        return 0
     text = TARGET.read_text(encoding="utf-8")
     for gpu in chosen.gpu or sorted({row.gpu for row in rows}):
         members = [row for row in rows if row.gpu == gpu]
