@@ -49,6 +49,8 @@ OBJECTIVE = ("ii", "traffic_bytes", "barriers", "groups", "registers", "length")
 UNITS = {"ii": "cycles", "traffic_bytes": "bytes", "length": "cycles"}
 SHORT_HORIZONS = (1, 2)
 """Intervals beyond the longest path that are tried before all the stages there may be."""
+MOST_INTERVALS = 32
+"""Intervals tried before giving up."""
 MOST_SINGLE_STEPS = 16
 """Refuted intervals after which the search goes on in larger steps, giving up the proof for a schedule."""
 ROUNDS = (0.005, 0.02, 0.1)
@@ -153,7 +155,9 @@ def _least_interval(
 ) -> tuple[int, _Found, Bound]:
     """Try the bound, then grow; refuted intervals right above the bound raise it."""
     ii, last = bound.value, serial_interval(network) * 2
-    while ii <= last:
+    for _ in range(MOST_INTERVALS):
+        if ii > last:
+            break
         tell(f"interval {ii}: searching")
         found = _by_assignment(warps, network, ii, options)
         if found is not None:
@@ -161,12 +165,12 @@ def _least_interval(
         outcome, point = _first(warps, network, ii, options)
         if point is not None:
             return ii, _Found(point, {}, outcome.report), bound
-        step = max(1, ii // 32)
+        step = max(1, ii // 16)
         if outcome.status is Status.INFEASIBLE and bound.value == ii:
             bound = _refuted(bound, ii, outcome.report)
             step = 1 if len(bound.evidence["refuted"]) < MOST_SINGLE_STEPS else step
         ii += step
-    raise NoWarpSchedule(loop=warps.loop.name, groups=warps.limits.most_groups, ii=last)
+    raise NoWarpSchedule(loop=warps.loop.name, groups=warps.limits.most_groups, ii=ii)
 
 
 def _by_assignment(warps: WarpLoop, network: Network, ii: int, options: Options) -> _Found | None:
