@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 from treadle.frontends.kubernetes import rules
-from treadle.frontends.kubernetes.objects import Dump, Object, read_dump, top_owner
+from treadle.frontends.kubernetes.objects import Dump, Object, read_dump, reading, top_owner
 from treadle.frontends.kubernetes.quantity import amount, parse_quantity
 from treadle.ir.cluster.cluster import (
     PENDING,
@@ -27,6 +29,7 @@ from treadle.ir.cluster.labels import selects
 from treadle.ir.diagnostics import Place
 from treadle.ir.plan import parse_json, read_text
 
+T = TypeVar("T")
 _GPU = "nvidia.com/gpu"
 _FRACTION = "gpu-fraction"
 _WHOLE_DEVICE = 1000
@@ -71,21 +74,20 @@ class _Reader:
     def __init__(self, dump: Dump) -> None:
         self.dump = dump
         self.fractions = any(_FRACTION in pod.strings("metadata", "annotations") for pod in dump.of("Pod"))
-        self.classes = {item.name: int(item.get("value") or 0) for item in dump.of("PriorityClass")}
-        self.default_priority = next(
-            (int(item.get("value") or 0) for item in dump.of("PriorityClass") if item.get("globalDefault")), 0
-        )
+        classes = self.dump.of("PriorityClass")
+        self.classes = dict(_each(lambda item: (item.name, int(item.get("value") or 0)), classes))
+        self.default_priority = next((self.classes[c.name] for c in classes if c.get("globalDefault")), 0)
         self.shapes: dict[str, int] = {}
         self.shape_list: list[Shape] = []
         self.gangs: dict[str, Gang] = {}
 
     def cluster(self) -> Cluster:
         """Return the cluster; pods that have ended are left out."""
-        nodes = tuple(self._node(item) for item in self.dump.of("Node"))
+        nodes = tuple(_each(self._node, self.dump.of("Node")))
         index = {node.name: position for position, node in enumerate(nodes)}
         alive = [item for item in self.dump.of("Pod") if item.get("status", "phase") not in ("Succeeded", "Failed")]
-        pods = tuple(self._pod(item, index) for item in alive)
-        budgets = tuple(self._budget(item) for item in self.dump.of("PodDisruptionBudget"))
+        pods = tuple(_each(lambda item: self._pod(item, index), alive))
+        budgets = tuple(_each(self._budget, self.dump.of("PodDisruptionBudget")))
         shapes = tuple(self.shape_list)
         pods = tuple(_pin_by_budget(pod, shapes, budgets) for pod in pods)
         return Cluster(nodes, shapes, pods, budgets, tuple(self._sized(gang, pods) for gang in self.gangs.values()))
@@ -295,6 +297,12 @@ def _pin_by_budget(pod: Pod, shapes: tuple[Shape, ...], budgets: tuple[Budget, .
         ):
             return replace(pod, pinned=f"budget {budget.name}")
     return pod
+
+
+def _each(read: Callable[[Object], T], items: Iterable[Object]) -> Iterator[T]:
+    for item in items:
+        with reading(item):
+            yield read(item)
 
 
 def _add(total: dict[str, Fraction], more: dict[str, Fraction]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +25,16 @@ class Object:
     @property
     def name(self) -> str:
         """`metadata.name`."""
-        return str(self.get("metadata", "name") or "")
+        return self._metadata("name")
 
     @property
     def namespace(self) -> str:
         """`metadata.namespace`, `default` if there is none."""
-        return str(self.get("metadata", "namespace") or "default")
+        return self._metadata("namespace") or "default"
+
+    def _metadata(self, field: str) -> str:
+        metadata = self.data.get("metadata")
+        return str(metadata.get(field) or "") if isinstance(metadata, dict) else ""
 
     def get(self, *path: str) -> Any:
         """Return the value at a path of fields, None if a step is missing; raises WrongType if a step is no table."""
@@ -66,6 +71,21 @@ class Object:
             place=self.place, field=f"{self.name}: {field}", found=f"`{str(found)[:60]}`", reason="wrong kind of value",
             expected=expected,
         )  # fmt: skip
+
+
+@contextmanager
+def reading(item: Object) -> Iterator[None]:
+    """Turn what a value of the wrong type causes while an object is read into an error that names the object.
+
+    Raises:
+        WrongType: from TypeError, AttributeError, ValueError, KeyError and OverflowError.
+    """
+    try:
+        yield
+    except (TypeError, AttributeError, ValueError, KeyError, OverflowError) as error:
+        raise WrongType(
+            place=item.place, field=item.name or "object", found="a value of the wrong type", reason=str(error)[:200]
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -288,3 +288,28 @@ def test_roadef_files_are_read_to_the_end(tmp_path: Path) -> None:
     model.write_text(text.replace("0 3 7", "4 3 7"))
     with pytest.raises(MalformedText, match="service"):
         load_roadef(model, assignment)
+
+
+def _paths(value: Any, at: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    found = [at] if at else []
+    steps = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for step, inner in steps:
+        found += _paths(inner, (*at, step))
+    return found
+
+
+WHOLE = dump(NODE, POD, *OTHERS)
+WRONG: list[Any] = [None, "", -1, 1.5, True, [], {}, [1], ["x"], {"a": 1}, "1e3Mi", 10**30, [{}], [None]]
+
+
+@given(st.sampled_from(_paths(WHOLE)), st.sampled_from(WRONG))
+def test_any_wrong_value_is_a_coded_error_or_read(path: tuple[str | int, ...], wrong: Any) -> None:
+    document: Any = copy.deepcopy(WHOLE)
+    inner = document
+    for step in path[:-1]:
+        inner = inner[step]
+    inner[path[-1]] = wrong
+    try:
+        cluster_from(document, "f.json")
+    except TreadleError as error:
+        assert error.code.startswith("TRD")
