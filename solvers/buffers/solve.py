@@ -110,7 +110,7 @@ def _lower(plan: BuffersPlan, sections: Sections, peak: int, effort: Effort, pro
         if plan.height_bytes <= peak or low >= plan.height_bytes:
             return plan
         target = low
-        searched = search(sections, target, effort.nodes // 4, effort.seed)
+        searched = search(sections, target, effort.nodes // 2, effort.seed)
         if searched.offsets is None:
             low = (low + plan.height_bytes) // 2
             continue
