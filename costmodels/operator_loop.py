@@ -15,7 +15,8 @@ from treadle.ir.machine import Machine
 from treadle.ir.model import Attention, Layer, ModelGraph, OperatorKind, Role
 from treadle.ir.model import Operator as ModelOperator
 from treadle.ir.operator.loop import FULL, Dependence, Mode, Operator, OperatorLoop, Stream
-from treadle.ir.operator.plan import SPLIT, Step
+from treadle.ir.operator.plan import SPLIT, OverlapBody, Step
+from treadle.ir.plan import Prediction
 from treadle.ir.symbolic import evaluate
 from treadle.ir.workload import Phase
 
@@ -175,3 +176,31 @@ def _whole_ns(duration_s: float) -> int:
 def _share(moved_bytes: float, duration_s: float, machine: Machine) -> int:
     bandwidth = machine.value("memory_bandwidth_sustained_bytes_per_s")
     return min(FULL, ceil(FULL * moved_bytes / (bandwidth * duration_s)))
+
+
+def in_turn_ns(loop: OperatorLoop) -> int:
+    """Return the time of all operators one after the other, each in its fastest mode."""
+    return sum(min(mode.duration_ns for mode in operator.modes) for operator in loop.operators)
+
+
+def predictions(body: OverlapBody) -> tuple[Prediction, ...]:
+    """Return the figures of an overlap plan.
+
+    All blocks are taken to be like the planned one; embedding and head are left out. The optimum is
+    peak / (2 * active parameters) tokens/s (NanoFlow, arXiv 2408.12757, section 3), by the vendor's peak.
+    """
+    blocks = body.model.block_count
+    whole = layer_loop(body.model, body.machine, body.tensor_parallel, body.step, (SPLIT,))
+    baseline_s = in_turn_ns(whole) * 1e-9 * blocks
+    step_s = body.schedule.period_ns * 1e-9 * blocks
+    optimum = body.machine.value("peak_flops_bfloat16") * body.tensor_parallel / (2 * body.model.active_parameters())
+    tokens = body.step.tokens
+    return (
+        Prediction("step_time", step_s, "s"),
+        Prediction("throughput", tokens / step_s, "token/s"),
+        Prediction("in_turn_throughput", tokens / baseline_s, "token/s"),
+        Prediction("optimal_throughput", optimum, "token/s"),
+        Prediction("share_of_optimal", tokens / step_s / optimum, "1"),
+        Prediction("in_turn_share_of_optimal", tokens / baseline_s / optimum, "1"),
+        Prediction("gain", baseline_s / step_s, "1"),
+    )

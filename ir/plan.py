@@ -30,6 +30,7 @@ BODIES: dict[str, str] = {
     "experts": "treadle.ir.layout.experts:ExpertsPlan",
     "serving": "treadle.ir.serving.plan:ServingPlan",
     "tiers": "treadle.ir.layout.tiers:TiersPlan",
+    "overlap": "treadle.ir.operator.plan:OverlapBody",
     "packing": "treadle.ir.cluster.packing:PackingBody",
     "parallel": "treadle.ir.training.plan:ParallelBody",
     "deployment": "treadle.ir.deployment:DeploymentBody",

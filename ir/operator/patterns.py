@@ -77,4 +77,3 @@ def pattern_bound_ns(loop: OperatorLoop, weights: dict[str, Fraction]) -> Fracti
     most = max((sum(whole[name, mode.name] for name, mode in pattern) for pattern in patterns(loop)), default=0)
     total = sum((weights.get(name, Fraction(0)) for name in loop.index), Fraction(0))
     return total * denominator / most if most else Fraction(0)
-

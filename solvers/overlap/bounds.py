@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
@@ -17,10 +18,7 @@ from treadle.ir.operator.patterns import LARGEST, pattern_bound_ns, patterns
 from treadle.ir.operator.schedule import recurrence_bound_ns, volume_bound_ns
 from treadle.solvers.backend import solve_linear
 
-_UNIT = 1000
-"""Numbers of the relaxation near one: durations in thousands."""
-
-_PATTERN_DENOMINATOR = 10**4
+_PATTERN_DENOMINATOR = 10**7
 
 _DENOMINATOR = 10**9
 """Multipliers are rounded to this many parts; any non-negative rounding keeps the bound valid."""
@@ -56,6 +54,7 @@ def pattern_bound(loop: OperatorLoop) -> Bound | None:
     listed = list(islice(patterns(loop), LARGEST))
     if len(listed) == LARGEST:
         return None
+    unit = max(mode.duration_ns for operator in loop.operators for mode in operator.modes)
     model = mathopt.Model()
     done: dict[str, list[Any]] = {name: [] for name in loop.index}
     spent: list[Any] = []
@@ -63,7 +62,7 @@ def pattern_bound(loop: OperatorLoop) -> Bound | None:
         time = model.add_variable(lb=0)
         spent.append(time)
         for name, mode in pattern:
-            done[name].append(time * (_UNIT / mode.duration_ns))
+            done[name].append(time * (unit / mode.duration_ns))
     rows = {name: model.add_linear_constraint(mathopt.fast_sum(parts) >= 1) for name, parts in done.items()}
     model.minimize(mathopt.fast_sum(spent))
     outcome = solve_linear(model)
@@ -75,6 +74,14 @@ def pattern_bound(loop: OperatorLoop) -> Bound | None:
     }
     evidence = {"weights": {name: str(weight) for name, weight in weights.items()}}
     return Bound(ceil(pattern_bound_ns(loop, weights)), ProofKind.PATTERN_DUAL, evidence)
+
+
+def pattern_guide(loop: OperatorLoop, weights: Mapping[str, str]) -> dict[str, Fraction]:
+    """Return the multipliers of a pattern bound scaled to time: no rest of a period is below the weight in it."""
+    exact = {name: Fraction(weight) for name, weight in weights.items()}
+    total = sum(exact.values(), Fraction(0))
+    bound = pattern_bound_ns(loop, exact) if total else Fraction(0)
+    return {name: weight * bound / total for name, weight in exact.items()} if total else {}
 
 
 def volume_bound(loop: OperatorLoop) -> Bound:

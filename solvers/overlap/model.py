@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import networkx as nx
 from ortools.sat.python import cp_model
@@ -136,7 +137,7 @@ def _fix_rotation(model: Model) -> None:
 
 def carried_cycles(loop: OperatorLoop) -> list[list[str]]:
     """Return, for every dependence of distance 1, a longest chain (by operators) that it closes."""
-    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph: Any = nx.DiGraph()  # the stub of dag_longest_path wants nodes of type object
     graph.add_nodes_from(loop.index)
     graph.add_edges_from((d.source, d.target) for d in loop.dependences if d.distance == 0)
     cycles: list[list[str]] = []
@@ -146,8 +147,7 @@ def carried_cycles(loop: OperatorLoop) -> list[list[str]]:
         between = nx.descendants(graph, dependence.target) & nx.ancestors(graph, dependence.source)
         inner = graph.subgraph({*between, dependence.source, dependence.target})
         if dependence.source == dependence.target or between or graph.has_edge(dependence.target, dependence.source):
-            longest: list[str] = nx.dag_longest_path(inner)  # type: ignore[arg-type]  # the stub wants Graph[object]
-            cycles.append(longest)
+            cycles.append(nx.dag_longest_path(inner))
     return cycles
 
 

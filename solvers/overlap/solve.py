@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from math import gcd
 
-import networkx as nx
 from ortools.sat.python import cp_model
 
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.diagnostics import ExitCode, TreadleError
-from treadle.ir.operator.loop import OperatorLoop
-from treadle.ir.operator.schedule import OperatorSchedule
+from treadle.ir.operator.loop import Mode, OperatorLoop
+from treadle.ir.operator.schedule import OperatorSchedule, check, latency_ns
 from treadle.solvers.backend import Limits, Outcome, solve
-from treadle.solvers.overlap.bounds import Bound, critical_path, period_bounds
+from treadle.solvers.overlap.bounds import Bound, critical_path, pattern_guide, period_bounds
+from treadle.solvers.overlap.lanes import rows, two_lanes
 from treadle.solvers.overlap.model import Model, build
 
 
@@ -32,6 +32,8 @@ class OverlapOptions:
     """How deep to pipeline and when to stop."""
 
     stages: int = 3
+    searched_modes: int = 64
+    """Loops with more modes in all are left at the beam search's schedule: CP-SAT finds nothing better in seconds."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -42,13 +44,15 @@ def schedule(loop: OperatorLoop, options: OverlapOptions | None = None) -> tuple
         NoOverlapFound: the limit came first.
     """
     options = options or OverlapOptions()
+    if loop.periodic:  # the least period may lie between the multiples of a coarser grid
+        return _schedule(loop, options)
     grain = gcd(*(mode.duration_ns for operator in loop.operators for mode in operator.modes))
     found, certificate = _schedule(_scaled(loop, grain), options)
     return _unscaled(found, certificate, grain)
 
 
 def _scaled(loop: OperatorLoop, grain: int) -> OperatorLoop:
-    """Measure time in the durations' greatest common divisor: starts need no finer grid."""
+    """Measure time in the durations' greatest common divisor: a one-shot loop's starts need no finer grid."""
     operators = tuple(
         replace(op, modes=tuple(replace(mode, duration_ns=mode.duration_ns // grain) for mode in op.modes))
         for op in loop.operators
@@ -70,14 +74,54 @@ def _unscaled(found: OperatorSchedule, certificate: Certificate, grain: int) -> 
 
 
 def _schedule(loop: OperatorLoop, options: OverlapOptions) -> tuple[OperatorSchedule, Certificate]:
-    bound = period_bounds(loop)[0]
+    bounds = period_bounds(loop)
+    start = _first_schedule(loop, bounds)
+    if start is not None and start.period_ns == bounds[0].value_ns and latency_ns(loop, start) == path_ns(loop):
+        return start, _certificate(loop, start, bounds[0])
+    if sum(len(operator.modes) for operator in loop.operators) > options.searched_modes:
+        if start is None:
+            raise NoOverlapFound(loop=loop.name)
+        return start, _certificate(loop, start, bounds[0])
+    return _searched(loop, options, bounds[0], start)
+
+
+def _first_schedule(loop: OperatorLoop, bounds: list[Bound]) -> OperatorSchedule | None:
+    """Return the better of running in turn and of two lanes side by side; None when a fastest mode fits no stream."""
+    turn = in_turn(loop)
+    usable = not check(loop, turn)
+    known = [bound.evidence["weights"] for bound in bounds if bound.proof is ProofKind.PATTERN_DUAL]
+    guide = pattern_guide(loop, known[0] if known else {})
+    slowest = sum(max(mode.duration_ns for mode in operator.modes) for operator in loop.operators)
+    beside = two_lanes(loop, guide, turn.period_ns if usable else slowest + 1)
+    return beside or (turn if usable else None)
+
+
+def _certificate(loop: OperatorLoop, found: OperatorSchedule, bound: Bound) -> Certificate:
+    """Certificate of a schedule that rests on bounds without search alone."""
+    levels = [_bounded("period", found.period_ns, bound)]
+    if loop.periodic:
+        levels.append(_bounded("latency", latency_ns(loop, found), _path_bound(loop)))
+    return Certificate("overlap", "stream shares", tuple(levels))
+
+
+def _bounded(name: str, value: int, bound: Bound) -> Level:
+    status = Status.OPTIMAL if bound.value_ns == value else Status.FEASIBLE
+    return Level(name, "ns", value, bound.value_ns, status, bound.proof, bound.evidence)
+
+
+def _searched(
+    loop: OperatorLoop, options: OverlapOptions, bound: Bound, start: OperatorSchedule | None
+) -> tuple[OperatorSchedule, Certificate]:
+    """CP-SAT over everything, from the first schedule on."""
     largest = sum(min(mode.duration_ns for mode in operator.modes) for operator in loop.operators)
     largest = max(largest, max(mode.duration_ns for operator in loop.operators for mode in operator.modes))
-    model = build(loop, bound.value_ns, largest, options.stages if loop.periodic else 1)
+    model = build(loop, bound.value_ns, start.period_ns if start else largest, options.stages if loop.periodic else 1)
     assert model.period is not None
     assert model.latency is not None
     model.cp.minimize(model.period)
-    first = solve(model.cp, options.limits, hint=_in_turn(model))
+    first = solve(model.cp, options.limits, hint=_from(model, start) if start else ())
+    if not first.solved and start is not None:
+        return start, _certificate(loop, start, bound)
     if not first.solved:
         raise NoOverlapFound(loop=loop.name)
     period = first[model.period]
@@ -97,30 +141,51 @@ def _least_latency(model: Model, period: int, first: Outcome, limits: Limits) ->
     return second if second.solved else first
 
 
-def _in_turn(model: Model) -> Iterable[tuple[cp_model.IntVar, int]]:
-    """One operator after the other, each in its fastest mode: always legal, and where the search begins."""
-    assert model.period is not None
+def in_turn(loop: OperatorLoop) -> OperatorSchedule:
+    """Return one operator after the other, each in its fastest mode that fits: what runs without any overlap."""
     now = 0
-    graph: nx.DiGraph[str] = nx.DiGraph()
-    graph.add_nodes_from(model.loop.index)
-    graph.add_edges_from((d.source, d.target) for d in model.loop.dependences if d.distance == 0)
-    for name in nx.lexicographical_topological_sort(graph, key=lambda name: model.loop.index[name]):
-        fastest = min(model.loop.operator(name).modes, key=lambda mode: mode.duration_ns)
-        yield model.slots[name], now
-        yield model.durations[name], fastest.duration_ns
-        for mode in model.loop.operator(name).modes:
-            yield model.modes[name, mode.name], int(mode is fastest)
-        if name in model.stages_of:
-            yield model.stages_of[name], 0
-            yield model.starts[name], now
+    starts: dict[str, int] = {}
+    modes: dict[str, str] = {}
+    for name in (name for row in rows(loop) for name in row):
+        fastest = min(_fitting(loop, name), key=lambda mode: mode.duration_ns)
+        starts[name], modes[name] = now, fastest.name
         now += fastest.duration_ns
-    yield model.period, now
+    return OperatorSchedule(loop.name, now, starts, modes)
+
+
+def _fitting(loop: OperatorLoop, name: str) -> list[Mode]:
+    capacities = {stream.name: stream.capacity_milli for stream in loop.streams}
+    modes = loop.operator(name).modes
+    return [mode for mode in modes if all(share <= capacities[s] for s, share in mode.shares_milli.items())]
+
+
+def _from(model: Model, found: OperatorSchedule) -> Iterable[tuple[cp_model.IntVar, int]]:
+    """A schedule as values to start from, turned so that the first operator starts a period."""
+    assert model.period is not None
+    period = found.period_ns
+    shift = found.start_ns[model.loop.operators[0].name] % period if model.loop.periodic else 0
+    shift -= period if shift else 0
+    yield model.period, period
+    for name, start in found.start_ns.items():
+        chosen = found.mode(model.loop, name)
+        yield model.slots[name], (start - shift) % period
+        yield model.durations[name], chosen.duration_ns
+        for mode in model.loop.operator(name).modes:
+            yield model.modes[name, mode.name], int(mode is chosen)
+        if name in model.stages_of:
+            yield model.stages_of[name], (start - shift) // period
+            yield model.starts[name], start - shift
 
 
 def _hints(model: Model, outcome: Outcome) -> Iterable[tuple[cp_model.IntVar, int]]:
     for group in (model.slots, model.starts, model.durations, model.modes):
         for variable in group.values():
             yield variable, outcome[variable]
+
+
+def path_ns(loop: OperatorLoop) -> int:
+    """Return the longest chain of shortest durations within one iteration: no latency is below."""
+    return _path_bound(loop).value_ns
 
 
 def _path_bound(loop: OperatorLoop) -> Bound:

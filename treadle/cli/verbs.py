@@ -12,6 +12,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "compile": ("treadle.cli.compile", "Compile a deployment: model, workload and machine into proven kernels."),
     "kernel": ("treadle.cli.kernel", "Schedule one tile program or loop file, and emit its kernel."),
     "parallel": ("treadle.cli.parallel", "Cut a model over a training cluster, and prove the cut."),
+    "overlap": ("treadle.cli.overlap", "Overlap compute, memory and network within a layer."),
     "show": ("treadle.cli.show", "Open the report, draw a kernel, or print the plan as text."),
     "verify": ("treadle.cli.verify", "Re-derive every claim of a plan, without a solver."),
     "explain": ("treadle.cli.explain", "Say what binds each loop, and what would lower its interval."),

@@ -24,6 +24,7 @@ REVIEWERS: dict[str, str] = {
     "experts": "treadle.verification.layout:review_experts",
     "serving": "treadle.verification.serving:review",
     "tiers": "treadle.verification.layout:review_tiers",
+    "overlap": "treadle.verification.overlap:review",
     "packing": "treadle.verification.packing:review",
     "parallel": "treadle.verification.parallel:review",
     "deployment": "treadle.verification.deployment:review",

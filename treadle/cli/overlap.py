@@ -1,0 +1,105 @@
+"""`treadle overlap CONFIG.json`: one layer of a model with compute, memory and network busy at the same time."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from treadle.cli.options import JsonFlag, OutputFolder
+from treadle.cli.output import level_line, number, print_json, print_table, say
+from treadle.codegen.folder import write_plan
+from treadle.driver.overlap import NanoBatchNumber, OverlapRequest, overlap_files, plan_overlap, text_of, what_more_buys
+from treadle.ir.certificate import Status
+from treadle.ir.diagnostics import ExitCode
+from treadle.ir.operator.plan import OverlapBody, Step
+from treadle.ir.operator.schedule import stream_profile
+from treadle.ir.plan import Plan, figures, to_data
+from treadle.verification.core import review_plan
+
+Config = Annotated[Path, typer.Argument(help="The model's config.json, or its folder.", metavar="CONFIG")]
+MachineName = Annotated[str, typer.Option("--machine", help="GPU type; see `treadle machines`.", metavar="ID")]
+Ranks = Annotated[int, typer.Option("--tensor-parallel", help="GPUs that share each operator.", metavar="N")]
+Decode = Annotated[int, typer.Option("--decode", help="Sequences that take one new token each.", metavar="N")]
+Context = Annotated[int, typer.Option("--context", help="Tokens each decoding sequence has.", metavar="N")]
+Prefill = Annotated[int, typer.Option("--prefill", help="Prompts read in the step.", metavar="N")]
+Prompt = Annotated[int, typer.Option("--prompt", help="Tokens of each prompt.", metavar="N")]
+Number = Annotated[str, typer.Option("--nano-batches", help="1, 2, or auto: try all.", metavar="N")]
+WhatIf = Annotated[bool, typer.Option("--what-if", help="Plan again with a quarter more of each resource.")]
+
+
+def command(
+    config: Config,
+    machine: MachineName,
+    tensor_parallel: Ranks = 1,
+    decode: Decode = 0,
+    context: Context = 1,
+    prefill: Prefill = 0,
+    prompt: Prompt = 1,
+    nano_batches: Number = "auto",
+    what_if: WhatIf = False,
+    output: OutputFolder = None,
+    json: JsonFlag = False,
+) -> None:
+    """Split a step into nano-batches and run their operators side by side, each on a share of the GPU.
+
+    Exit status 0: the period is proven least for its nano-batches. 3: a bound is stated, the gap is open. 2: bad input.
+    """
+    started = time.perf_counter()
+    step = Step(decode, context, prefill, prompt)
+    request = OverlapRequest(machine, tensor_parallel, step, _number(nano_batches))
+    plan = plan_overlap(config, request, say)
+    body: OverlapBody = plan.body
+    plan = write_plan(output, plan, overlap_files(body)) if output is not None else plan.sealed()
+    review = review_plan(plan, output)
+    bought = what_more_buys(body) if what_if else {}
+    seconds = time.perf_counter() - started
+    if json:
+        print_json({**to_data(plan), "what_more_buys_ns": bought})
+    else:
+        _print(plan, bought, seconds, review.rederived, len(review.findings))
+    if review.findings:
+        raise RuntimeError(f"the planner made an illegal plan: {review.findings[0]}")
+    if plan.certificates[0]["period"].status is not Status.OPTIMAL:
+        raise typer.Exit(ExitCode.LIMIT)
+
+
+def _number(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal():
+        raise NanoBatchNumber(found=f"`{text}`", expected="a number, or auto")
+    return int(text)
+
+
+def _print(plan: Plan, bought: dict[str, int], seconds: float, rederived: int, findings: int) -> None:
+    body: OverlapBody = plan.body
+    predicted: dict[str, Any] = {name: item.value for name, item in figures(plan).items()}
+    sys.stdout.write(
+        f"{body.loop.name} on {body.tensor_parallel} x {body.machine.name}, {body.step.tokens} tokens a step, "
+        f"nano-batches {text_of(body.nano_batches)} of 256\n"
+    )
+    for level in plan.certificates[0].levels:
+        sys.stdout.write(f"  {level_line(level)}\n")
+    print_table(
+        ("", "token/s", "of optimal"),
+        [
+            ("this plan", number(predicted["throughput"]), f"{predicted['share_of_optimal']:.1%}"),
+            ("in turn", number(predicted["in_turn_throughput"]), f"{predicted['in_turn_share_of_optimal']:.1%}"),
+            ("optimal (peak / 2 parameters)", number(predicted["optimal_throughput"]), "100.0%"),
+        ],
+    )
+    print_table(("stream", "busy"), [(s.name, f"{_busy(body, s.name):.1%}") for s in body.loop.streams])
+    for name, period_ns in bought.items():
+        gain = body.schedule.period_ns / period_ns - 1
+        sys.stdout.write(f"  25 % more {name}: {period_ns / 1000:.0f} us a layer ({gain:+.1%} throughput)\n")
+    sys.stdout.write(f"  {rederived} claims re-derived, {findings} findings, {seconds:.1f} s\n")
+
+
+def _busy(body: OverlapBody, stream: str) -> float:
+    capacity = next(item.capacity_milli for item in body.loop.streams if item.name == stream)
+    profile = stream_profile(body.loop, body.schedule, stream)
+    return sum((high - low) * load for low, high, load in profile) / capacity / body.schedule.period_ns

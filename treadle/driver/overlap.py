@@ -1,0 +1,153 @@
+"""The line of `treadle overlap`: model, machine and step -> operator loops -> best schedule -> plan and timeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from treadle.codegen.operator_timeline import operator_timeline
+from treadle.costmodels.machines import load_machine
+from treadle.costmodels.operator_loop import layer_loop, predictions
+from treadle.driver.kernel import machine_input
+from treadle.driver.versions import versions
+from treadle.frontends.hf import load_model
+from treadle.ir.certificate import Certificate
+from treadle.ir.codec import encode
+from treadle.ir.diagnostics import TreadleError
+from treadle.ir.machine import Machine
+from treadle.ir.model import ModelGraph
+from treadle.ir.operator.plan import SPLIT, OverlapBody, Step
+from treadle.ir.operator.schedule import OperatorSchedule
+from treadle.ir.plan import Plan, input_from
+from treadle.solvers.overlap.bounds import period_bounds
+from treadle.solvers.overlap.solve import OverlapOptions, schedule
+
+Tell = Callable[[str], None]
+
+SIZES: dict[int, tuple[tuple[int, ...], ...]] = {
+    1: ((SPLIT,),),
+    2: tuple((small, SPLIT - small) for small in range(128, 63, -8)),
+}
+"""Sizes tried by number of nano-batches, in 1/256 of the step."""
+
+WHAT_IF = 1.25
+"""Factor by which a figure grows when we ask what it would buy."""
+
+LEVERS = {
+    "tensor cores": "peak_flops_bfloat16",
+    "memory bandwidth": "memory_bandwidth_sustained_bytes_per_s",
+    "all-reduce bandwidth": "allreduce_bus_bandwidth_bytes_per_s",
+}
+
+
+class NanoBatchNumber(TreadleError):
+    """A number of nano-batches that is not tried."""
+
+    code = "TRD181"
+    template = "nano-batches: found {found}, expected {expected}"
+    hint = "give --nano-batches auto"
+
+
+class GroupTooLarge(TreadleError):
+    """More GPUs in a tensor-parallel group than all-reduce figures are for."""
+
+    code = "TRD182"
+    template = "tensor parallelism {found} on `{machine}`: the all-reduce figures are for 1 to {most} GPUs of a node"
+    hint = "give --tensor-parallel up to the GPUs of a node"
+
+
+@dataclass(frozen=True, slots=True)
+class OverlapRequest:
+    """A step of a model on a tensor-parallel group; `nano_batches` None tries every known number."""
+
+    machine: str
+    tensor_parallel: int
+    step: Step
+    nano_batches: int | None = None
+    options: OverlapOptions = field(default_factory=OverlapOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The best schedule of one number and sizes of nano-batches."""
+
+    sizes: tuple[int, ...]
+    schedule: OperatorSchedule
+    certificate: Certificate
+
+
+def plan_overlap(model_path: Path, request: OverlapRequest, tell: Tell) -> Plan:
+    """Return the best plan over the sizes tried, not sealed yet.
+
+    Raises:
+        TreadleError: bad input; NanoBatchNumber, GroupTooLarge; MissingFigure; NoOverlapFound at the limit.
+    """
+    machine, model = _checked(request), load_model(model_path)
+    best, tried = best_overlap(model, machine, request, tell)
+    body = OverlapBody(
+        model=model,
+        machine=machine,
+        tensor_parallel=request.tensor_parallel,
+        step=request.step,
+        nano_batches=best.sizes,
+        loop=layer_loop(model, machine, request.tensor_parallel, request.step, best.sizes),
+        schedule=best.schedule,
+        alternatives=tried,
+    )
+    file = model_path / "config.json" if model_path.is_dir() else model_path
+    inputs = (input_from("model", file), machine_input(machine))
+    return Plan("overlap", inputs, encode(request), versions(), body, (best.certificate,), predictions(body))
+
+
+def _checked(request: OverlapRequest) -> Machine:
+    if request.nano_batches is not None and request.nano_batches not in SIZES:
+        raise NanoBatchNumber(found=request.nano_batches, expected=f"one of {', '.join(map(str, SIZES))}, or auto")
+    machine = load_machine(request.machine)
+    most = int(machine.value("gpus_per_node"))
+    if not 1 <= request.tensor_parallel <= most:
+        raise GroupTooLarge(found=request.tensor_parallel, machine=machine.id, most=most)
+    return machine
+
+
+def best_overlap(
+    model: ModelGraph, machine: Machine, request: OverlapRequest, tell: Tell
+) -> tuple[Found, dict[str, int]]:
+    """Try every size whose bound is below the best found; return the best, and the periods by size in ns."""
+    numbers = SIZES if request.nano_batches is None else {request.nano_batches: SIZES[request.nano_batches]}
+    best: Found | None = None
+    tried: dict[str, int] = {}
+    for sizes in (sizes for number in numbers for sizes in SIZES[number]):
+        loop = layer_loop(model, machine, request.tensor_parallel, request.step, sizes)
+        if best is not None and period_bounds(loop)[0].value_ns >= best.schedule.period_ns:
+            continue
+        found, certificate = schedule(loop, request.options)
+        tried[text_of(sizes)] = found.period_ns
+        tell(f"{text_of(sizes)}: {found.period_ns / 1000:.0f} us a layer")
+        if best is None or found.period_ns < best.schedule.period_ns:
+            best = Found(sizes, found, certificate)
+    assert best is not None
+    return best, tried
+
+
+def text_of(sizes: tuple[int, ...]) -> str:
+    """Return sizes as text: `96+160`."""
+    return "+".join(map(str, sizes))
+
+
+def what_more_buys(body: OverlapBody, options: OverlapOptions | None = None) -> dict[str, int]:
+    """Return the period in ns with a quarter more of each resource, at the plan's nano-batches."""
+    bought: dict[str, int] = {}
+    for name, figure in LEVERS.items():
+        if body.tensor_parallel == 1 and figure.startswith("allreduce"):
+            continue
+        more = tuple(replace(f, value=f.value * WHAT_IF) if f.name == figure else f for f in body.machine.figures)
+        machine = replace(body.machine, figures=more)
+        loop = layer_loop(body.model, machine, body.tensor_parallel, body.step, body.nano_batches)
+        bought[name] = schedule(loop, options)[0].period_ns
+    return bought
+
+
+def overlap_files(body: OverlapBody) -> dict[str, bytes]:
+    """Return the files of an overlap plan: its timeline by nano-batch and stream."""
+    return {"timeline.json": operator_timeline(body.loop, body.schedule).encode()}
