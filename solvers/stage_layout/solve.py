@@ -1,7 +1,7 @@
 """Minimax stage layouts: the cut of a layer sequence over virtual stages whose busiest rank is least busy, proven.
 
 One chunk per rank: dynamic program on prefix sums, O(p L^2). Several chunks: a sequence of at most two runs of equal
-layers (dense layers before experts), where for a given share-out of the first run the ranks' room for the second is counted;
+layers (dense before experts), where for a given share-out of the first run the ranks' room for the second is counted;
 the least level at which all layers find room is exact, and one below it the count falls short (kind `capacity`).
 """
 
