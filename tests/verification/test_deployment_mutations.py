@@ -31,7 +31,7 @@ FREE = re.compile(
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("plans") / "plan"
     options = KernelOptions(limits=Limits(deterministic_s=0.2), compiled=False)
-    compile_deployment(EXAMPLE, target, options, lambda *_: None)
+    compile_deployment(EXAMPLE, target, options, lambda phase, result, seconds: None)
     return target
 
 

@@ -6,7 +6,7 @@ frontends -> ir -> costmodels -> solvers -> ir plan -> verify -> codegen
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,7 +42,7 @@ class Progress:
     seconds: dict[str, float] = field(default_factory=dict[str, float])
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[list[str]]:
+    def phase(self, name: str) -> Generator[list[str]]:
         """Time a phase; what is appended to the list is said when it ends."""
         result: list[str] = []
         started = time.perf_counter()

@@ -86,7 +86,7 @@ def _review_envelope(plan: Plan, folder: Path | None) -> Review:
 
 
 def compare_predictions(where: str, expected: Sequence[Prediction], found: Sequence[Prediction]) -> list[Finding]:
-    """Return TRD416 for every recomputed figure that the plan states otherwise, leaves out, adds or repeats."""
+    """Return TRD494 for every recomputed figure that the plan states otherwise, leaves out, adds or repeats."""
     findings: list[Finding] = []
     for position in range(max(len(expected), len(found))):
         right = expected[position] if position < len(expected) else None
@@ -94,7 +94,7 @@ def compare_predictions(where: str, expected: Sequence[Prediction], found: Seque
         if right != stated:
             name = (right or stated or expected[0]).name
             findings.append(
-                Finding("TRD416", f"{where}.{name}", "the prediction is another", _figure(right), _figure(stated))
+                Finding("TRD494", f"{where}.{name}", "the prediction is another", _figure(right), _figure(stated))
             )
     return findings
 

@@ -62,10 +62,10 @@ def _review_costs(kernel: KernelPlan, program: TileProgram, machine: Machine) ->
         loop = lower(program, machine)
         if loop != kernel.loop:
             message = "the loop is not the one the machine makes of the program"
-            return [Finding("TRD415", program.name, message)], 2
+            return [Finding("TRD493", program.name, message)], 2
         expected = predict(program, loop, kernel.schedule, machine)
     except TreadleError as error:
-        return [Finding("TRD415", program.name, f"the program cannot be lowered: {error}")], 2
+        return [Finding("TRD493", program.name, f"the program cannot be lowered: {error}")], 2
     return compare_predictions(program.name, expected, kernel.predictions), 2 + len(expected)
 
 
@@ -76,9 +76,9 @@ def _review_program(program: TileProgram) -> list[Finding]:
     try:
         again = programs.build(program.family, program.shape, program.tile_sizes, program.options)
     except TreadleError as error:
-        return [Finding("TRD415", program.name, f"the library has no such program: {error}")]
+        return [Finding("TRD493", program.name, f"the library has no such program: {error}")]
     if again != program:
-        return [Finding("TRD415", program.name, "the program is not the library's at this shape")]
+        return [Finding("TRD493", program.name, "the program is not the library's at this shape")]
     return []
 
 
@@ -90,9 +90,9 @@ def _review_source(kernel: KernelPlan, machine: Machine, plan_id: str, folder: P
         source = read_text(folder / kernel.source)
         expected = emit(kernel, machine, plan_id)
     except TreadleError as error:
-        return [Finding("TRD418", kernel.source, f"the source cannot be compared: {error}")]
+        return [Finding("TRD496", kernel.source, f"the source cannot be compared: {error}")]
     if source != expected:
-        return [Finding("TRD418", kernel.source, "the source is not the one the plan gives")]
+        return [Finding("TRD496", kernel.source, "the source is not the one the plan gives")]
     return []
 
 
@@ -103,7 +103,7 @@ def _review_binary(compiled: Compiled, machine: Machine, folder: Path) -> list[F
         sidecar = (folder / compiled.binary).with_suffix(".json")
         launch = parse_json(read_text(sidecar), str(sidecar))
     except TreadleError as error:
-        return [Finding("TRD417", compiled.binary, str(error))]
+        return [Finding("TRD495", compiled.binary, str(error))]
     findings: list[Finding] = []
     for what, expected, found in (
         ("registers", resources.registers, compiled.registers),
@@ -114,10 +114,10 @@ def _review_binary(compiled: Compiled, machine: Machine, folder: Path) -> list[F
     ):
         if expected != found:
             findings.append(
-                Finding("TRD417", compiled.binary, f"the binary has other {what}", str(expected), str(found))
+                Finding("TRD495", compiled.binary, f"the binary has other {what}", str(expected), str(found))
             )
     if compiled.smem_bytes > machine.value("shared_capacity_bytes"):
         findings.append(
-            Finding("TRD417", compiled.binary, "more shared memory than fits", "", str(compiled.smem_bytes))
+            Finding("TRD495", compiled.binary, "more shared memory than fits", "", str(compiled.smem_bytes))
         )
     return findings

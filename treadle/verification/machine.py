@@ -22,12 +22,12 @@ def review_machine(plan: Plan, machine: Machine | None) -> Review:
     findings: list[Finding] = []
     recorded = {item.path: item.sha256 for item in plan.inputs if item.role == "machine"}
     if recorded.get(machine.id) != digest(encode(machine)):
-        findings.append(Finding("TRD419", f"machine {machine.id}", "the machine is not the recorded input"))
+        findings.append(Finding("TRD497", f"machine {machine.id}", "the machine is not the recorded input"))
     if machine.id in machine_ids() and load_machine(machine.id) != machine:
         same = plan.versions.get("treadle") == VERSION
         findings.append(
             Finding(
-                "TRD419",
+                "TRD497",
                 f"machine {machine.id}",
                 f"the machine differs from the shipped file: {_first_difference(machine)}",
                 severity=Severity.ERROR if same else Severity.WARNING,
