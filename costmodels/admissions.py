@@ -14,8 +14,9 @@ from math import ceil
 from treadle.costmodels.departures import Situation
 from treadle.ir.cluster.cluster import Cluster
 
-MOST_WAITING = 14
-_MOST_SETS = 4_000
+MOST_WAITING = 12
+_MOST_SETS = 1_000
+_MOST_SETS_IN_ALL = 20_000
 Sets = dict[tuple[int, ...], int]
 """Set of waiting pods (by position) -> fewest departures that admit it."""
 
@@ -25,9 +26,13 @@ def admissions(cluster: Cluster, tier: int, frozen_tier: int | None) -> tuple[li
     situation = Situation(cluster, tier, frozen_tier)
     if not 0 < len(situation.waiting) <= MOST_WAITING:
         return None
-    found = [_of_node(situation, node) for node in range(len(cluster.nodes))]
-    if any(len(sets) > _MOST_SETS for sets in found):
-        return None
+    found: list[Sets] = []
+    in_all = 0
+    for node in range(len(cluster.nodes)):
+        found.append(_of_node(situation, node))
+        in_all += len(found[-1])
+        if len(found[-1]) > _MOST_SETS or in_all > _MOST_SETS_IN_ALL:
+            return None
     return [shape for shape, _ in situation.waiting], found
 
 

@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from treadle.ir.cluster.errors import DuplicateName, InconsistentCluster, NegativeAmount, OverfullNode
+from treadle.ir.cluster.errors import (
+    DuplicateName,
+    InconsistentCluster,
+    NegativeAmount,
+    OverfullNode,
+    UnsupportedRule,
+)
 from treadle.ir.cluster.labels import Selector, Taint, Toleration, repelled_by, selects
 from treadle.ir.errors import InvalidValue
 
@@ -183,6 +189,7 @@ class Cluster:
     gangs: tuple[Gang, ...] = ()
 
     def __post_init__(self) -> None:
+        _refuse_mixed_ports(self.shapes)
         _refuse_duplicates("node", (node.name for node in self.nodes))
         shapes = self.shapes
         _refuse_duplicates("pod", (f"{shapes[pod.shape].namespace}/{pod.name}" for pod in self.pods))
@@ -288,3 +295,12 @@ def _refuse_negative(what: str, amounts: Amounts) -> None:
     for name, amount in amounts.items():
         if amount < 0:
             raise NegativeAmount(what=f"{name} of {what}", found=amount)
+
+
+def _refuse_mixed_ports(shapes: tuple[Shape, ...]) -> None:
+    """A port claimed on all addresses by some pods and on one address by others is not a resource one can count."""
+    ports = {port for shape in shapes for port in shape.ports}
+    wide = {(port.protocol, port.number) for port in ports if not port.address}
+    for port in sorted(ports, key=lambda port: (port.number, port.address)):
+        if port.address and (port.protocol, port.number) in wide:
+            raise UnsupportedRule(what=f"host port {port.number}, claimed on all addresses and on {port.address},")

@@ -1,7 +1,6 @@
 """Rules between pods as constraints on counts: affinity, anti-affinity, spread, gangs, budgets, devices.
 
-Each family mirrors one check of `ir/cluster/placement.py`; where a rule could be met in several ways the constraint may
-be narrower than the check, never wider.
+Each family says exactly what its check in `ir/cluster/placement.py` says: narrower constraints would make false proofs.
 """
 
 from __future__ import annotations
@@ -118,24 +117,21 @@ class _Rules:
             self._if(self._positive(self.stays({shape}, nodes)), self.arrives(others, nodes) <= 0)
 
     def affinity(self, shape: int, term: PodTerm) -> None:
-        """Arrivals only where a matching pod stays; if none runs at all, everything in one domain."""
+        """Arrivals only where a matching pod stays; if none stays anywhere, where all matching ones arrive."""
         others = self._matched(lambda other: term_selects(term, other))
         domains = self._domains(term.topology_key)
         everywhere = set(range(len(self.cluster.nodes)))
-        self._forbid(shape, everywhere - set().union(*domains.values()) if domains else everywhere)
-        if any(pod.shape in others and pod.node != PENDING for pod in self.cluster.pods):
-            for nodes in domains.values():
-                self._if(self._positive(self.arrives({shape}, nodes)), self.stays(others, nodes) >= 1)
-            return
-        opened: list[cp_model.IntVar] = []
+        self._forbid(shape, everywhere.difference(*domains.values()))
         for nodes in domains.values():
-            literal = self.model.new_bool_var("")
-            amount = self.arrives(others | {shape}, nodes)
-            self._if(~literal, amount <= 0)
-            opened.append(literal)
-        self.model.add_at_most_one(opened)
-        if shape not in others:
-            self._if(self._positive(self.arrives({shape}, everywhere)), self.arrives(others, everywhere) >= 1)
+            arrives = self._positive(self.arrives({shape}, nodes))
+            if arrives is False:
+                continue
+            beside, together = self.model.new_bool_var(""), self.model.new_bool_var("")
+            self._if(beside, self.stays(others, nodes) >= 1)
+            self._if(together, self.stays(others, everywhere) <= 0)
+            self._if(together, self.arrives(others, nodes) >= 1)
+            self._if(together, self.arrives(others, everywhere - nodes) <= 0)
+            self.model.add_bool_or([beside, together] if arrives is True else [beside, together, ~arrives])
 
     def spread(self, shape: int, spread: Spread) -> None:
         """Where a pod arrives, its domain is at most `max_skew` above the emptiest one."""

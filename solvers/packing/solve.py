@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from treadle.costmodels.migration import budgets_by_shape
+from treadle.costmodels.migration import budgets_by_shape, loads
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.cluster.cluster import PENDING, Cluster, require_fitting
 from treadle.ir.cluster.errors import InconsistentCluster
@@ -55,10 +55,25 @@ def pack(cluster: Cluster, options: Options | None = None, progress: Progress | 
         OverfullNode, InconsistentCluster: the current placement is not legal.
     """
     require_fitting(cluster)
+    _require_free_ports(cluster)
     packing = _Packing(cluster, options or Options(), progress or (lambda _: None))
     if findings := check(cluster, packing.placement()):
         raise InconsistentCluster(message=f"the cluster contradicts itself as it is now: {findings[0]}")
     return packing.run()
+
+
+def _require_free_ports(cluster: Cluster) -> None:
+    """Raise InconsistentCluster if two pods claim one host port of a node now."""
+    claimed: set[tuple[int, str]] = set()
+    shape_loads = loads(cluster)
+    for pod in cluster.pods:
+        for name in shape_loads[pod.shape]:
+            if pod.node == PENDING or not name.startswith("port/"):
+                continue
+            if (pod.node, name) in claimed:
+                node = cluster.nodes[pod.node].name
+                raise InconsistentCluster(message=f"two pods on the node `{node}` claim the host {name}")
+            claimed.add((pod.node, name))
 
 
 _SMALL_CELLS = 1_500

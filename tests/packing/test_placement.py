@@ -174,3 +174,15 @@ def test_overfull_nodes_are_reported() -> None:
     cluster = Cluster((node("n0"),), (shape("a", 600),), (Pod("p", 0, 0), Pod("q", 0, 0)))
     with pytest.raises(OverfullNode, match="n0"):
         pack(cluster)
+
+
+def test_ports_that_cannot_be_counted_are_refused() -> None:
+    from treadle.ir.cluster.errors import UnsupportedRule
+    from treadle.solvers.packing.solve import pack
+
+    wide, narrow = shape("a", ports=(HostPort(80),)), shape("b", ports=(HostPort(80, address="10.0.0.1"),))
+    with pytest.raises(UnsupportedRule, match="80"):
+        Cluster((node("n0"),), (wide, narrow), ())
+    twice = Cluster((node("n0"),), (wide,), (Pod("p", 0, 0), Pod("q", 0, 0)))
+    with pytest.raises(InconsistentCluster, match="port"):
+        pack(twice)
