@@ -88,11 +88,11 @@ def test_mutations_are_found(planned: Path) -> None:
     degrees, layout = body.degrees, body.layout
     assert codes(mutated(plan, degrees=replace(degrees, data=2 * degrees.data))) & {"TRD430", "TRD434"}
     assert "TRD436" in codes(mutated(plan, layout=StageLayout((*layout.layers[:-1], layout.layers[-1] + 1))))
-    assert codes(mutated(plan, stages=body.stages[::-1] if len(body.stages) > 1 else ())) == {"TRD442"}
+    assert codes(mutated(plan, stages=body.stages[::-1] if len(body.stages) > 1 else ())) == {"TRD425"}
     slower = replace(body.alternatives[0], step_time_us=body.alternatives[0].step_time_us * 0.9)
-    assert "TRD441" in codes(mutated(plan, alternatives=(slower,)))
+    assert "TRD424" in codes(mutated(plan, alternatives=(slower,)))
     worse = body.alternatives[-1]
-    assert "TRD442" in codes(mutated(plan, degrees=worse.degrees, layout=worse.layout))
+    assert "TRD425" in codes(mutated(plan, degrees=worse.degrees, layout=worse.layout))
 
 
 def test_false_certificates_are_found(planned: Path) -> None:
@@ -100,10 +100,10 @@ def test_false_certificates_are_found(planned: Path) -> None:
     certificate = plan.certificates[0]
     closed, wide = certificate.levels
     fewer = replace(closed, evidence={**closed.evidence, "candidates": 1})
-    assert "TRD443" in codes(replace(plan, certificates=(replace(certificate, levels=(fewer, wide)),)).sealed())
+    assert "TRD426" in codes(replace(plan, certificates=(replace(certificate, levels=(fewer, wide)),)).sealed())
     if wide.bound is not None and wide.bound < wide.value:
         raised = replace(wide, bound=(wide.bound + wide.value) / 2)
-        assert "TRD443" in codes(replace(plan, certificates=(replace(certificate, levels=(closed, raised)),)).sealed())
+        assert "TRD426" in codes(replace(plan, certificates=(replace(certificate, levels=(closed, raised)),)).sealed())
 
 
 def test_a_worse_plan_with_its_own_certificate_is_beaten(planned: Path, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_worse_plan_with_its_own_certificate_is_beaten(planned: Path, tmp_path
     assert main(["parallel", str(narrow), "-o", str(tmp_path / "narrow")]) == 0
     other = load(tmp_path / "narrow")
     posed = replace(other, body=replace(other.body, spec=plan.body.spec)).sealed()
-    assert {"TRD443", "TRD444"} <= codes(posed)
+    assert {"TRD426", "TRD427"} <= codes(posed)
 
 
 @pytest.mark.parametrize(

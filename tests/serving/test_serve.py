@@ -197,16 +197,16 @@ def test_mutations_of_a_serving_plan_are_found() -> None:
         return {finding.code for finding in review_plan(envelope(changed, certificate), None).findings}
 
     faster = tuple(replace(engine, seconds=(engine.seconds[0] * 0.9,)) for engine in engines)
-    assert "TRD450" in codes(
+    assert "TRD498" in codes(
         replace(body, pools=replace(body.pools, problem=replace(body.pools.problem, engines=faster)))
     )
     more = tuple(count + 20 for count in body.pools.pools.counts)
     assert "TRD453" in codes(replace(body, pools=replace(body.pools, pools=replace(body.pools.pools, counts=more))))
     slower = tuple((rate[0] * 0.9,) for rate in body.pools.pools.routing_per_s)
     halved = replace(body, pools=replace(body.pools, pools=Pools(body.pools.pools.counts, slower)))
-    assert "TRD457" in codes(halved)
+    assert "TRD489" in codes(halved)
     tighter = replace(body, levels=(replace(body.levels[0], limit_s=0.001), body.levels[1]))
-    assert "TRD450" in codes(tighter)
+    assert "TRD498" in codes(tighter)
 
 
 def disaggregated_plan() -> ServingPlan:

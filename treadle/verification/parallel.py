@@ -1,6 +1,6 @@
 """Reviews parallel plans: legality, memory, replayed time, the enumeration again, and the trainers' files read back.
 
-Codes: TRD440 memory, TRD441 figures, TRD442 stages, TRD443 certificate, TRD444 a better candidate, TRD445 trainer
+Codes: TRD423 memory, TRD424 figures, TRD425 stages, TRD426 certificate, TRD427 a better candidate, TRD428 trainer
 files.
 """
 
@@ -54,12 +54,12 @@ def review_decision(plan: Plan) -> list[Finding]:
     played = replay(setting, body.degrees, body.layout)
     findings += _memory("plan", setting, played)
     if played.stages != body.stages:
-        findings.append(Finding("TRD442", "stages", "figures of the stages differ from the replay"))
+        findings.append(Finding("TRD425", "stages", "figures of the stages differ from the replay"))
     findings += _figures(plan, played)
     for number, item in enumerate(body.alternatives):
         findings += _alternative(f"alternatives[{number}]", setting, body, item.degrees, item.layout, item.step_time_us)
     if not plan.certificates or len(plan.certificates[0].levels) != 2:
-        return [*findings, Finding("TRD443", "certificates", "a parallel plan has one certificate of two levels")]
+        return [*findings, Finding("TRD426", "certificates", "a parallel plan has one certificate of two levels")]
     for level in plan.certificates[0].levels:
         findings += _close(f"certificate.{level.name}", level.value, played.step_us)
     return findings
@@ -79,7 +79,7 @@ def _memory(where: str, setting: Setting, played: Replay) -> list[Finding]:
     capacity = capacity_bytes(setting)
     return [
         Finding(
-            "TRD440",
+            "TRD423",
             f"{where}: stage {stage.rank}",
             "needs more memory than allowed",
             f"<= {capacity:.0f} B",
@@ -93,7 +93,7 @@ def _memory(where: str, setting: Setting, played: Replay) -> list[Finding]:
 def _close(where: str, claimed: float, found: float) -> list[Finding]:
     if math.isclose(claimed, found, rel_tol=TOLERANCE):
         return []
-    return [Finding("TRD441", where, "differs from the replay", f"{found:.6g}", f"{claimed:.6g}")]
+    return [Finding("TRD424", where, "differs from the replay", f"{found:.6g}", f"{claimed:.6g}")]
 
 
 def _figures(plan: Plan, played: Replay) -> list[Finding]:
@@ -106,7 +106,7 @@ def _figures(plan: Plan, played: Replay) -> list[Finding]:
         "capacity": setting_of(body.model, body.cluster, body.spec).gpu.memory_bytes / 2**30,
     }
     claimed = figures(plan)
-    findings = [Finding("TRD441", f"predictions.{name}", "is missing") for name in wanted if name not in claimed]
+    findings = [Finding("TRD424", f"predictions.{name}", "is missing") for name in wanted if name not in claimed]
     for name, value in wanted.items():
         if name in claimed:
             findings += _close(f"predictions.{name}", claimed[name].value, value)
@@ -135,14 +135,14 @@ def review_enumeration(setting: Setting, plan: Plan) -> tuple[int, list[Finding]
         least = min(least, bound)
     if closed.evidence.get("candidates") != total:
         found = str(closed.evidence.get("candidates"))
-        findings.append(Finding("TRD443", "certificate", "number of candidates", str(total), found))
+        findings.append(Finding("TRD426", "certificate", "number of candidates", str(total), found))
     for level in (closed, wide):
         bound = level.bound if level.bound is not None else math.inf
         allowed = closed.value if level is closed else min(least, closed.value)
         if bound > allowed * (1 + 1e-9):
             findings.append(
                 Finding(
-                    "TRD443", f"certificate.{level.name}", "bound is not derived", f"<= {allowed:.6g}", f"{bound:.6g}"
+                    "TRD426", f"certificate.{level.name}", "bound is not derived", f"<= {allowed:.6g}", f"{bound:.6g}"
                 )
             )
     return total, findings
@@ -151,5 +151,5 @@ def review_enumeration(setting: Setting, plan: Plan) -> tuple[int, list[Finding]
 def _beaten(setting: Setting, degrees: Degrees, layout: StageLayout, closed: Level) -> list[Finding]:
     played = replay(setting, degrees, layout)
     if played.step_us < closed.value * (1 - 1e-9):
-        return [Finding("TRD444", degrees.text(), "is faster", f">= {closed.value:.6g}", f"{played.step_us:.6g}")]
+        return [Finding("TRD427", degrees.text(), "is faster", f">= {closed.value:.6g}", f"{played.step_us:.6g}")]
     return []

@@ -24,13 +24,13 @@ def review(plan: Plan, folder: Path | None) -> Review:
     body: ServingPlan = plan.body
     findings = [*check(body.pools), *_check_candidates(body)]
     if findings or len(plan.certificates) != 1 or not plan.certificates[0].levels:
-        missing = [] if findings else [Finding("TRD456", "certificates", "one certificate with a level")]
+        missing = [] if findings else [Finding("TRD499", "certificates", "one certificate with a level")]
         return Review(2, 0, (*findings, *missing))
     level = plan.certificates[0].levels[0]
     try:
         value, bound = value_and_bound(body.pools, level.evidence.get("tree"))
     except TreadleError as error:
-        return Review(2, 0, (Finding("TRD456", "certificate", f"the evidence cannot be read: {error}"),))
+        return Review(2, 0, (Finding("TRD499", "certificate", f"the evidence cannot be read: {error}"),))
     findings += compare(level, value, bound, 1e-8)
     findings += _check_predictions(plan, body, value)
     return Review(
@@ -67,7 +67,7 @@ def _check_candidates(body: ServingPlan) -> list[Finding]:
     findings: list[Finding] = []
     if [engine.name for engine in derived] != list(stored):
         names = ", ".join(engine.name for engine in derived)
-        return [Finding("TRD450", "candidates", "not those of the profiles", names, ", ".join(stored))]
+        return [Finding("TRD498", "candidates", "not those of the profiles", names, ", ".join(stored))]
     for engine in derived:
         other = stored[engine.name]
         same = replace(other, seconds=engine.seconds, ttft_s=engine.ttft_s, tpot_s=engine.tpot_s) == engine
@@ -80,7 +80,7 @@ def _check_candidates(body: ServingPlan) -> list[Finding]:
             )
         )
         if not (same and close):
-            findings.append(Finding("TRD450", engine.name, "differs from its profile", str(engine), str(other)))
+            findings.append(Finding("TRD498", engine.name, "differs from its profile", str(engine), str(other)))
     return findings
 
 
@@ -93,7 +93,7 @@ def _check_predictions(plan: Plan, body: ServingPlan, value: float) -> list[Find
         "tpot": max((engine.tpot_s for engine in used), default=0.0),
     }
     return [
-        Finding("TRD457", prediction.name, "prediction", str(expected.get(prediction.name)), str(prediction.value))
+        Finding("TRD489", prediction.name, "prediction", str(expected.get(prediction.name)), str(prediction.value))
         for prediction in plan.predictions
         if abs(expected.get(prediction.name, float("inf")) - prediction.value) > 1e-8 * max(1.0, abs(prediction.value))
     ]
