@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +74,7 @@ class Object:
 
 
 @contextmanager
-def reading(item: Object) -> Iterator[None]:
+def reading(item: Object) -> Generator[None]:
     """Turn what a value of the wrong type causes while an object is read into an error that names the object.
 
     Raises:

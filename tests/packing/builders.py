@@ -80,6 +80,9 @@ def random_cluster(seed: int, *, rules: bool) -> Cluster:
             running[index] = replace(pods[index], node=source.randrange(len(nodes)))
             candidate = replace(cluster, pods=tuple(running))
             devices = assign_devices(candidate, candidate.current)
+            claims = [pod.node for pod in running if pod.node != PENDING and shapes[pod.shape].ports]
+            if len(claims) > len(set(claims)):
+                continue
             if devices is not None and not check(candidate, Placement(candidate.current, devices)):
                 pods, cluster = running, candidate
     return cluster
