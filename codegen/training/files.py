@@ -61,13 +61,13 @@ def read_back(body: ParallelBody, contents: Mapping[str, str]) -> list[Finding]:
         try:
             degrees, layout = readers[path](text)
         except TreadleError as error:
-            findings.append(Finding("TRD445", path, str(error)))
+            findings.append(Finding("TRD428", path, str(error)))
             continue
         wanted = body.degrees
         if path.startswith("training/megatron") and wanted.zero == 2:
             wanted = replace(wanted, zero=1)
         if degrees != wanted:
-            findings.append(Finding("TRD445", path, "says other degrees", wanted.text(), degrees.text()))
+            findings.append(Finding("TRD428", path, "says other degrees", wanted.text(), degrees.text()))
         if layout is not None and layout != body.layout:
-            findings.append(Finding("TRD445", path, "says another layout", str(body.layout), str(layout)))
+            findings.append(Finding("TRD428", path, "says another layout", str(body.layout), str(layout)))
     return findings
