@@ -98,7 +98,7 @@ def _nano_batch(
 
 def _pieces(operator: ModelOperator, tensor_parallel: int, step: Step, share: float) -> Iterator[tuple[str, Demand]]:
     """Yield the kernels of an operator: attention by phase, and the all-reduce behind row-parallel products."""
-    split = operator.kind not in (OperatorKind.NORM, OperatorKind.RESIDUAL)
+    split = operator.kind not in REPEATED_KINDS and operator.name not in REPEATED
     divisor = tensor_parallel if split else 1
     prefill = _amounts(operator, Phase.PREFILL, step.prefill_sequences * share, step.prompt_tokens, step.prompt_tokens)
     decode = _amounts(operator, Phase.DECODE, step.decode_sequences * share, 1, step.context_tokens)
@@ -111,16 +111,18 @@ def _pieces(operator: ModelOperator, tensor_parallel: int, step: Step, share: fl
     if not moved:
         return
     yield "", Demand(flops / divisor, moved / divisor)
-    if tensor_parallel > 1 and _is_row_parallel(operator):
+    if tensor_parallel > 1 and operator.name in REDUCED:
         yield ".reduce", Demand(0, 0, link_bytes=prefill[3] + decode[3])
 
 
-def _is_row_parallel(operator: ModelOperator) -> bool:
-    """Whether the operator's inputs are split over the GPUs: the products that write into the residual stream."""
-    return operator.kind in (OperatorKind.GEMM, OperatorKind.GROUPED_GEMM) and operator.name in ROW_PARALLEL
+REPEATED_KINDS = (OperatorKind.NORM, OperatorKind.RESIDUAL, OperatorKind.ROUTER)
+"""Kinds of operators that every GPU of the group runs whole."""
 
+REPEATED = ("router", "latent_down", "combine")
+"""Operators by name that every GPU runs whole: all heads need the latent; experts are summed at full width."""
 
-ROW_PARALLEL = ("o_proj", "out_proj", "output", "down", "down_proj", "dense", "attention_output")
+REDUCED = ("output", "out_projection", "down", "combine")
+"""Operators whose results are partial sums: what writes into the residual stream (Megatron's row-parallel products)."""
 
 
 def _amounts(

@@ -17,7 +17,7 @@ import networkx as nx
 from treadle.ir.operator.loop import Mode, Operator, OperatorLoop
 from treadle.ir.operator.schedule import OperatorSchedule, check
 
-BEAM = 24
+BEAM = 8
 """States kept per progress of the two lanes and idle lane."""
 
 

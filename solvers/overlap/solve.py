@@ -32,7 +32,7 @@ class OverlapOptions:
     """How deep to pipeline and when to stop."""
 
     stages: int = 3
-    searched_modes: int = 64
+    searched_modes: int = 128
     """Loops with more modes in all are left at the beam search's schedule: CP-SAT finds nothing better in seconds."""
     limits: Limits = field(default_factory=Limits)
 

@@ -20,6 +20,7 @@ from treadle.ir.model import ModelGraph
 from treadle.ir.operator.plan import SPLIT, OverlapBody, Step
 from treadle.ir.operator.schedule import OperatorSchedule
 from treadle.ir.plan import Plan, input_from
+from treadle.solvers.backend import Limits
 from treadle.solvers.overlap.bounds import period_bounds
 from treadle.solvers.overlap.solve import OverlapOptions, schedule
 
@@ -65,7 +66,7 @@ class OverlapRequest:
     tensor_parallel: int
     step: Step
     nano_batches: int | None = None
-    options: OverlapOptions = field(default_factory=OverlapOptions)
+    options: OverlapOptions = field(default_factory=lambda: OverlapOptions(limits=Limits(deterministic_s=2.0)))
 
 
 @dataclass(frozen=True, slots=True)
