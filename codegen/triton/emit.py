@@ -60,17 +60,19 @@ def pipeline_depth(program: TileProgram, kernel: KernelPlan, machine: Machine | 
 
     Triton keeps num_stages slots per pipelined load where MMA runs asynchronously, and num_stages - 1 elsewhere
     (seen in the intermediate code of Triton 3.6 and 3.9). It takes one number for a whole loop, so the deepest ring
-    decides, as far as equally deep rings fit into the memory they share.
+    decides, as far as equally deep rings fit into the memory they share. Products get at least two slots where those
+    fit: with one Triton does not copy asynchronously at all, and loads no longer overlap as any schedule has them.
     """
     loads = {operation.name for operation in program.operations if operation.kind is OperationKind.LOAD}
     rings = [ring for ring in kernel.loop.rings if ring.name in loads]
+    multiplies = any(operation.kind is OperationKind.MMA for operation in program.operations)
+    asynchronous = machine is not None and machine.has("async_mma")
     deepest = max((kernel.schedule.ring_depths[ring.name] for ring in rings), default=1)
+    deepest = max(2, deepest) if multiplies and asynchronous else deepest
     for capacity in kernel.loop.capacities:
         slot_bytes = sum(ring.slot_bytes for ring in rings if ring.memory == capacity.memory)
         if slot_bytes:
             deepest = min(deepest, max(1, (capacity.capacity_bytes - capacity.fixed_bytes) // slot_bytes))
-    asynchronous = machine is not None and machine.has("async_mma")
-    multiplies = any(operation.kind is OperationKind.MMA for operation in program.operations)
     return deepest if asynchronous and multiplies else deepest + 1
 
 

@@ -49,7 +49,7 @@ def _complete(shape: Shape) -> Shape:
 def _tiles(shape: Shape, options: Options) -> tuple[TileSizes, ...]:
     group = shape["heads"] // shape["kv_heads"]
     wide = shape["v_head_dim"] > 256
-    rows = max(16, min(64, next_power_of_two(group)))
+    rows = max(16, min(32 if wide else 64, next_power_of_two(group)))
     columns = max(16, min(64 if wide else 128, next_power_of_two(shape["kv_seq"])))
     choices: list[tuple[int, int, int]] = []
     for block_n in (columns, max(16, columns // 2)):
@@ -92,7 +92,7 @@ def _assemble(shape: Shape, sizes: TileSizes, options: Options) -> TileProgram:
         shape=shape,
         tile_sizes=sizes,
         invariants=invariants,
-        warps=8 if sizes["block_m"] * next_power_of_two(shape["v_head_dim"]) > 64 * 128 else 4,
+        warps=8 if shape["v_head_dim"] > 256 else 4,
         options=options,
     )
 

@@ -54,15 +54,13 @@ def key_tiles(shape: Shape, block_m: int, block_n: int) -> int:
 
 
 def _tiles(shape: Shape, options: Options) -> tuple[TileSizes, ...]:
+    """Sub-tiles are offered on request only: one after the other they gain nothing, they are for warp groups."""
     rows = max(16, min(128, next_power_of_two(shape["seq"])))
-    wide = shape["qk_head_dim"] + shape["v_head_dim"] > 320
+    wide = shape["qk_head_dim"] + shape["v_head_dim"] > 256
     columns = max(16, min(64 if wide else 128, next_power_of_two(shape["kv_seq"])))
-    choices = [(rows, columns, 2 if rows == 128 else 1), (rows, columns, 1), (rows, max(16, columns // 2), 1)]
-    if rows == 128:
-        choices += [(64, columns, 1), (64, max(16, columns // 2), 1)]
-    if wide:
-        choices += [(max(16, rows // 2), max(16, columns // 2), 1)]
-    return tuple({"block_m": m, "block_n": n, "sub_tiles": s} for m, n, s in dict.fromkeys(choices))
+    half, quarter = max(16, columns // 2), max(16, columns // 4)
+    choices = [(rows, columns), (rows, half), (rows, quarter), (max(16, rows // 2), half)]
+    return tuple({"block_m": m, "block_n": n, "sub_tiles": 1} for m, n in dict.fromkeys(choices))
 
 
 def _body(shape: Shape, sizes: TileSizes, dtype: str) -> tuple[tuple[Invariant, ...], tuple[TileOperation, ...]]:
