@@ -1,0 +1,45 @@
+"""Runs the benchmarks behind the README's table, one after the other, and writes their results."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+from benchmarks.common import RESULTS
+
+BENCHMARKS: dict[str, list[str]] = {
+    "startup": [],
+    "compile_examples": [],
+    "model_graphs": [],
+    "cost_accuracy": [],
+    "hls_loops": ["--jobs", "2"],
+    "warp_pipelines": [],
+    "kernel_static": [],
+    "expert_layout": [],
+    "buffer_layout": [],
+    "serving_replay": [],
+    "parallel_speed": [],
+    "training_runs": [],
+    "recorded_scheduler": [],
+}
+"""Module -> arguments. The long ones (pod_packing, openb, roadef, serving_peer, training_fit) are run by hand."""
+
+
+def main() -> int:
+    """Run them; a failure is reported at the end and in the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"some of {', '.join(BENCHMARKS)}; all unless given")
+    chosen = parser.parse_args().names or list(BENCHMARKS)
+    failed: list[str] = []
+    for name in chosen:
+        print(f"== {name}", flush=True)
+        command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(RESULTS / f"{name}.json")]
+        if subprocess.run([*command, *BENCHMARKS.get(name, [])], check=False).returncode:
+            failed.append(name)
+    print(f"failed: {', '.join(failed)}" if failed else "all done")
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
