@@ -150,7 +150,10 @@ def _cycle_above(graph: nx.DiGraph[str], trial: Fraction) -> list[str] | None:
     for source, target in graph.edges:
         graph[source][target]["weight"] = weights[source, target]
     for component in nx.strongly_connected_components(graph):
-        inner = graph.subgraph(component)
+        if alone := [name for name in sorted(component) if weights.get((name, name), 0) < 0]:
+            return alone[:1]  # networkx stumbles over loops of one vertex
+        inner = nx.DiGraph(graph.subgraph(component))
+        inner.remove_edges_from(list(nx.selfloop_edges(inner)))
         start = min(component)
         if inner.number_of_edges() == 0:
             continue
