@@ -44,7 +44,7 @@ DEEPSEEK_V3: dict[str, Any] = {
     "tie_word_embeddings": False, "hidden_act": "silu", "scoring_func": "sigmoid", "topk_method": "noaux_tc",
     "quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]},
 }  # fmt: skip
-"""The published config.json of DeepSeek-V3, as far as it matters (fp8 weights, products costed at the bfloat16 rate)."""
+"""The published config.json of DeepSeek-V3, in short (fp8 weights, products costed at the bfloat16 rate)."""
 
 SETTINGS = (
     # NanoFlow (arXiv 2408.12757): LLaMA-2-70B, 8 x A100 80GB, dense batch 2048; input 512, output 512 tokens:
