@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from treadle.ir.certificate import ProofKind, Status
 from treadle.ir.errors import InvalidValue
+from treadle.ir.operator.claims import recheck
 from treadle.ir.operator.loop import Dependence, Mode, Operator, OperatorLoop, ShareTooLarge, Stream
 from treadle.ir.operator.schedule import (
     OperatorSchedule,
@@ -95,6 +96,26 @@ def test_invalid_loops() -> None:
         replace(loop, dependences=(Dependence("gemm", "reduce"), Dependence("reduce", "gemm")))
 
 
+def test_an_operator_that_carries_itself() -> None:
+    loop = OperatorLoop(
+        "self", (Stream("a"),), (Operator("o", (Mode("m", 3, {"a": 100}),)),), (Dependence("o", "o", 1),)
+    )
+    found, certificate = schedule(loop)
+    assert found.period_ns == 3
+    assert certificate.status is Status.OPTIMAL
+    assert certificate["period"].proof.checkable
+    assert recheck(loop, found, certificate).findings == ()
+
+
+def test_a_mode_that_fits_nowhere_is_not_taken() -> None:
+    modes = (Mode("wide", 1, {"a": 1000}), Mode("narrow", 4, {"a": 500}))
+    loop = OperatorLoop("tight", (Stream("a", 500),), (Operator("o", modes),), ())
+    found, certificate = schedule(loop)
+    assert (found.modes, found.period_ns) == ({"o": "narrow"}, 4)
+    assert check(loop, found) == []
+    assert certificate.status is Status.OPTIMAL
+
+
 MODES = st.lists(
     st.tuples(st.integers(1, 3), st.sampled_from([400, 600, 1000]), st.sampled_from([0, 500])), min_size=1, max_size=2
 )
@@ -135,6 +156,7 @@ def test_least_period_equals_brute_force(loop: OperatorLoop) -> None:
     assert check(loop, found) == []
     assert found.period_ns == brute_force_period(loop, 2)
     assert certificate["period"].status is Status.OPTIMAL
+    assert recheck(loop, found, certificate).findings == ()
     for low, high, load in stream_profile(loop, found, "a"):
         assert low < high
         assert load <= 1000

@@ -204,7 +204,7 @@ def test_mutations_of_a_serving_plan_are_found() -> None:
     assert "TRD453" in codes(replace(body, pools=replace(body.pools, pools=replace(body.pools.pools, counts=more))))
     slower = tuple((rate[0] * 0.9,) for rate in body.pools.pools.routing_per_s)
     halved = replace(body, pools=replace(body.pools, pools=Pools(body.pools.pools.counts, slower)))
-    assert "TRD489" in codes(halved)
+    assert "TRD457" in codes(halved)
     tighter = replace(body, levels=(replace(body.levels[0], limit_s=0.001), body.levels[1]))
     assert "TRD498" in codes(tighter)
 
