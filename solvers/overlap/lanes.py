@@ -42,7 +42,7 @@ def rows(loop: OperatorLoop) -> list[list[str]]:
     whole: nx.Graph[str] = nx.Graph()
     whole.add_nodes_from(loop.index)
     whole.add_edges_from((d.source, d.target) for d in loop.dependences)
-    order = list(nx.lexicographical_topological_sort(within, key=lambda name: loop.index[name]))
+    order = list(nx.lexicographical_topological_sort(within, key=loop.index.__getitem__))
     parts = [set(part) for part in nx.connected_components(whole)]
     return sorted(([name for name in order if name in part] for part in parts), key=lambda row: loop.index[row[0]])
 

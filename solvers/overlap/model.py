@@ -153,8 +153,11 @@ def carried_cycles(loop: OperatorLoop) -> list[list[str]]:
 
 def _add_latency(model: Model) -> None:
     latency = model.cp.new_int_var(0, model.largest_ns * (model.stages + 1), "latency")
+    # A turned schedule need not begin at time 0.
+    begin = model.cp.new_int_var(0, model.largest_ns * model.stages if model.loop.periodic else 0, "begin")
     for name in model.loop.index:
-        model.cp.add(latency >= model.starts[name] + model.durations[name])
+        model.cp.add(begin <= model.starts[name])
+        model.cp.add(latency >= model.starts[name] + model.durations[name] - begin)
     if not model.loop.periodic:
         model.cp.add(latency == _period(model))
     model.latency = latency

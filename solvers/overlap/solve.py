@@ -9,22 +9,12 @@ from math import gcd
 from ortools.sat.python import cp_model
 
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
-from treadle.ir.diagnostics import ExitCode, TreadleError
 from treadle.ir.operator.loop import Mode, OperatorLoop
-from treadle.ir.operator.schedule import OperatorSchedule, check, latency_ns
+from treadle.ir.operator.schedule import OperatorSchedule, latency_ns
 from treadle.solvers.backend import Limits, Outcome, solve
 from treadle.solvers.overlap.bounds import Bound, critical_path, pattern_guide, period_bounds
 from treadle.solvers.overlap.lanes import rows, two_lanes
 from treadle.solvers.overlap.model import Model, build
-
-
-class NoOverlapFound(TreadleError):
-    """The limit came before any schedule."""
-
-    code = "TRD380"
-    template = "no schedule of `{loop}` was found within the limit"
-    hint = "raise the limit with --limit"
-    exit_code = ExitCode.LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +30,7 @@ class OverlapOptions:
 def schedule(loop: OperatorLoop, options: OverlapOptions | None = None) -> tuple[OperatorSchedule, Certificate]:
     """Return the best schedule found and its certificate (levels `period`, `latency`).
 
-    Raises:
-        NoOverlapFound: the limit came first.
+    There always is one: operators in turn, each in its fastest mode that fits.
     """
     options = options or OverlapOptions()
     if loop.periodic:  # the least period may lie between the multiples of a coarser grid
@@ -76,24 +65,18 @@ def _unscaled(found: OperatorSchedule, certificate: Certificate, grain: int) -> 
 def _schedule(loop: OperatorLoop, options: OverlapOptions) -> tuple[OperatorSchedule, Certificate]:
     bounds = period_bounds(loop)
     start = _first_schedule(loop, bounds)
-    if start is not None and start.period_ns == bounds[0].value_ns and latency_ns(loop, start) == path_ns(loop):
+    if start.period_ns == bounds[0].value_ns and latency_ns(loop, start) == path_ns(loop):
         return start, _certificate(loop, start, bounds[0])
     if sum(len(operator.modes) for operator in loop.operators) > options.searched_modes:
-        if start is None:
-            raise NoOverlapFound(loop=loop.name)
         return start, _certificate(loop, start, bounds[0])
     return _searched(loop, options, bounds[0], start)
 
 
-def _first_schedule(loop: OperatorLoop, bounds: list[Bound]) -> OperatorSchedule | None:
-    """Return the better of running in turn and of two lanes side by side; None when a fastest mode fits no stream."""
+def _first_schedule(loop: OperatorLoop, bounds: list[Bound]) -> OperatorSchedule:
+    """Return the better of running in turn and of two lanes side by side."""
     turn = in_turn(loop)
-    usable = not check(loop, turn)
     known = [bound.evidence["weights"] for bound in bounds if bound.proof is ProofKind.PATTERN_DUAL]
-    guide = pattern_guide(loop, known[0] if known else {})
-    slowest = sum(max(mode.duration_ns for mode in operator.modes) for operator in loop.operators)
-    beside = two_lanes(loop, guide, turn.period_ns if usable else slowest + 1)
-    return beside or (turn if usable else None)
+    return two_lanes(loop, pattern_guide(loop, known[0] if known else {}), turn.period_ns) or turn
 
 
 def _certificate(loop: OperatorLoop, found: OperatorSchedule, bound: Bound) -> Certificate:
@@ -110,35 +93,33 @@ def _bounded(name: str, value: int, bound: Bound) -> Level:
 
 
 def _searched(
-    loop: OperatorLoop, options: OverlapOptions, bound: Bound, start: OperatorSchedule | None
+    loop: OperatorLoop, options: OverlapOptions, bound: Bound, start: OperatorSchedule
 ) -> tuple[OperatorSchedule, Certificate]:
     """CP-SAT over everything, from the first schedule on."""
-    largest = sum(min(mode.duration_ns for mode in operator.modes) for operator in loop.operators)
-    largest = max(largest, max(mode.duration_ns for operator in loop.operators for mode in operator.modes))
-    model = build(loop, bound.value_ns, start.period_ns if start else largest, options.stages if loop.periodic else 1)
+    model = build(loop, bound.value_ns, start.period_ns, options.stages if loop.periodic else 1)
     assert model.period is not None
     assert model.latency is not None
     model.cp.minimize(model.period)
-    first = solve(model.cp, options.limits, hint=_from(model, start) if start else ())
-    if not first.solved and start is not None:
-        return start, _certificate(loop, start, bound)
+    first = solve(model.cp, options.limits, hint=_from(model, start))
     if not first.solved:
-        raise NoOverlapFound(loop=loop.name)
+        return start, _certificate(loop, start, bound)
     period = first[model.period]
     levels = [_level("period", period, bound, first)]
-    best = first
+    found = _read(model, first)
     if loop.periodic:
-        best = _least_latency(model, period, first, options.limits)
-        levels.append(_level("latency", best[model.latency], _path_bound(loop), best))
-    return _read(model, best), Certificate("overlap", "stream shares", tuple(levels))
+        second = _least_latency(model, period, first, options.limits)
+        found = _read(model, second) if second.solved else found
+        value, path = latency_ns(loop, found), _path_bound(loop)
+        levels.append(_level("latency", value, path, second) if second.solved else _bounded("latency", value, path))
+    return found, Certificate("overlap", "stream shares", tuple(levels))
 
 
 def _least_latency(model: Model, period: int, first: Outcome, limits: Limits) -> Outcome:
+    """Solve again with the period fixed; without a solution the first one stands, with no claim but the path's."""
     assert model.latency is not None
     model.cp.add(model.period == period)
     model.cp.minimize(model.latency)
-    second = solve(model.cp, limits, hint=_hints(model, first))
-    return second if second.solved else first
+    return solve(model.cp, limits, hint=_hints(model, first))
 
 
 def in_turn(loop: OperatorLoop) -> OperatorSchedule:

@@ -85,7 +85,7 @@ def plan_overlap(model_path: Path, request: OverlapRequest, tell: Tell) -> Plan:
     """Return the best plan over the sizes tried, not sealed yet.
 
     Raises:
-        TreadleError: bad input; NanoBatchNumber, GroupTooLarge; MissingFigure; NoOverlapFound at the limit.
+        TreadleError: bad input; NanoBatchNumber, GroupTooLarge; MissingFigure.
     """
     machine, model = _checked(request), load_model(model_path)
     best, tried = best_overlap(model, machine, request, tell)
