@@ -54,7 +54,7 @@ SETTINGS = (
 )
 
 PUBLISHED = {"nanoflow_share_of_optimal": [0.59, 0.72]}
-"""Share of the optimum that NanoFlow measures over its models and workloads (arXiv 2408.12757, by secondary summaries)."""
+"""Share of the optimum that NanoFlow measures over its models and workloads (arXiv 2408.12757, second-hand)."""
 
 # Column tiles of 128 of Llama-2-70B's four products on one of 8 GPUs, tiles of 128 rows, 132 SMs (H100).
 TILING = Tiling(128, 132, (10, 64, 56, 64))
@@ -186,13 +186,13 @@ def main() -> None:
 
 
 NOTE = (
-    "Predictions of treadle's own kernel model, not measurements. Products run at bfloat16 peak x calibrated efficiency "
-    "(0.824 on A100): compute alone would give 82 % of the vendor-peak optimum, and with the chosen sizes the bound over "
-    "concurrent operators (bound_us) caps LLaMA-2-70B at 71 %, so the 80 % that was aimed at is out of reach of any "
-    "schedule in this model. Norms and residuals are repeated on all GPUs; kernel rates are proportional to the share of "
-    "SMs; memory bandwidth saturates at 40 % of the SMs (NanoFlow). At most two nano-batches. Products of fp8 weights "
-    "are costed at the bfloat16 rate. The gap of the split layers is open (`feasible`); the checker re-derives the bound. "
-    "NanoFlow's own pipeline is not replayed here."
+    "Predictions of treadle's own kernel model, not measurements. Products run at bfloat16 peak x calibrated "
+    "efficiency (0.824 on A100): compute alone would give 82 % of the vendor-peak optimum, and with the chosen "
+    "sizes the bound over concurrent operators (bound_us) caps LLaMA-2-70B at 71 %, so the 80 % that was aimed at "
+    "is out of reach of these sizes in this model. Norms and residuals are repeated on all GPUs; kernel rates are "
+    "proportional to the share of SMs; memory bandwidth saturates at 40 % of the SMs (NanoFlow). At most two "
+    "nano-batches. Products of fp8 weights are costed at the bfloat16 rate. The gap of the split layers is open "
+    "(`feasible`); the checker re-derives the bound. NanoFlow's own pipeline is not replayed here."
 )
 
 if __name__ == "__main__":
