@@ -58,8 +58,8 @@ def _run(case: dict[str, Any]) -> tuple[list[dict[str, Any]], Any, float]:
         record("aggregated", answer[0])
         return answer
 
-    sweep._get_disagg_worker_candidates = hooked_workers
-    sweep._sweep_one_parallel_agg = hooked_parallel
+    vars(sweep)["_get_disagg_worker_candidates"] = hooked_workers
+    vars(sweep)["_sweep_one_parallel_agg"] = hooked_parallel
     started = time.perf_counter()
     result = api.cli_default(
         case["model"],

@@ -144,7 +144,7 @@ def program_of(problem: TiersProblem) -> Program:
 
 
 def _parts(size_bytes: int, tier: Tier) -> Fraction:
-    """Return bytes in millionths of the tier: the same scale for every row, so that solver tolerances are negligible."""
+    """Return bytes in millionths of the tier: one scale for all rows, so that solver tolerances are negligible."""
     return Fraction(1_000_000 * size_bytes, max(1, tier.capacity_bytes))
 
 

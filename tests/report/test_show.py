@@ -26,7 +26,12 @@ def test_prints_the_path_and_opens_the_browser(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    monkeypatch.setattr(webbrowser, "open", lambda uri: bool(opened.append(uri)))
+
+    def refuse(uri: str) -> bool:
+        opened.append(uri)
+        return False
+
+    monkeypatch.setattr(webbrowser, "open", refuse)
     assert main(["show", str(folder)]) == 0
     printed = capsys.readouterr()
     assert printed.out.strip() == str(folder / "report.html")
