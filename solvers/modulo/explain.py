@@ -125,6 +125,12 @@ def _changes(loop: Loop, units: tuple[UnitUse, ...], cycle: list[object]) -> Ite
         )
         if any(op.occupancy_cycles > 1 for op in loop.operations if op.unit == use.unit):
             yield f"`{use.unit}` twice as fast", _twice_as_fast(loop, use.unit)
+    full = [use.unit for use in units if use.slack_cycles == 0]
+    if len(full) > 1:
+        faster = loop
+        for name in full:
+            faster = _twice_as_fast(faster, name)
+        yield " and ".join(f"`{name}`" for name in full) + " twice as fast", faster
     carried = [position for position in _positions(cycle) if loop.dependences[position].delay_cycles > 0]
     if carried:
         slowest = max(carried, key=lambda position: loop.dependences[position].delay_cycles)
