@@ -19,7 +19,8 @@ def print_json(data: object) -> None:
 
 
 def say(message: str) -> None:
-    """Write a message for people to stderr."""
+    """Write a message for people to stderr, after the data that came before it."""
+    sys.stdout.flush()
     sys.stderr.write(message + "\n")
 
 
