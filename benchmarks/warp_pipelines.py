@@ -40,7 +40,7 @@ PROGRAMS: dict[str, tuple[str, dict[str, int], dict[str, int]]] = {
         {"block_m": 128, "block_n": 128, "block_k": 64},
     ),
 }
-MACHINES = ("h100",)
+MACHINES = ("h100", "b200")
 """The others take minutes with warp groups so far: `--machines a100,h100,b200,mi300x`."""
 
 

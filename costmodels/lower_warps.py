@@ -8,9 +8,10 @@ with `tensor_memory` accumulators are no register values at all.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 from treadle.costmodels.lower import lower, primary
-from treadle.costmodels.tile_cycles import TENSOR_CORE, TENSOR_PORT, memory_unit
+from treadle.costmodels.tile_cycles import MUFU, TENSOR_CORE, TENSOR_PORT, memory_unit
 from treadle.ir.machine import Machine
 from treadle.ir.tile.loop import Loop, Operation, Reader
 from treadle.ir.tile.program import Memory, OperationKind, Tile, TileOperation, TileProgram
@@ -65,7 +66,12 @@ class _Warps:
     def _issue_cycles(self, operation: Operation) -> int:
         """Cycles for which the group issues nothing else: the wait for an asynchronous operand, then the operation.
 
-        Of the readers of one asynchronous result, the first in program order waits for it.
+        Of the readers of one asynchronous result, the first in program order waits for it. A warp instruction takes one
+        issue slot of its scheduler, and each warp of a group has a scheduler to itself, so a group issues one element
+        per thread and cycle. The special-function unit takes `mufu_per_cycle` elements (16 of 128 lanes; CUDA
+        programming guide, table of arithmetic throughput): of the cycles it is busy, only that share are issue slots,
+        the rest is free for other instructions of the group, as compilers interleave them. Operations on other units
+        count in full.
         """
         waits = any(
             self._signals(self.loop.operation(dependence.source))
@@ -73,6 +79,9 @@ class _Warps:
             if dependence.target == operation.name and self._waits_first(position)
         )
         wait = round(self.machine.value("barrier_wait_cycles")) if waits else 0
+        if operation.unit == MUFU:
+            elements = operation.occupancy_cycles * self.machine.value("mufu_per_cycle")
+            return min(operation.occupancy_cycles, ceil(elements / self._threads())) + wait
         if not self._asynchronous(operation):
             return operation.occupancy_cycles + wait
         figure = "load_issue_cycles" if operation.unit == memory_unit(self.machine) else "mma_issue_cycles"

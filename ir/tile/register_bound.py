@@ -40,6 +40,14 @@ def register_bound(warps: WarpLoop, ii: int, traffic_bytes: int | None) -> tuple
     return best[0] + warps.limits.fixed_registers, best[1]
 
 
+def single_group_bound(warps: WarpLoop, ii: int) -> tuple[int, tuple[str, ...]]:
+    """Return the fewest registers per thread when all operations without a role share one group, and the values."""
+    free = {issue.operation for issue in warps.issues if not issue.role}
+    together = {issue.operation: "" if issue.operation in free else issue.operation for issue in warps.issues}
+    found, names = _of_group(warps, ii, [value for value in warps.values if value.producer in free], together)
+    return found + warps.limits.fixed_registers, names
+
+
 def shared_groups(warps: WarpLoop, traffic_bytes: int | None) -> dict[str, str]:
     """Return, per issued operation, a name of the operations that must share its group."""
     name = {issue.operation: issue.operation for issue in warps.issues}

@@ -5,6 +5,7 @@ Evidence beyond that of `claims` (whose kinds for ``ii`` and ``length`` hold her
 - ``ii`` by `resource`: issue_cycles and groups, or longest_issue_cycles.
 - ``traffic_bytes``, ``barriers`` by `count`: forced, the number of dependences between roles.
 - ``groups`` by `resource`: interval, issue_cycles, roles.
+- ``groups`` by `capacity`: interval, registers (of one group for all without a role), values, roles.
 - ``registers`` by `capacity`: interval, traffic_bytes, values (those that overlap).
 - any level by `solver`: basis, and who answered; ``ii`` also the refuted intervals.
 """
@@ -17,7 +18,7 @@ from typing import Any
 from treadle.ir.certificate import Certificate, Level, ProofKind
 from treadle.ir.diagnostics import Finding
 from treadle.ir.tile.claims import DERIVATIONS, Recheck, Refused, check_status, expect, guarded, named_solver
-from treadle.ir.tile.register_bound import register_bound
+from treadle.ir.tile.register_bound import register_bound, single_group_bound
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule, barriers, traffic_bytes
 
 UNITS = {
@@ -168,6 +169,21 @@ def _groups_by_issue(
     expect("groups by issue cycles", len(warps.roles) + max(int(free), -(-cycles // interval)), bound)
 
 
+def _groups_by_registers(
+    warps: WarpLoop, made: WarpSchedule, bound: float, evidence: dict[str, Any], before: tuple[Level, ...]
+) -> None:
+    """One group for all operations without a role exceeds its registers, so there are two of them at least."""
+    expect("interval of the schedule", made.schedule.ii_cycles, evidence["interval"])
+    registers, names = single_group_bound(warps, made.schedule.ii_cycles)
+    expect("registers of one group", registers, evidence["registers"])
+    expect("values that overlap", list(names), evidence["values"])
+    expect("roles", len(warps.roles), evidence["roles"])
+    if registers <= warps.limits.registers_per_group:
+        most = f"> {warps.limits.registers_per_group}"
+        raise Refused("TRD413", "one group has the registers that are needed", most, registers)
+    expect("groups by registers", len(warps.roles) + 2, bound)
+
+
 def _registers_by_overlap(
     warps: WarpLoop, made: WarpSchedule, bound: float, evidence: dict[str, Any], before: tuple[Level, ...]
 ) -> None:
@@ -184,5 +200,6 @@ _OWN: dict[tuple[str, ProofKind], Callable[..., None]] = {
     ("traffic_bytes", ProofKind.COUNT): _forced(lambda crossing: crossing.bytes),
     ("barriers", ProofKind.COUNT): _forced(lambda crossing: crossing.barriers),
     ("groups", ProofKind.RESOURCE): _groups_by_issue,
+    ("groups", ProofKind.CAPACITY): _groups_by_registers,
     ("registers", ProofKind.CAPACITY): _registers_by_overlap,
 }

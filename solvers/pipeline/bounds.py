@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from treadle.ir.certificate import ProofKind
 from treadle.ir.tile.register_bound import register_bound as least_registers
+from treadle.ir.tile.register_bound import single_group_bound
 from treadle.ir.tile.warps import WarpLoop
 from treadle.solvers.modulo.bounds import Bound, length_bounds
 from treadle.solvers.modulo.interval import interval_bounds
@@ -26,10 +27,14 @@ def free_issue_cycles(warps: WarpLoop) -> int:
 
 
 def group_bound(warps: WarpLoop, ii: int) -> Bound:
-    """Return the fewest groups: issue cycles over the interval, and one per role."""
+    """Return the fewest groups: one per role and issue cycles over the interval, or two where registers need them."""
     cycles, roles = free_issue_cycles(warps), len(warps.roles)
     free = any(not issue.role for issue in warps.issues)
     value = roles + max(int(free), -(-cycles // ii))
+    registers, names = single_group_bound(warps, ii)
+    if value < roles + 2 and registers > warps.limits.registers_per_group:
+        evidence = {"interval": ii, "registers": registers, "values": list(names), "roles": roles}
+        return Bound(roles + 2, ProofKind.CAPACITY, evidence)
     return Bound(value, ProofKind.RESOURCE, {"interval": ii, "issue_cycles": cycles, "roles": roles})
 
 
