@@ -153,7 +153,8 @@ def _decode_union(kinds: tuple[Any, ...], data: Any, path: Path, locate: Locator
         try:
             return _decode(kind, data, path, locate)
         except TreadleError as error:
-            failure = error
+            # The alternative that read furthest is the one that was meant.
+            failure = error if failure is None or _depth(error) >= _depth(failure) else failure
     raise (
         failure
         if failure
@@ -198,8 +199,14 @@ def _expect(condition: bool, expected: str, data: Any, path: Path, locate: Locat
         )
 
 
+def _depth(error: TreadleError) -> int:
+    return len(error.place.path) if error.place else 0
+
+
 def _last(path: Path) -> str:
-    return path_text(path) or "document"
+    """Return the last named step with the indices behind it; the place tells the rest."""
+    named = next((position for position in range(len(path) - 1, -1, -1) if isinstance(path[position], str)), 0)
+    return path_text(path[named:]) or "document"
 
 
 def _brief(data: object) -> str:

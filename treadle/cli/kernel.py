@@ -14,7 +14,7 @@ from treadle.codegen.folder import write_plan
 from treadle.driver.artifacts import Files
 from treadle.driver.kernel import KernelRequest, plan_kernel, plan_loop
 from treadle.driver.kernels import KernelOptions
-from treadle.driver.shapes import parse_shape, shape_for
+from treadle.driver.shapes import shape_for, tiles_for
 from treadle.frontends.hls import resources_beside
 from treadle.ir.certificate import Status
 from treadle.ir.codec import encode
@@ -55,7 +55,7 @@ def command(
         file = Path(name)
         plan, files = plan_loop(file, resources or resources_beside(file), options, _tell)
     else:
-        request = KernelRequest(name, machine, shape_for(name, shape), parse_shape(tiles), dtype)
+        request = KernelRequest(name, machine, shape_for(name, shape), tiles_for(name, shape, tiles), dtype)
         plan, files = plan_kernel(request, options, _tell)
     solved = time.perf_counter() - started
     review = review_plan(plan.sealed(), None)

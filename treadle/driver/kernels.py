@@ -29,7 +29,7 @@ class NoProgramFits(TreadleError):
 
     code = "TRD510"
     template = "no tile program of `{family}` fits `{machine}` at this shape: {reasons}"
-    hint = "try a machine with more shared memory, or smaller heads"
+    hint = "choose smaller tiles with --tiles, or give a --shape and let the candidates be searched"
     exit_code = ExitCode.UNMET
 
 

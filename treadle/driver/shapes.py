@@ -23,6 +23,20 @@ DEFAULT_SHAPES: dict[str, dict[str, int]] = {
 """Shapes a family is scheduled at when none is given: those of the usual benchmarks (attention: FlashAttention-3)."""
 
 
+DEFAULT_TILES: dict[str, dict[str, int]] = {
+    "attention_fwd": {"block_m": 128, "block_n": 128, "sub_tiles": 2},
+}
+"""Tile sizes a family is scheduled at when neither shape nor tiles are given: the pair of query sub-tiles of 64 rows
+that FlashAttention-3 pipelines. Other families choose among their candidates."""
+
+
+def tiles_for(family: str, shape: str, tiles: str) -> dict[str, int]:
+    """Return the tile sizes that `--tiles` means for a family; empty leaves the choice open."""
+    if shape.strip() or tiles.strip():
+        return parse_shape(tiles)
+    return dict(DEFAULT_TILES.get(family, {}))
+
+
 def shape_for(family: str, text: str) -> dict[str, int]:
     """Return the shape that `--shape` means for a family; `head_dim` stands for both head dimensions."""
     shape = parse_shape(text) if text.strip() else dict(DEFAULT_SHAPES.get(family, {}))
