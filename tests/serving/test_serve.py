@@ -249,6 +249,7 @@ def test_emitted_files_pass_the_published_schemas(split: bool, name: str) -> Non
     else:
         file = "llm-d-modelservice_values" if name == "llm-d" else "production-stack_values"
         schema, path = json.loads((BIG / f"{file}.schema.json").read_text()), f"deploy/{name}.values.yaml"
+    assert (path in files) == (split or name != "lws_disaggregatedsets"), "only split pools have a DisaggregatedSet"
     for document in yaml.safe_load_all(files.get(path, b"")):
         validator_for(schema)(schema).validate(document)
 
