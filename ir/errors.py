@@ -100,3 +100,20 @@ class Unmet(TreadleError):
     code = "TRD300"
     template = "{message}"
     exit_code = ExitCode.UNMET
+
+
+class BadUsage(TreadleError):
+    """A command line that the option parser refuses; people see the parser's own message with the usage line."""
+
+    code = "TRD008"
+    template = "{reason}"
+    hint = "see `treadle VERB --help`"
+
+
+class Defect(TreadleError):
+    """An error of treadle itself; the traceback is kept in a file."""
+
+    code = "TRD099"
+    template = "treadle has a defect: {reason}; the traceback is in {path}"
+    hint = "please report it with the command line that led here"
+    exit_code = ExitCode.INTERNAL

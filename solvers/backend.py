@@ -14,9 +14,11 @@ from typing import Any, Protocol, cast
 
 from ortools.math_opt.python import mathopt
 from ortools.sat.python import cp_model
+from ortools.util.python.solve_interrupter import SolveInterrupter
 
 from treadle.ir.certificate import Status
 from treadle.ir.diagnostics import ExitCode, TreadleError
+from treadle.solvers.interruption import requested, run_stoppable
 
 VERSION = version("ortools")
 """Recorded with every answer: statuses and bounds are those of this version."""
@@ -61,20 +63,18 @@ class SolverReport:
 
     solver: str
     version: str
-    seed: int
-    workers: int
     limits: Limits
     raw_status: str
-    wall_s: float
-    deterministic_time: float
+    wall_s: float = 0.0
+    deterministic_time: float = 0.0
 
     def evidence(self) -> dict[str, Any]:
         """Return what a certificate of kind `solver` records; times are left out, since they vary from run to run."""
         return {
             "solver": self.solver,
             "version": self.version,
-            "seed": self.seed,
-            "workers": self.workers,
+            "seed": self.limits.seed,
+            "workers": self.limits.workers,
             "raw_status": self.raw_status,
         }
 
@@ -107,14 +107,6 @@ class Outcome:
         """Whether there is a solution to read."""
         return self.status in (Status.OPTIMAL, Status.FEASIBLE)
 
-    @property
-    def interrupted(self) -> bool:
-        """Whether the search was stopped from outside (Ctrl-C): undecided, though no limit was reached."""
-        limits = self.report.limits
-        spent = self.report.deterministic_time >= 0.9 * (limits.deterministic_s or float("inf"))
-        late = self.report.wall_s >= 0.9 * (limits.wall_s or float("inf"))
-        return self.status in (Status.FEASIBLE, Status.UNKNOWN) and not spent and not late
-
     def __getitem__(self, variable: Indexed) -> int:
         """Return the value of a variable or a (negated) literal in the solution."""
         return _value_of(self.solution, variable)
@@ -145,19 +137,23 @@ def solve(
         on_incumbent: called for every better solution; returning True stops the search.
         tuning: further CP-SAT parameters by name (`linearization_level`, `symmetry_level`, ...).
 
-    Returns: the outcome; Ctrl-C ends the search with the best solution so far (`Outcome.interrupted`).
+    Returns: the outcome; a request to end (`interruption`) ends the search with the best solution so far, and a search
+        that has not begun by then is `UNKNOWN`.
 
     Raises:
         ModelRejected: the model is malformed.
     """
     limits = limits or Limits()
+    if requested():
+        return Outcome(Status.UNKNOWN, None, None, SolverReport("CP-SAT", VERSION, limits, "NOT_STARTED"))
     pairs = list(hint)
     if pairs:
         cast(Any, model).clear_hints()  # without annotations in 9.15
         for variable, value in pairs:
             model.add_hint(variable, value)
     solver = _cp_solver(limits, tuning or {})
-    status = solver.solve(model, _Watcher(model, on_incumbent) if on_incumbent else None)
+    watcher = _Watcher(model, on_incumbent) if on_incumbent else None
+    status = run_stoppable(lambda: solver.solve(model, watcher), solver.stop_search)
     if status.name not in _CP_STATUS:
         raise ModelRejected(solver="CP-SAT", reason=model.validate() or status.name)
     response = solver.response_proto
@@ -170,8 +166,6 @@ def solve(
         report=SolverReport(
             solver="CP-SAT",
             version=VERSION,
-            seed=limits.seed,
-            workers=limits.workers,
             limits=limits,
             raw_status=status.name,
             wall_s=solver.wall_time,
@@ -183,6 +177,7 @@ def solve(
 
 def _cp_solver(limits: Limits, tuning: Mapping[str, bool | int | float]) -> cp_model.CpSolver:
     solver = cp_model.CpSolver()
+    solver.parameters.catch_sigint_signal = False  # its handler (9.15) aborts the process; see interruption.py
     solver.parameters.num_workers = limits.workers
     solver.parameters.random_seed = limits.seed
     if limits.deterministic_s is not None:
@@ -275,7 +270,7 @@ def solve_linear(model: mathopt.Model, limits: Limits | None = None, *, engine: 
     """
     limits = limits or Limits()
     try:
-        result = mathopt.solve(model, _ENGINES[engine], params=_linear_parameters(limits, engine))
+        result = _run_linear(model, engine, _linear_parameters(limits, engine))
     except (ValueError, AttributeError, RuntimeError) as error:  # 9.15 raises AttributeError for a failed status
         raise ModelRejected(solver=engine, reason=str(error)) from error
     found = bool(result.solutions) and result.has_primal_feasible_solution()
@@ -291,6 +286,16 @@ def solve_linear(model: mathopt.Model, limits: Limits | None = None, *, engine: 
         variables={variable.id: value for variable, value in result.variable_values().items()} if found else {},
         duals={constraint.id: value for constraint, value in result.dual_values().items()} if dual else {},
         reduced_costs={variable.id: value for variable, value in result.reduced_costs().items()} if dual else {},
+    )
+
+
+def _run_linear(model: mathopt.Model, engine: str, parameters: mathopt.SolveParameters) -> mathopt.SolveResult:
+    if engine == "scip":  # 9.15 prints errors of its own when it is given an interrupter
+        return mathopt.solve(model, _ENGINES[engine], params=parameters)
+    interrupter = SolveInterrupter()
+    return run_stoppable(
+        lambda: mathopt.solve(model, _ENGINES[engine], params=parameters, interrupter=interrupter),
+        interrupter.interrupt,
     )
 
 
@@ -311,8 +316,6 @@ def _linear_report(limits: Limits, engine: str, result: mathopt.SolveResult) -> 
     return SolverReport(
         solver=engine,
         version=VERSION,
-        seed=limits.seed,
-        workers=limits.workers,
         limits=limits,
         raw_status=result.termination.reason.name,
         wall_s=result.solve_stats.solve_time.total_seconds(),

@@ -54,12 +54,11 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """The least interval found, its starts, the proven bound, and whether the search was stopped from outside."""
+    """The least interval found, its starts, and the proven bound."""
 
     ii: int
     starts: tuple[int, ...]
     bound: Bound
-    interrupted: bool = False
 
 
 def interval_bounds(network: Network) -> list[Bound]:
@@ -115,22 +114,20 @@ def least_interval(network: Network, effort: Effort, tell: Progress) -> Interval
     bound = interval_bounds(network)[0]
     ii = bound.value
     proven = True
-    interrupted = False
     left_s = effort.questions * (effort.limits.deterministic_s or float("inf"))
     while True:
         starts = _heuristic(network, ii, effort)
-        if starts is None and not interrupted:
+        if starts is None:
             tell(f"interval {ii}: searching")
             outcome, starts = decide(network, ii, effort.limits)
             left_s -= outcome.report.deterministic_time
-            interrupted = interrupted or outcome.interrupted
             if outcome.status is Status.INFEASIBLE and proven:
                 bound = _raised(network, ii, bound, outcome, effort)
             elif starts is None:
                 proven = False
             proven = proven and left_s > 0
         if starts is not None:
-            return Interval(ii, tuple(starts), bound, interrupted)
+            return Interval(ii, tuple(starts), bound)
         ii = ii + 1 if proven else ii + max(1, ii // 64)
 
 

@@ -32,7 +32,6 @@ class Reached:
     starts: tuple[int, ...]
     value: int
     bound: Bound
-    interrupted: bool = False
 
 
 def length_at(network: Network, starts: tuple[int, ...] | list[int]) -> int:
@@ -114,7 +113,7 @@ def _read(
     if proven is not None and bound.value < proven <= value:
         basis = {"value": bound.value, "proof": bound.proof.value, "evidence": bound.evidence}
         bound = Bound(proven, ProofKind.SOLVER, {"basis": basis, **outcome.report.evidence()})
-    return Reached(starts, value, bound, outcome.interrupted)
+    return Reached(starts, value, bound)
 
 
 def _rounded_up(bound: float | None) -> int | None:

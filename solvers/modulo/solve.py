@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from treadle.ir.certificate import Certificate, Level, Status
 from treadle.ir.tile.loop import Loop
@@ -29,11 +29,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """A legal schedule and what is proven of it; `interrupted` after Ctrl-C."""
+    """A legal schedule and what is proven of it."""
 
     schedule: Schedule
     certificate: Certificate
-    interrupted: bool = False
 
 
 def schedule(loop: Loop, options: Options | None = None, tell: Progress | None = None) -> Solution:
@@ -55,31 +54,17 @@ def schedule(loop: Loop, options: Options | None = None, tell: Progress | None =
     network = network_of(loop)
     interval = least_interval(network, effort, tell)
     levels = [_level("ii", "cycles", interval.ii, interval.bound)]
-    reached = Reached(interval.starts, 0, interval.bound, interval.interrupted)
+    reached = Reached(interval.starts, 0, interval.bound)
     if options.levels >= 2:
-        reached = _next(reached, least_length(network, interval.ii, reached.starts, _rest(effort, reached), tell))
+        reached = least_length(network, interval.ii, reached.starts, effort, tell)
         levels.append(_level("length", "cycles", reached.value, reached.bound))
     if options.levels >= 3 and loop.rings:
-        length = reached.value
-        found = fewest_ring_bytes(network, interval.ii, reached.starts, length, _rest(effort, reached), tell)
-        reached = _next(reached, found)
+        reached = fewest_ring_bytes(network, interval.ii, reached.starts, reached.value, effort, tell)
         levels.append(_level("ring_bytes", "bytes", reached.value, reached.bound))
     return Solution(
         _schedule_of(network, interval.ii, reached.starts),
         Certificate(f"modulo/{loop.name}", options.cost_model, tuple(levels)),
-        reached.interrupted,
     )
-
-
-def _next(before: Reached, after: Reached) -> Reached:
-    return replace(after, interrupted=before.interrupted or after.interrupted)
-
-
-def _rest(effort: Effort, reached: Reached) -> Effort:
-    """After an interruption the remaining levels take what bounds and the heuristic give."""
-    if not reached.interrupted:
-        return effort
-    return replace(effort, limits=replace(effort.limits, deterministic_s=0.01))
 
 
 def _level(name: str, unit: str, value: int, bound: Bound) -> Level:

@@ -40,6 +40,14 @@ def test_bad_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]
     assert "Error" in captured.err
 
 
+@pytest.mark.parametrize("arguments", [["verify", "--json"], ["verify", "--nonsense", "x", "--json"], ["no", "--json"]])
+def test_bad_usage_is_data_on_request(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == ExitCode.USAGE
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["error"]["code"] == "TRD008"
+    assert "Usage: treadle" in captured.err
+
+
 def test_missing_plan_is_2_with_a_message(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["verify", str(tmp_path / "nowhere")]) == ExitCode.USAGE
     assert "error TRD001: cannot read" in capsys.readouterr().err
@@ -62,6 +70,10 @@ def test_defects_are_101_and_leave_no_traceback(
     assert "TRD099" in message
     assert "Traceback" not in message
     Path(message.split("traceback is in ")[1].split("\n")[0]).unlink()
+    assert main(["verify", str(tmp_path), "--json"]) == ExitCode.INTERNAL
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == "TRD099"
+    Path(error["message"].split("traceback is in ")[1]).unlink()
 
 
 def test_diff_of_equal_and_different_plans(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

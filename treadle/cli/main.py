@@ -5,33 +5,43 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any, cast
 
 import typer
 
 from treadle import __version__
 from treadle.cli.verbs import VERBS
 from treadle.ir.diagnostics import ExitCode, TreadleError
+from treadle.ir.errors import BadUsage, Defect
+from treadle.solvers.interruption import handled
 
+# typer carries a copy of click under a private name, so its base of usage errors is found by name.
+_PARSER_ERROR: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 _OVERVIEW = "Compile model + workload + machines into plans, and prove how good each plan is."
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit status (`ExitCode`); never a traceback for bad input."""
     arguments = sys.argv[1:] if argv is None else argv
+    as_json = "--json" in arguments
     try:
-        _build(arguments)(args=arguments, prog_name="treadle")
+        with handled(_tell_of_stop):
+            status = _build(arguments)(args=arguments, prog_name="treadle", standalone_mode=False)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except TreadleError as error:
-        return _report(error, as_json="--json" in arguments)
+        return _report(error, as_json)
+    except _PARSER_ERROR as error:
+        return _report_usage(error, as_json)
     except BrokenPipeError:
         return ExitCode.DONE
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped before a plan was found\n")
-        return ExitCode.LIMIT
-    except Exception:
-        return _internal_error()
-    return ExitCode.DONE
+    except Exception as defect:
+        return _report(_saved(defect), as_json)
+    return status if isinstance(status, int) else ExitCode.DONE
+
+
+def _tell_of_stop() -> None:
+    sys.stderr.write("\nstopping: the best plan so far will be checked and written; Ctrl-C again to give it up\n")
 
 
 def _build(arguments: list[str]) -> typer.Typer:
@@ -78,23 +88,32 @@ def _root(
 
 def _report(error: TreadleError, as_json: bool) -> int:
     if as_json:
-        import json
+        from treadle.cli.output import print_json
 
-        sys.stdout.write(json.dumps({"error": error.to_json()}, indent=1) + "\n")
+        print_json({"error": error.to_json()})
     sys.stderr.write(error.render() + "\n")
     return error.exit_code
 
 
-def _internal_error() -> int:
-    """Save the traceback beside the user's temporary files and say where it is."""
+def _report_usage(error: Exception, as_json: bool) -> int:
+    """Let the option parser say what it missed, with the usage line; `--json` gets the same as data."""
+    if as_json:
+        from treadle.cli.output import print_json
+
+        print_json({"error": BadUsage(reason=_in_words(error)).to_json()})
+    cast(Any, error).show()
+    return ExitCode.USAGE
+
+
+def _in_words(error: Exception) -> str:
+    return str(cast(Any, error).format_message()).rstrip(".")
+
+
+def _saved(defect: Exception) -> Defect:
+    """Save the traceback beside the user's temporary files, and return the error that says where it is."""
     import tempfile
     import traceback
 
     with tempfile.NamedTemporaryFile("w", prefix="treadle-", suffix=".log", delete=False) as log:
-        traceback.print_exc(file=log)
-    sys.stderr.write(
-        f"error TRD099: treadle has a defect: {sys.exc_info()[1]!r}\n"
-        f"  the traceback is in {log.name}\n"
-        "  hint: please report it with the command line that led here\n"
-    )
-    return ExitCode.INTERNAL
+        traceback.print_exception(defect, file=log)
+    return Defect(reason=repr(defect), path=log.name)
