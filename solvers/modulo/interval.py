@@ -109,13 +109,18 @@ def horizon(network: Network, ii: int) -> int:
     return ii * (stages + 1)
 
 
-def least_interval(network: Network, effort: Effort, tell: Progress) -> Interval:
-    """Find the least interval: bounds, then the heuristic, then CP-SAT on the core, upwards one cycle at a time."""
+def least_interval(network: Network, effort: Effort, tell: Progress, known: Interval | None = None) -> Interval:
+    """Find the least interval: bounds, then the heuristic, then CP-SAT on the core, upwards one cycle at a time.
+
+    An interval already `known`, with its bound, is what the search has to beat and where it begins.
+    """
     bound = interval_bounds(network)[0]
+    if known is not None and known.bound.value > bound.value:
+        bound = known.bound
     ii = bound.value
     proven = True
     left_s = effort.questions * (effort.limits.deterministic_s or float("inf"))
-    while True:
+    while known is None or ii < known.ii:
         starts = _heuristic(network, ii, effort)
         if starts is None:
             tell(f"interval {ii}: searching")
@@ -129,6 +134,7 @@ def least_interval(network: Network, effort: Effort, tell: Progress) -> Interval
         if starts is not None:
             return Interval(ii, tuple(starts), bound)
         ii = ii + 1 if proven else ii + max(1, ii // 64)
+    return replace(known, bound=bound)
 
 
 def _heuristic(network: Network, ii: int, effort: Effort) -> list[int] | None:

@@ -9,7 +9,7 @@ from treadle.ir.tile.loop import Loop
 from treadle.ir.tile.schedule import Schedule, length_of
 from treadle.solvers.backend import Limits
 from treadle.solvers.modulo.bounds import Bound
-from treadle.solvers.modulo.interval import Effort, Progress, depths_of, least_interval
+from treadle.solvers.modulo.interval import Effort, Interval, Progress, depths_of, least_interval
 from treadle.solvers.modulo.length import Reached, fewest_ring_bytes, least_length
 from treadle.solvers.modulo.network import Network, network_of
 
@@ -35,7 +35,9 @@ class Solution:
     certificate: Certificate
 
 
-def schedule(loop: Loop, options: Options | None = None, tell: Progress | None = None) -> Solution:
+def schedule(
+    loop: Loop, options: Options | None = None, tell: Progress | None = None, earlier: Solution | None = None
+) -> Solution:
     """Return the best schedule of a loop, with a certificate level per objective.
 
     Levels: `ii` (cycles), `length` (cycles), and `ring_bytes` (bytes) when the loop has rings.
@@ -44,15 +46,18 @@ def schedule(loop: Loop, options: Options | None = None, tell: Progress | None =
         loop: the cyclic scheduling problem.
         options: limits and effort.
         tell: called with a line of progress on longer work.
+        earlier: a legal schedule of the same loop with its certificate; the search continues from both.
 
     Raises:
         MemoryExceeded, RingTooShallow: no interval is feasible.
     """
     options = options or Options()
+    if earlier is not None and earlier.certificate.status is Status.OPTIMAL:
+        return earlier
     tell = tell or (lambda _: None)
     effort = Effort(options.limits, options.restarts)
     network = network_of(loop)
-    interval = least_interval(network, effort, tell)
+    interval = least_interval(network, effort, tell, _known(network, earlier))
     levels = [_level("ii", "cycles", interval.ii, interval.bound)]
     reached = Reached(interval.starts, 0, interval.bound)
     if options.levels >= 2:
@@ -65,6 +70,15 @@ def schedule(loop: Loop, options: Options | None = None, tell: Progress | None =
         _schedule_of(network, interval.ii, reached.starts),
         Certificate(f"modulo/{loop.name}", options.cost_model, tuple(levels)),
     )
+
+
+def _known(network: Network, earlier: Solution | None) -> Interval | None:
+    if earlier is None:
+        return None
+    level = earlier.certificate["ii"]
+    bound = Bound(round(level.bound or 0), level.proof, dict(level.evidence))
+    starts = tuple(earlier.schedule.start_cycles[operation.name] for operation in network.loop.operations)
+    return Interval(earlier.schedule.ii_cycles, starts, bound)
 
 
 def _level(name: str, unit: str, value: int, bound: Bound) -> Level:

@@ -15,7 +15,7 @@ from treadle.ir.tile.exhaustive import exhaustive
 from treadle.ir.tile.loop import Capacity, Dependence, Loop, Operation, Reader, Ring, Unit
 from treadle.ir.tile.refute import refuted
 from treadle.ir.tile.schedule import check
-from treadle.solvers.backend import solve
+from treadle.solvers.backend import Limits, solve
 from treadle.solvers.modulo import model as families
 from treadle.solvers.modulo.errors import MemoryExceeded, RingTooShallow
 from treadle.solvers.modulo.interval import decide, horizon
@@ -52,6 +52,18 @@ def test_one_slot_too_few_costs_two_cycles() -> None:
     level = solved(staged(depth=4)).certificate["ii"]
     assert (level.value, level.status, level.proof) == (12, Status.OPTIMAL, ProofKind.ENUMERATION)
     assert level.evidence["refuted"] == [10, 11]
+
+
+def test_a_search_cut_short_is_continued() -> None:
+    loop = staged(depth=4)
+    nothing = Options(limits=Limits(deterministic_s=0.0))
+    short = schedule(loop, nothing)
+    assert short.certificate.status is Status.FEASIBLE
+    assert short.certificate["ii"].bound == 10
+    assert schedule(loop, nothing, earlier=short) == short
+    whole = schedule(loop, earlier=short)
+    assert whole == solved(loop)
+    assert schedule(loop, nothing, earlier=whole) is whole
 
 
 def test_shallow_ring_raises_the_interval() -> None:
