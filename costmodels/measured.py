@@ -262,15 +262,7 @@ class TableTimes:
         return grid.ratio((tokens, tensor_parallel, expert_parallel)) * scale
 
     def _moe_grid(self, layer: tuple[int, int, int, int], dtype: str) -> Grid:
-        hidden, inter, experts, top_k = layer
-        rows = self.table("moe").where(
-            hidden_size=hidden,
-            inter_size=inter,
-            num_experts=experts,
-            topk=top_k,
-            moe_dtype=DTYPES.get(dtype, dtype),
-            distribution="power_law_1.2",
-        )
+        rows = moe_rows(self.table("moe"), layer, dtype)
         points = rows.points("num_tokens", "moe_tp_size", "moe_ep_size")
         estimates = [
             self.estimate.moe_us(tokens, *layer, tensor_parallel=tp, expert_parallel=ep, dtype=dtype)
@@ -309,6 +301,26 @@ class TableTimes:
 def gemm_rows(table: Table, dtype: str) -> Table:
     """Return the rows of a matrix product table at one dtype."""
     return table.where(gemm_dtype=DTYPES.get(dtype, dtype))
+
+
+def moe_rows(table: Table, layer: tuple[int, int, int, int], dtype: str) -> Table:
+    """Return the rows of an expert table for one layer (hidden, inter, experts, top_k).
+
+    Where 8-bit weights were measured only with scales per block (DeepSeek's own format), those rows are taken.
+    """
+    hidden, inter, experts, top_k = layer
+    shape = {"hidden_size": hidden, "inter_size": inter, "num_experts": experts, "topk": top_k}
+    words = (DTYPES.get(dtype, dtype), *(("fp8_block",) if dtype == "float8_e4m3" else ()))
+    measured = set(table.columns["moe_dtype"][_equal(table, shape)].tolist())
+    word = next((word for word in words if word in measured), words[0])
+    return table.where(**shape, moe_dtype=word, distribution="power_law_1.2")
+
+
+def _equal(table: Table, values: Mapping[str, int]) -> NDArray[np.bool_]:
+    keep = np.ones(len(table), dtype=bool)
+    for name, value in values.items():
+        keep &= table.columns[name] == value
+    return keep
 
 
 def attention_rows(table: Table, head_dim: int, window: int) -> Table:

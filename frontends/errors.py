@@ -50,3 +50,11 @@ class BadSpecification(TreadleError):
 
     code = "TRD126"
     template = "{message}"
+
+
+class NoGpusThere(TreadleError):
+    """A cluster dump without a free GPU of the type asked for."""
+
+    code = "TRD145"
+    template = "the cluster has no free GPU `{gpu}`: {found}"
+    hint = "name the type by a machine of `treadle machines`, or free GPUs; `nvidia.com/gpu.product` tells types apart"

@@ -29,10 +29,14 @@ def container(pool: Pool, model: str, name: str = "engine") -> Object:
 
 def pod_spec(pool: Pool, model: str, name: str = "engine") -> Object:
     """Return the pod of an engine (one of several for an engine over nodes)."""
-    return {
+    spec: Object = {
         "containers": [container(pool, model, name)],
         "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}}],
+        "tolerations": [{"key": _GPU, "operator": "Exists", "effect": "NoSchedule"}],
     }
+    if pool.product:
+        spec["nodeSelector"] = {f"{_GPU}.product": pool.product}
+    return spec
 
 
 def metadata(name: str, namespace: str, **labels: str) -> Object:

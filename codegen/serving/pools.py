@@ -19,6 +19,7 @@ VERSIONS = {
     "lws": "leaderworkerset.x-k8s.io/v1",
     "disaggregatedset": "disaggregatedset.x-k8s.io/v1",
     "kserve": "serving.kserve.io/v1alpha2",
+    "kustomize": "kustomize.config.k8s.io/v1beta1",
     "llm-d": "llm-d-modelservice (2026-04)",
     "production-stack": "vllm production-stack (2026)",
 }
@@ -35,6 +36,8 @@ class Pool:
     engine: Engine
     nodes: int
     """Nodes that one engine spans."""
+    product: str = ""
+    """Label of the GPUs it must run on; empty: any."""
 
     @property
     def gpus_per_node(self) -> int:
@@ -45,12 +48,13 @@ class Pool:
 def pools_of(plan: ServingPlan) -> tuple[Pool, ...]:
     """Return the pools with engines, named by role and shape."""
     largest = {pool.gpu: max(pool.nodes) for pool in plan.pools.problem.gpus}
+    products = {pool.gpu: pool.product for pool in plan.pools.problem.gpus}
     found: list[Pool] = []
     for engine, count in zip(plan.pools.problem.engines, plan.pools.pools.counts, strict=True):
         if count:
             name = f"{engine.role.value}-{engine.gpu}-tp{engine.shape.tensor}"
             nodes = -(-engine.gpus // largest[engine.gpu])
-            found.append(Pool(name, engine.role, count, engine, nodes))
+            found.append(Pool(name, engine.role, count, engine, nodes, products[engine.gpu]))
     return tuple(found)
 
 

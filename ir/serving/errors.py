@@ -36,3 +36,11 @@ class RateUnmet(Unmet):
     code = "TRD344"
     template = "{asked} requests/s are asked for, and {gpus} GPUs sustain at most {found} with these latencies"
     hint = "ask for at most {found} requests/s, or give about {need} GPUs"
+
+
+class NoRoomForEngines(Unmet):
+    """The GPUs are there, and the nodes lack something else that the engines' pods request."""
+
+    code = "TRD345"
+    template = "{count} of {total} engine pods fit on no node although GPUs are free (first: `{first}`)"
+    hint = "`treadle pack` on the bundle's serving/deploy/cluster.json says what each node lacks"

@@ -78,12 +78,16 @@ class RequestClass:
 
 @dataclass(frozen=True, slots=True)
 class GpuPool:
-    """GPUs of one type: GPUs per node for every node, cost per GPU and hour, watts per GPU."""
+    """GPUs of one type: GPUs per node for every node, cost per GPU and hour, watts per GPU.
+
+    `product` is the node label that names the type in the cluster; empty where nothing has to tell types apart.
+    """
 
     gpu: str
     nodes: tuple[int, ...]
     cost_per_hour: float = 1.0
     watts: float = 0.0
+    product: str = ""
 
     @property
     def total(self) -> int:

@@ -9,12 +9,14 @@ import typer
 
 from treadle.cli.options import JsonFlag
 from treadle.cli.output import console, number, print_json, print_table, say
-from treadle.driver.compile import Compiled, compile_deployment
+from treadle.driver.bundle import SERVING
+from treadle.driver.compile import BundleOptions, Compiled, compile_deployment
 from treadle.driver.kernels import KernelOptions
 from treadle.ir.certificate import Status
 from treadle.ir.codec import encode
 from treadle.ir.deployment import DeploymentBody
 from treadle.ir.diagnostics import ExitCode
+from treadle.ir.plan import Plan
 from treadle.solvers.backend import Limits
 
 
@@ -23,15 +25,18 @@ def command(
     output: Annotated[Path, typer.Option("-o", "--output", help="Plan folder to write.", metavar="FOLDER")],
     limit: Annotated[float, typer.Option(min=0.001, help="Deterministic seconds per question to the solver.")] = 1.0,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile kernels to binaries.")] = True,
+    serving: Annotated[bool, typer.Option("--serving/--no-serving", help="Plan engine pools and pack pods.")] = True,
+    roofline: Annotated[bool, typer.Option("--roofline", help="Accept estimated step times.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Compile SPECIFICATION: lower the model, schedule and prove its hot loops, emit and compile kernels, verify.
+    """Compile SPECIFICATION: kernels for its hot loops, engine pools, pods packed onto the nodes, one checked bundle.
 
-    Exit status 0: every kernel proven, nothing found. 1: a hot loop has no kernel, or verification found something.
-    2: bad input. 3: stopped at a limit.
+    Exit status 0: every kernel proven, the serving plan proven and replayed within its levels, nothing found. 1: a hot
+    loop has no kernel, the levels cannot be met, or verification found something. 2: bad input. 3: stopped at a limit,
+    or the replay misses a level.
     """
     options = KernelOptions(limits=Limits(deterministic_s=limit), compiled=compiled)
-    done = compile_deployment(specification, output, options, _say_phase)
+    done = compile_deployment(specification, output, options, _say_phase, BundleOptions(serving, roofline))
     body: DeploymentBody = done.plan.body
     if json:
         print_json(_data(done, output))
@@ -78,7 +83,10 @@ def _print(done: Compiled, body: DeploymentBody, folder: Path) -> None:
         out.print(f"no kernel for {name}: {reason}", markup=False)
     for finding in done.review.findings:
         out.print(str(finding), markup=False)
-    out.print(f"\n{folder} written. Open it: treadle show {folder}   Check it: treadle verify {folder}", markup=False)
+    apply = f"   Apply it: kubectl apply -k {folder}/deploy" if SERVING in done.parts else ""
+    out.print(
+        f"\n{folder} written. Open it: treadle show {folder}   Check it: treadle verify {folder}{apply}", markup=False
+    )
 
 
 def _data(done: Compiled, folder: Path) -> dict[str, object]:
@@ -102,6 +110,7 @@ def _data(done: Compiled, folder: Path) -> dict[str, object]:
             }
             for kernel in body.kernels
         ],
+        "parts": {name: _part(plan) for name, plan in done.parts.items()},
         "refused": body.refused,
         "rederived": done.review.rederived,
         "on_solver_word": done.review.on_solver_word,
@@ -110,8 +119,26 @@ def _data(done: Compiled, folder: Path) -> dict[str, object]:
     }
 
 
+def _part(plan: Plan) -> dict[str, object]:
+    """Return a part's figures."""
+    return {
+        "plan": plan.id,
+        "kind": plan.kind,
+        "levels": [{**encode(level), "gap": level.gap} for one in plan.certificates for level in one.levels],
+        "predictions": encode(plan.predictions),
+    }
+
+
 def _exit_code(done: Compiled, body: DeploymentBody) -> ExitCode:
     if done.review.findings or body.refused:
         return ExitCode.UNMET
     proven = all(kernel.certificate.status is Status.OPTIMAL for kernel in body.kernels)
-    return ExitCode.DONE if proven else ExitCode.LIMIT
+    for plan in done.parts.values():
+        proven &= all(one.status is Status.OPTIMAL for one in plan.certificates)
+    return ExitCode.DONE if proven and _replayed(done) else ExitCode.LIMIT
+
+
+def _replayed(done: Compiled) -> bool:
+    """Whether the replay of the serving part meets its levels; true without one."""
+    plan = done.parts.get(SERVING)
+    return plan is None or plan.body.replay is None or bool(plan.body.replay.met)

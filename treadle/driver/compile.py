@@ -1,10 +1,11 @@
-"""`treadle compile`: the whole line - specification, model, hot loops, schedules, kernels, review, plan folder.
+"""`treadle compile`: the whole line - specification, model, kernels, serving plan, packed pods, review, plan folder.
 
 frontends -> ir -> costmodels -> solvers -> ir plan -> verify -> codegen
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -13,9 +14,11 @@ from pathlib import Path
 
 from treadle.codegen.folder import write_plan
 from treadle.costmodels.machines import load_machine
+from treadle.driver import bundle
 from treadle.driver.artifacts import Files, compile_kernels, emit_kernels, report_of, timelines
 from treadle.driver.kernel import machine_input
 from treadle.driver.kernels import KernelOptions, plan_hot_loop
+from treadle.driver.serve import plan_loaded
 from treadle.driver.spills import without_spills
 from treadle.driver.versions import versions
 from treadle.frontends.hf import load_model
@@ -30,6 +33,7 @@ from treadle.ir.model import ModelGraph
 from treadle.ir.plan import Input, Plan, input_from, read_bytes
 from treadle.ir.tile.kernel import KernelPlan
 from treadle.ir.workload import Deployment, HotLoop
+from treadle.solvers.packing.solve import Options
 from treadle.verification.core import Review, verify
 
 
@@ -52,22 +56,39 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class BundleOptions:
+    """What a bundle holds beside kernels; a specification without `slo` has no serving plan."""
+
+    serving: bool = True
+    roofline: bool = False
+    packing: Options = field(default_factory=Options)
+
+
+@dataclass(frozen=True, slots=True)
 class Compiled:
-    """What a compilation gave: the sealed plan, its review, and the seconds by phase."""
+    """What a compilation gave: the sealed plan, its review, the seconds by phase, and the plans of its parts."""
 
     plan: Plan
     review: Review
     seconds: dict[str, float]
+    parts: dict[str, Plan] = field(default_factory=dict[str, Plan])
 
 
 def compile_deployment(
-    specification: Path, folder: Path, options: KernelOptions, say: Callable[[str, str, float], None]
+    specification: Path,
+    folder: Path,
+    options: KernelOptions,
+    say: Callable[[str, str, float], None],
+    parts: BundleOptions | None = None,
 ) -> Compiled:
-    """Compile a deployment specification into a plan folder.
+    """Compile a deployment specification into a plan folder: kernels, and a part each for serving and packing.
 
     Raises:
         TreadleError: bad input (exit status 2) or a request that cannot be met (1); the folder is then untouched.
     """
+    parts = parts or BundleOptions()
+    if specification.is_dir():
+        specification = specification / "deployment.toml"
     progress = Progress(say)
     with progress.phase("lower") as said:
         request = load_deployment(specification)
@@ -78,7 +99,8 @@ def compile_deployment(
     with progress.phase("schedule") as said:
         kernels, refused = plan_kernels(loops, machine, options)
         said.append(f"{len(kernels)} hot loops, {_proven(kernels)} proven at every level")
-    envelope = Plan("deployment", _inputs(specification, request, machine), encode(options), versions(), None)
+    chosen = {**encode(options), "bundle": encode(parts)}
+    envelope = Plan("deployment", _inputs(specification, request, machine), chosen, versions(), None)
     with progress.phase("kernels") as said:
         kernels, files = emit_kernels(kernels, machine, envelope.expected_id())
         rejected: dict[str, tuple[str, ...]] = {}
@@ -89,18 +111,43 @@ def compile_deployment(
     files |= _copies(specification, request)
     body = DeploymentBody(_without_trace(request), model, machine, loops, kernels, refused, rejected)
     plan = replace(envelope, body=body, predictions=predictions(body))
-    with progress.phase("write") as said:
-        files |= timelines(kernels)
-        files["report.html"] = report_of(plan, files)
-        plan = write_plan(folder, plan, files)
-        said.append(f"{len(files) + 1} files in {folder}")
+    files |= timelines(kernels)
+    with tempfile.TemporaryDirectory() as scratch:
+        built = build_parts(Path(scratch), specification, request, model, parts, progress)
+        if bundle.PACKING in built:
+            files |= bundle.top_level(built[bundle.PACKING])
+        with progress.phase("write") as said:
+            files["report.html"] = report_of(plan, files)
+            plan = write_plan(folder, plan, files, {name: part.folder for name, part in built.items()})
+            said.append(f"{len(files) + 1} files and {len(built)} parts in {folder}")
     with progress.phase("verify") as said:
         review = verify(folder)
         said.append(
             f"{review.rederived} claims re-derived, {review.on_solver_word} on the solver's word, "
             f"{len(review.findings)} findings"
         )
-    return Compiled(plan, review, progress.seconds)
+    return Compiled(plan, review, progress.seconds, {name: part.plan for name, part in built.items()})
+
+
+def build_parts(
+    scratch: Path,
+    specification: Path,
+    request: Deployment,
+    model: ModelGraph,
+    options: BundleOptions,
+    progress: Progress,
+) -> dict[str, bundle.Part]:
+    """Plan the serving and pack its pods, where the specification has service levels."""
+    if not options.serving or not request.service_levels:
+        return {}
+    with progress.phase("serving") as said:
+        plan = plan_loaded(request, model, specification, options.roofline, lambda _: None)
+        serving = bundle.write_serving(scratch / bundle.SERVING, plan, request)
+        said.append(bundle.serving_line(plan.body))
+    with progress.phase("pack") as said:
+        packing = bundle.pack_serving(scratch / bundle.PACKING, serving, options.packing, lambda _: None)
+        said.append(bundle.packing_line(packing.plan.body))
+    return {bundle.SERVING: serving, bundle.PACKING: packing}
 
 
 def plan_kernels(

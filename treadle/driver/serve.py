@@ -13,6 +13,7 @@ from treadle.costmodels.measured import BACKENDS, TableTimes
 from treadle.costmodels.serving_replay import sample_requests
 from treadle.driver.versions import versions
 from treadle.frontends.hf import load_model
+from treadle.frontends.serving_nodes import free_gpus
 from treadle.frontends.spec import load_deployment
 from treadle.frontends.traces import arrival_rate_per_s
 from treadle.ir.certificate import Certificate
@@ -26,7 +27,7 @@ from treadle.ir.serving.errors import NoMeasuredTable
 from treadle.ir.serving.plan import KindOfEngine, ServingPlan
 from treadle.ir.serving.pools import GpuPool, Objective, Shape
 from treadle.ir.serving.traffic import Lengths
-from treadle.ir.workload import Deployment, Goal
+from treadle.ir.workload import ClusterRequest, Deployment, Goal
 from treadle.solvers.serving.fleet_plan import ServingRequest, plan_serving
 
 _GOALS = {
@@ -53,25 +54,26 @@ def plan_deployment(path: Path, roofline: bool, tell: Callable[[str], None]) -> 
         TreadleError: bad input, or a request that cannot be met.
     """
     deployment = load_deployment(path)
-    refuse_without_levels(deployment)
     model = load_model(deployment.model_path, weight_dtype=deployment.weight_dtype, kv_dtype=deployment.kv_dtype)
+    specification = path / "deployment.toml" if path.is_dir() else path
+    return plan_loaded(deployment, model, specification, roofline, tell), deployment
+
+
+def plan_loaded(
+    deployment: Deployment, model: ModelGraph, specification: Path, roofline: bool, tell: Callable[[str], None]
+) -> Plan:
+    """Plan the serving of a specification that is loaded already; see `plan_deployment`."""
+    refuse_without_levels(deployment)
     machine = load_machine(deployment.cluster.gpu)
     request = request_of(deployment, model, machine, roofline)
     body, certificate = plan_serving(request, tell=tell)
-    specification = path / "deployment.toml" if path.is_dir() else path
     inputs = (
         input_from("specification", specification),
-        input_from("model", _config(Path(deployment.model_path))),
+        input_from("model", Path(deployment.model_path)),
         PlanInput("machine", machine.id, digest(encode(machine))),
     )
-    plan = Plan(
-        "serving", inputs, {"roofline": roofline}, versions(), body, (certificate,), predictions(body, certificate)
-    )
-    return plan, deployment
-
-
-def _config(path: Path) -> Path:
-    return path / "config.json" if path.is_dir() else path
+    options = {"roofline": roofline}
+    return Plan("serving", inputs, options, versions(), body, (certificate,), predictions(body, certificate))
 
 
 def predictions(body: ServingPlan, certificate: Certificate) -> tuple[Prediction, ...]:
@@ -90,11 +92,9 @@ def request_of(deployment: Deployment, model: ModelGraph, machine: Machine, roof
     workload, cluster = deployment.workload, deployment.cluster
     rate = workload.rate_per_s or arrival_rate_per_s(workload.requests) or 1.0
     requests = workload.requests or sample_requests(workload.lengths, rate)
-    per_node = cluster.gpus_per_node or 8
-    total = cluster.gpus or DEFAULT_GPUS
-    nodes = (per_node,) * (total // per_node) + ((total % per_node,) if total % per_node else ())
+    pool = _pool(cluster, machine)
     lengths = Lengths.of(requests)
-    kinds, source = engine_kinds(model, machine, per_node, total, lengths, roofline)
+    kinds, source = engine_kinds(model, machine, max(pool.nodes), pool.total, lengths, roofline)
     return ServingRequest(
         model.name,
         deployment.name,
@@ -105,10 +105,22 @@ def request_of(deployment: Deployment, model: ModelGraph, machine: Machine, roof
         rate,
         deployment.service_levels,
         kinds,
-        (GpuPool(machine.id, nodes, watts=machine.value("tdp_w")),),
+        (pool,),
         _GOALS[deployment.goal],
         lengths,
     )
+
+
+def _pool(cluster: ClusterRequest, machine: Machine) -> GpuPool:
+    """Return the GPUs of the specification: those free in its node dump, else as many as it names."""
+    watts = machine.value("tdp_w")
+    if cluster.nodes_path:
+        free = free_gpus(Path(cluster.nodes_path), machine.id)
+        return GpuPool(machine.id, free.per_node, watts=watts, product=free.product)
+    per_node = cluster.gpus_per_node or 8
+    total = cluster.gpus or DEFAULT_GPUS
+    nodes = (per_node,) * (total // per_node) + ((total % per_node,) if total % per_node else ())
+    return GpuPool(machine.id, nodes, watts=watts)
 
 
 def engine_kinds(

@@ -9,6 +9,7 @@ from treadle.frontends.hot_loops import hot_loops
 from treadle.ir.deployment import DeploymentBody, check, predictions
 from treadle.ir.diagnostics import Finding, TreadleError
 from treadle.ir.plan import Plan
+from treadle.verification.bundle import review_parts
 from treadle.verification.core import Review, compare_predictions
 from treadle.verification.kernel import review_kernel
 from treadle.verification.machine import review_machine
@@ -19,7 +20,7 @@ def review(plan: Plan, folder: Path | None) -> Review:
     body: DeploymentBody = plan.body
     total = review_machine(plan, body.machine) + Review(1, 0, tuple(check(body)))
     if folder is not None:
-        total += _review_model(body, folder)
+        total += _review_model(body, folder) + review_parts(plan, folder)
     if total.findings:
         return total  # what follows would be measured against a wrong model
     total += _review_hot_loops(body)

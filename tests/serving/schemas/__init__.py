@@ -35,7 +35,10 @@ CONTAINER = closed(
         "volumeMounts": {"type": "array"},
     },
 )
-POD = closed({"containers": {"type": "array", "items": CONTAINER, "minItems": 1}}, {"volumes": {"type": "array"}})
+POD = closed(
+    {"containers": {"type": "array", "items": CONTAINER, "minItems": 1}},
+    {"volumes": {"type": "array"}, "tolerations": {"type": "array"}, "nodeSelector": {"type": "object"}},
+)
 META = closed({"name": NAME, "labels": {"type": "object"}}, {"namespace": NAME})
 TEMPLATE = closed({"metadata": {"type": "object"}, "spec": POD})
 GROUP = closed({"replicas": DEGREE, "leaderWorkerTemplate": closed({"size": DEGREE, "workerTemplate": TEMPLATE})})
@@ -52,6 +55,13 @@ KINDS: dict[str, dict[str, Any]] = {
         "apps/v1",
         "Deployment",
         closed({"replicas": DEGREE, "selector": {"type": "object"}, "template": TEMPLATE}),
+    ),
+    "Kustomization": closed(
+        {"apiVersion": {"const": "kustomize.config.k8s.io/v1beta1"}, "kind": {"const": "Kustomization"}},
+        {"resources": {"type": "array"}, "components": {"type": "array"}, "patches": {"type": "array"}},
+    ),
+    "List": closed(
+        {"apiVersion": {"const": "v1"}, "kind": {"const": "List"}, "items": {"type": "array", "minItems": 1}}
     ),
     "Service": kind("v1", "Service", closed({"selector": {"type": "object"}, "ports": {"type": "array"}})),
     "LeaderWorkerSet": kind("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet", GROUP),
