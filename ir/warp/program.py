@@ -7,10 +7,11 @@ How a group runs a loop of `trips` iterations (the same number in all groups), w
   iteration step - k; lists hold exactly the instructions whose iteration exists, so nothing is guarded.
 - `trips < S - 1`: `serial` for every iteration, one after the other (all its stages are 0).
 
-What goes between groups goes through *channels* over *buffers*. Slots of a buffer are used in turn: iteration i uses
-slot (i + primed) % slots, in phase ((i + primed) // slots) % 2. The producer acquires a slot (waits until it is empty),
-fills it, and puts it (it is full); each consumer gets it (waits until it is full), reads it, and releases it. What
-`after` names signals when that asynchronous operation completes (the transaction of a TMA copy, `tcgen05.commit`).
+What goes between groups goes through *channels* over *buffers*. Iteration i uses slot i % slots of a buffer. The
+producer acquires a slot (waits until it is empty), fills it, and puts it (it is full); each consumer gets it (waits
+until it is full), reads it, and releases it. What `after` names signals when that asynchronous operation completes (the
+transaction of a TMA copy, `tcgen05.commit`). A one-way channel has no empty barriers, thus neither acquire nor release:
+what it hands over lies in slots that another channel guards, or is handed back by way of the values themselves.
 
 An asynchronous operation with a `queue` runs on after its issue; its group waits for it with WAIT, which returns when
 at most `pending` operations of that queue are in flight; they complete in order. One without a queue is waited for
@@ -148,25 +149,19 @@ class WarpGroup:
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """`slots` tiles of `slot_bytes` in a memory. Before the loop its first `primed` slots hold initial values."""
+    """`slots` tiles of `slot_bytes` in a memory; iteration i uses slot i % slots.
+
+    Values read at iterations before the first are initial ones, which lie in those iterations' slots before the loop.
+    """
 
     name: str
     memory: Memory
     slots: int
     slot_bytes: int
-    primed: int = 0
 
     def __post_init__(self) -> None:
-        if self.slots < 1 or not 0 <= self.primed <= self.slots:
-            raise InvalidValue(message=f"buffer `{self.name}` has {self.slots} slots, {self.primed} of them primed")
-
-    def slot(self, iteration: int) -> int:
-        """Slot of an iteration's value."""
-        return (iteration + self.primed) % self.slots
-
-    def phase(self, iteration: int) -> int:
-        """Parity of the mbarrier phase in which an iteration's slot is filled."""
-        return (iteration + self.primed) // self.slots % 2
+        if self.slots < 1 or self.slot_bytes < 0:
+            raise InvalidValue(message=f"buffer `{self.name}` has {self.slots} slots of {self.slot_bytes} bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,27 +169,37 @@ class Channel:
     """Full and empty barriers over the slots of `buffer`, from one producing group to consuming groups.
 
     Groups are positions in the program. A slot is full after one put; it is empty after one release of every consumer,
-    so those are the arrival counts. The first `primed` slots of the buffer are full before the loop, the others empty.
-    `transaction` says that the put counts the bytes of a copy (TMA) rather than an arrival.
+    so those are the arrival counts. The slots of the `primed` iterations before the first are full before the loop, the
+    others empty. `transaction` says that the put counts the bytes of a copy (TMA) rather than an arrival.
     """
 
     name: str
     buffer: str
     producer: int
     consumers: tuple[int, ...]
+    one_way: bool = False
+    primed: int = 0
     transaction: bool = False
 
     def __post_init__(self) -> None:
         if not self.consumers or len(set(self.consumers)) != len(self.consumers):
             raise InvalidValue(message=f"channel `{self.name}` needs consumers, each of them once")
 
+    def phase(self, iteration: int, slots: int) -> int:
+        """Parity of the mbarrier phase in which the slot of an iteration is filled; the first phase is 0."""
+        return (iteration + self.primed) // slots % 2
+
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Asynchronous operations of one kind, in order within a group; at most `most_in_flight` of one group at once."""
+    """Asynchronous operations of one kind, in order within a group; at most `most_in_flight` of one group at once.
+
+    One that `drains` can only be waited for as a whole: `pending` is 0 (`tcgen05.wait`).
+    """
 
     name: str
     most_in_flight: int
+    drains: bool = False
 
 
 @dataclass(frozen=True, slots=True)

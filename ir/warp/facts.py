@@ -1,0 +1,75 @@
+"""What lowering a schedule to a warp program must know of operations beyond the loop: operands, results, waiting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from treadle.ir.tile.program import Memory
+from treadle.ir.tile.warps import WarpLoop
+from treadle.ir.warp.program import Buffer, Queue, Source
+
+
+@dataclass(frozen=True, slots=True)
+class Performed:
+    """An issued operation of the loop. Operands name the operations that make them (or invariants).
+
+    `result` is the buffer that the result goes to, empty for registers. An asynchronous operation is waited for through
+    its `queue`, or, without one, through the barrier it signals when it is done. `chained` operations that accumulate
+    into a result of their own kind follow each other on the unit without a wait.
+    """
+
+    operation: str
+    operands: tuple[Source, ...] = ()
+    result: str = ""
+    asynchronous: bool = False
+    queue: str = ""
+    chained: bool = False
+    transaction: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Facts of all issued operations; `buffers` are those that are no rings of the loop (accumulators).
+
+    `signal_cycles` is what a barrier between groups takes one way; `turn_units` are units that groups share in turns.
+    """
+
+    operations: tuple[Performed, ...]
+    buffers: tuple[Buffer, ...] = ()
+    queues: tuple[Queue, ...] = ()
+    turn_units: tuple[str, ...] = ()
+    warps_per_group: int = 4
+    signal_cycles: int = 0
+
+    def of(self, operation: str) -> Performed:
+        """Return the facts of an operation; raises KeyError."""
+        for performed in self.operations:
+            if performed.operation == operation:
+                return performed
+        raise KeyError(operation)
+
+
+def facts_of_loop(warps: WarpLoop, turn_units: tuple[str, ...] = ()) -> Facts:
+    """Return what a loop without a tile program lets one assume.
+
+    Every dependence is a value; the producers of rings are asynchronous and signal a barrier, all else is synchronous.
+    """
+    rings = {ring.producer: ring.name for ring in warps.loop.rings}
+    issued = {issue.operation for issue in warps.issues}
+    operations: list[Performed] = []
+    for operation in warps.loop.operations:
+        if operation.name not in issued:
+            continue
+        reads = {
+            (dependence.source, dependence.distance): None
+            for dependence in warps.loop.dependences
+            if dependence.target == operation.name and dependence.source in issued
+        }
+        sources = tuple(Source(value, distance=back, buffer=rings.get(value, "")) for value, back in reads)
+        ring = rings.get(operation.name, "")
+        operations.append(Performed(operation.name, sources, ring, bool(ring)))
+    return Facts(tuple(operations), turn_units=turn_units)
+
+
+MEMORIES = {"shared": Memory.SHARED, "tensor": Memory.TENSOR}
+"""Memory of a loop's capacity by its name; any other is taken as shared memory."""
