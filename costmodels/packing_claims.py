@@ -9,12 +9,14 @@ from typing import Any
 
 from treadle.costmodels.admissions import admissions, priced_departures
 from treadle.costmodels.departures import disruption_points, restart_points
+from treadle.costmodels.node_patterns import Prices, pattern_bound, patterns
 from treadle.costmodels.packing_bounds import Relaxation, relaxation, volume_bound, weigh_shares
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.cluster.cluster import Cluster
 from treadle.ir.cluster.objective import Measure, Objective, Order, measure
 from treadle.ir.cluster.placement import Placement
-from treadle.ir.diagnostics import Finding
+from treadle.ir.codec import decode
+from treadle.ir.diagnostics import Finding, Place, TreadleError
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def _bound_problem(
         return f"no earlier level says that priorities >= {frozen} are undisturbed"
     try:
         proven = _proven(cluster, earlier, level, truth)
-    except (KeyError, ValueError, TypeError, AttributeError, ZeroDivisionError, IndexError) as error:
+    except (TreadleError, KeyError, ValueError, TypeError, AttributeError, ZeroDivisionError, IndexError) as error:
         return f"the evidence is not readable: {error!r}"
     if proven is None:
         return f"`{level.proof.value}` does not prove such a level with this evidence"
@@ -80,6 +82,8 @@ def _proven(cluster: Cluster, earlier: tuple[Level, ...], level: Level, truth: M
     frozen = evidence.get("frozen_tier")
     if level.proof is ProofKind.COUNT:
         return _count(cluster, truth)
+    if level.proof is ProofKind.PATTERN_DUAL and "node_prices" in evidence:
+        return _by_contents(cluster, earlier, level, truth)
     if not truth.maximize:
         if level.proof is ProofKind.RESOURCE:
             return departure_bound(cluster, earlier, truth, frozen)
@@ -91,6 +95,26 @@ def _proven(cluster: Cluster, earlier: tuple[Level, ...], level: Level, truth: M
     relaxed = _relaxed(cluster, truth.floor, frozen, level)
     prices = tuple({k: Fraction(v) for k, v in table.items()} for table in evidence["prices"])
     return None if relaxed is None else math.floor(volume_bound(relaxed, prices))
+
+
+def _by_contents(cluster: Cluster, earlier: tuple[Level, ...], level: Level, truth: Measure) -> int | None:
+    """Return the bound that prices of pods prove, the best contents of every node being found again."""
+    tier = truth.floor if truth.floor is not None else min(cluster.tiers)
+    prices = decode(Prices, level.evidence["node_prices"], lambda _: Place(""))
+    frozen = level.evidence.get("frozen_tier")
+    found = patterns(cluster, tier, frozen, homes=not truth.maximize)
+    if found is None:
+        return None
+    before = [
+        Measure(one.name, one.unit, int(one.value), one.maximize, _floor(one.name))
+        for one in earlier
+        if prices.levels.get(one.name)
+    ]
+    return pattern_bound(found, truth, before, prices)
+
+
+def _floor(name: str) -> int | None:
+    return int(name.split(">=")[1]) if ">=" in name else None
 
 
 def _relaxed(cluster: Cluster, tier: int, frozen: int | None, level: Level) -> Relaxation | None:

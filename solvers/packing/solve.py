@@ -16,6 +16,7 @@ from treadle.solvers.backend import Outcome, solve
 from treadle.solvers.packing.bounds import Bound, disturbed_bound, placed_bound
 from treadle.solvers.packing.bundles import applies, fresh_nodes
 from treadle.solvers.packing.devices import assign_devices
+from treadle.solvers.packing.levels import LevelByContents
 from treadle.solvers.packing.model import PackingModel
 from treadle.solvers.packing.problem import Counts, Problem, assign, build, counts_of, current
 from treadle.solvers.packing.search import Budget, Incumbent, Values, chains, evaluate, neighbourhoods
@@ -77,6 +78,8 @@ def _require_free_ports(cluster: Cluster) -> None:
 
 
 _SMALL_CELLS = 1_500
+_FOR_LATER = 0.35
+"""Share of the budget's rest that the contents of nodes leave for later levels and the whole model."""
 _THOROUGH_S = 3.0
 """Seconds that must be left for the thorough bound, per 32 nodes."""
 
@@ -169,6 +172,9 @@ class _Packing:
             self.bounds[name] = bound
             value = self._value(position)
             if value != bound.value:
+                self._by_contents(position, frozen)
+                bound, value = self.bounds[name], self._value(position)
+            if value != bound.value:
                 model = model or self._model(frozen, position)
                 if not self._solve_level(model, position, bound):
                     return
@@ -181,6 +187,19 @@ class _Packing:
             floor = self._measures()[position].floor
             if name.startswith("disruption") and value == 0:
                 frozen, model = floor, None
+
+    def _by_contents(self, position: int, frozen: int | None) -> None:
+        """Bound and improve a level by contents of nodes; see `levels.py`."""
+        name = self._measures()[position].name
+        by_contents = LevelByContents(
+            self.problem, self.budget, position, frozen, self._levels_now, lambda: self.incumbent.counts, self._take
+        )
+        found = by_contents.run(self.budget.left_s * _FOR_LATER)
+        level = self._levels_now()[position]
+        if found is not None and (
+            found.value < self.bounds[name].value if level.maximize else found.value > self.bounds[name].value
+        ):
+            self.bounds[name] = found
 
     def _model(self, frozen: int | None, upto: int) -> PackingModel:
         """Return the whole model with the proven levels before `upto` fixed."""
