@@ -104,7 +104,7 @@ def assemble_group(name: str, registers: int, timed: list[Timed], cut: Cut, ii: 
     serial = [
         Entry(item.instruction, item.awaits)
         for item in sorted(timed, key=lambda item: (item.cycle, item.order is not Order.DONE, item.rank, item.order))
-        if item.instruction.action not in (Action.TAKE, Action.PASS)
+        if last - first > 1 and item.instruction.action not in (Action.TAKE, Action.PASS)
     ]
     settled = settle(Template(tuple(steady), tuple(serial), last - first + 1), facts.queues)
     return WarpGroup(name, facts.warps_per_group, registers, *settled)

@@ -5,7 +5,8 @@ How a group runs a loop of `trips` iterations (the same number in all groups), w
 - `trips >= S - 1`: the S - 1 steps of `prologue` (steps 0, 1, ...), then `steady` for every step S - 1 <= step < trips,
   then the S - 1 steps of `epilogue` (steps trips, trips + 1, ...). An instruction of stage k in a step works for the
   iteration step - k; lists hold exactly the instructions whose iteration exists, so nothing is guarded.
-- `trips < S - 1`: `serial` for every iteration, one after the other (all its stages are 0).
+- `trips < S - 1`: `serial` for every iteration, one after the other (all its stages are 0). It is empty for S <= 2,
+  where that means no iteration at all.
 
 What goes between groups goes through *channels* over *buffers*. Iteration i uses slot i % slots of a buffer. The
 producer acquires a slot (waits until it is empty), fills it, and puts it (it is full); each consumer gets it (waits

@@ -1,0 +1,1 @@
+"""Warp programs: lowering, checking, interpretation, simulation."""
