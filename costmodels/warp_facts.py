@@ -161,9 +161,10 @@ class _Facts:
     def _destination(self, value: str, transfer: str) -> str:
         """Return where a transfer to tensor memory writes: the reader's accumulator, or the slot it came from."""
         for operation in self.program.operations:
-            if operation.kind is OperationKind.MMA and self._taken_from(value, operation.name) == transfer:
-                if len(operation.operands) > 2 and operation.operands[2].value == value:
-                    return self._accumulator(operation)
+            adds_to = operation.operands[2].value if len(operation.operands) > 2 else ""
+            accumulates = operation.kind is OperationKind.MMA and adds_to == value
+            if accumulates and self._taken_from(value, operation.name) == transfer:
+                return self._accumulator(operation)
         rings = {ring.name for ring in self.warps.loop.rings if ring.memory == "tensor"}
         walked = self._tile_operation(value)
         while walked is not None and walked.name not in rings and walked.operands:

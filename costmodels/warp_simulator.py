@@ -1,0 +1,249 @@
+"""Runs a warp program in cycles: in-order issue per group, queues at units, barriers with latency.
+
+The stand-in for hardware where there is none. A group issues its instructions in order; a synchronous operation waits
+for its operands and its unit, an asynchronous one is issued once its operands are there and queues at its unit, first
+come first served. Costs are those of the loop: issue cycles, occupancies, latencies, crossings. Nothing is taken from
+the schedule, so the pace the simulator finds confirms the schedule's interval, or contradicts it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from treadle.costmodels.warp_interpreter import Stuck
+from treadle.ir.tile.warps import WarpLoop
+from treadle.ir.warp.facts import Facts
+from treadle.ir.warp.program import Action, Instruction, Source, WarpProgram
+
+SETTLED = 24
+"""Iterations after which the pace is taken to be steady; twice as many more are averaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """What a run of a warp program took: start of every operation by (name, iteration), and the end of it all."""
+
+    trips: int
+    starts: dict[tuple[str, int], int]
+    cycles: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Cycles of a loop beyond the schedule: steady pace, and what filling and draining add to `trips` times the pace.
+
+    `short_cycles` are the totals of 0, 1, 2, ... iterations.
+    """
+
+    steady_cycles: float
+    overhead_cycles: float
+    short_cycles: tuple[int, ...]
+
+    def total_cycles(self, trips: int) -> float:
+        """Cycles of a loop of `trips` iterations."""
+        if trips < len(self.short_cycles):
+            return self.short_cycles[trips]
+        return self.overhead_cycles + trips * self.steady_cycles
+
+
+def measure_pace(program: WarpProgram, warps: WarpLoop, facts: Facts) -> Pace:
+    """Return the pace of a warp program; raises Stuck when it does not end."""
+    stages = max(group.stages for group in program.groups)
+    long = simulate(program, warps, facts, 3 * SETTLED + stages)
+    name = program.groups[-1].steady and next(
+        i.subject for group in program.groups for i in group.steady if i.action is Action.PERFORM
+    )
+    last, first = long.trips - stages - 1, SETTLED
+    steady = (long.starts[name, last] - long.starts[name, first]) / (last - first)
+    short = tuple(simulate(program, warps, facts, trips).cycles for trips in range(stages + 3))
+    return Pace(steady, long.cycles - steady * long.trips, short)
+
+
+def simulate(program: WarpProgram, warps: WarpLoop, facts: Facts, trips: int) -> Simulation:
+    """Run a program for `trips` iterations from an idle machine.
+
+    Raises:
+        Stuck: groups wait for each other.
+    """
+    return _Machine(program, warps, facts, trips).run()
+
+
+@dataclass
+class _Group:
+    """Where a group is: its next instruction, and the cycle from which it can issue."""
+
+    lines: list[tuple[Instruction, int]]
+    at: int = 0
+    free: int = 0
+    flights: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """Ends of the operations of every queue, in order of issue."""
+
+
+class _Machine:
+    def __init__(self, program: WarpProgram, warps: WarpLoop, facts: Facts, trips: int) -> None:
+        self.program, self.trips, self.signal = program, trips, facts.signal_cycles
+        loop = warps.loop
+        self.operations = {operation.name: operation for operation in loop.operations}
+        self.issue = {issue.operation: issue.issue_cycles for issue in warps.issues}
+        self.delay = {(d.source, d.target, d.distance): d.delay_cycles for d in loop.dependences}
+        self.bound = _bound(warps)
+        self.counts = {unit.name: unit.count for unit in loop.units}
+        self.crossing: dict[tuple[str, str], int] = {}
+        for crossing in warps.crossings:
+            ends = loop.dependences[crossing.dependence]
+            key = (ends.source, ends.target)
+            self.crossing[key] = max(self.crossing.get(key, 0), crossing.delay_cycles)
+        self.slots = {c.name: program.buffer(c.buffer).slots for c in program.channels}
+        self.channels = {channel.name: channel for channel in program.channels}
+        self.units: dict[str, list[int]] = {
+            unit.name: [0] * (unit.count or 1) for unit in loop.units if unit.count is not None
+        }
+        self.groups = [
+            _Group([(i, step - i.stage) for step, line in group.steps(trips) for i in line]) for group in program.groups
+        ]
+        self.starts: dict[tuple[str, int], int] = {}
+        self.puts: dict[tuple[str, int], int] = {}
+        self.releases: dict[tuple[str, int, int], int] = {}
+        self.passes: dict[str, list[int]] = defaultdict(list)
+        self.taken: dict[tuple[str, int], int] = defaultdict(int)
+        self.delays = {
+            (name, group): self._handoff(name, group) for name in self.channels for group in range(len(self.groups))
+        }
+
+    def run(self) -> Simulation:
+        while True:
+            due = [
+                (cycle, position)
+                for position, group in enumerate(self.groups)
+                if group.at < len(group.lines) and (cycle := self._when(position, group)) is not None
+            ]
+            if not due:
+                break
+            cycle, position = min(due)
+            self._do(position, self.groups[position], cycle)
+        left = [group for group in self.groups if group.at < len(group.lines)]
+        if left:
+            where = ", ".join(f"{g.lines[g.at][0].action.value} {g.lines[g.at][0].subject}" for g in left)
+            raise Stuck(program=self.program.name, trips=self.trips, where=where)
+        ends = [start + self.operations[name].latency_cycles for (name, _), start in self.starts.items()]
+        return Simulation(self.trips, self.starts, max(ends, default=0))
+
+    # --- when an instruction can go ---------------------------------------------------------------------------------
+
+    def _when(self, position: int, group: _Group) -> int | None:
+        """Return the cycle at which the next instruction can be issued, None while that is not known."""
+        instruction, iteration = group.lines[group.at]
+        name = instruction.subject
+        match instruction.action:
+            case Action.PERFORM:
+                return max(group.free, self._operands(position, instruction, iteration))
+            case Action.WRITE:
+                return max(group.free, self.starts[name, iteration] + self.operations[name].latency_cycles)
+            case Action.WAIT:
+                ends = group.flights[name]
+                over = len(ends) - instruction.pending
+                return max(group.free, ends[over - 1]) if over > 0 else group.free
+            case Action.GET:
+                made = iteration - instruction.distance
+                put = 0 if made < 0 else self.puts.get((name, made))
+                return None if put is None else max(group.free, put + (self.delays[name, position] if made >= 0 else 0))
+            case Action.ACQUIRE:
+                return self._acquired(name, iteration, group)
+            case Action.TAKE:
+                turn = self.program.turn(name)
+                number = len(self.passes[name])
+                mine = turn.holders[number % len(turn.holders)] == position
+                last = self.passes[name][-1] + self.signal if number else 0
+                return max(group.free, last) if mine else None
+            case _:
+                return group.free
+
+    def _operands(self, position: int, instruction: Instruction, iteration: int) -> int:
+        """Cycle at which operands made by the group itself are there; those of others are waited for by gets."""
+        ready = 0
+        for source in instruction.operands:
+            made = (source.value, iteration - source.distance)
+            if source.invariant or made[1] < 0 or not self._own(position, source, made):
+                continue
+            delay = self.delay[source.value, instruction.subject, source.distance]
+            ready = max(ready, self.starts[made] + delay)
+        return ready
+
+    def _own(self, position: int, source: Source, made: tuple[str, int]) -> bool:
+        channel = self.channels.get(source.value)
+        return channel is None or channel.producer == position
+
+    def _acquired(self, name: str, iteration: int, group: _Group) -> int | None:
+        channel, before = self.channels[name], iteration - self.slots[name]
+        cycle = group.free
+        if before < -channel.primed:
+            return cycle
+        for consumer in channel.consumers:
+            release = self.releases.get((name, before, consumer))
+            if release is None:
+                return None
+            cycle = max(cycle, release + (self.signal if consumer != channel.producer else 0))
+        return cycle
+
+    # --- what it does -----------------------------------------------------------------------------------------------
+
+    def _do(self, position: int, group: _Group, cycle: int) -> None:
+        instruction, iteration = group.lines[group.at]
+        name, slot = instruction.subject, iteration - instruction.distance
+        group.at += 1
+        group.free = cycle
+        match instruction.action:
+            case Action.PERFORM:
+                self._perform(group, instruction, iteration, cycle)
+            case Action.PUT:
+                self.puts[name, slot] = self._signalled(instruction, iteration, cycle)
+            case Action.RELEASE:
+                self.releases[name, slot, position] = self._signalled(instruction, iteration, cycle)
+            case Action.PASS:
+                self.passes[name].append(cycle)
+            case _:
+                pass
+
+    def _signalled(self, instruction: Instruction, iteration: int, cycle: int) -> int:
+        if not instruction.after:
+            return cycle
+        return max(cycle, self.starts[instruction.after, iteration] + self.operations[instruction.after].latency_cycles)
+
+    def _perform(self, group: _Group, instruction: Instruction, iteration: int, cycle: int) -> None:
+        name = instruction.subject
+        held = [self.operations[name], *(self.operations[other] for other in self.bound.get(name, ()))]
+        start = max(
+            [cycle, *(min(self.units[op.unit]) for op in held if op.unit in self.units and op.occupancy_cycles)]
+        )
+        for operation in held:
+            if operation.unit in self.units and operation.occupancy_cycles:
+                instances = self.units[operation.unit]
+                instances[instances.index(min(instances))] = start + operation.occupancy_cycles
+        self.starts[name, iteration] = start
+        group.free = (cycle if instruction.asynchronous else start) + self.issue[name]
+        if instruction.queue:
+            ends = group.flights[instruction.queue]
+            ends.append(max([start + self.operations[name].latency_cycles, *ends[-1:]]))
+
+    def _handoff(self, channel: str, group: int) -> int:
+        """Cycles from a put until a group's first reader has the value."""
+        if self.channels[channel].producer == group:
+            return 0
+        readers = {
+            instruction.subject
+            for instruction in self.program.groups[group].steady
+            if instruction.action is Action.PERFORM and any(source.value == channel for source in instruction.operands)
+        }
+        return max((self.crossing.get((channel, reader), 0) for reader in readers), default=0)
+
+
+def _bound(warps: WarpLoop) -> dict[str, list[str]]:
+    """Return the operations that nobody issues by the issued one whose start they share."""
+    issued = {issue.operation for issue in warps.issues}
+    pairs = {(d.source, d.target) for d in warps.loop.dependences if d.delay_cycles == 0 and d.distance == 0}
+    found: dict[str, list[str]] = defaultdict(list)
+    for source, target in pairs:
+        if source in issued and target not in issued and (target, source) in pairs:
+            found[source].append(target)
+    return found
