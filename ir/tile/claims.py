@@ -5,8 +5,9 @@ Evidence by level and kind (`reference` is that of `constraints.Arc`):
 - ``ii``: `count` none; `resource` unit, occupied_cycles, instances; `recurrence` cycle (references in order);
   `capacity` memory; `enumeration` basis, refuted, nodes; `solver` basis, refuted, nodes, and who answered.
 - ``length``: `recurrence` interval (longest path at it); `resource` interval, unit, instances, earliest, remaining,
-  work_cycles; `solver` basis and who answered.
-- ``ring_bytes``: `recurrence` interval (fewest slots by longest paths); `solver` basis and who answered.
+  work_cycles; `proof-log` interval, refuted, log; `solver` basis and who answered.
+- ``ring_bytes``: `recurrence` interval (fewest slots by longest paths); `proof-log` interval, length, refuted, log;
+  `solver` basis and who answered.
 
 A `basis` is the bound below the search: value, proof and evidence of a kind above.
 """
@@ -15,14 +16,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.diagnostics import Finding
 from treadle.ir.errors import InvalidValue
+from treadle.ir.proof_log.errors import UnreadableProof, WrongStep
+from treadle.ir.proof_log.packed import unpacked
+from treadle.ir.proof_log.problem import Problem
+from treadle.ir.proof_log.replay import replay
 from treadle.ir.tile.constraints import Arc, arc_of, arcs, free_bytes
 from treadle.ir.tile.cycles import longest_paths
 from treadle.ir.tile.loop import Loop
+from treadle.ir.tile.refutation import cheaper, shorter
 from treadle.ir.tile.refute import refuted
 from treadle.ir.tile.schedule import Schedule
 
@@ -159,7 +166,7 @@ def _interval_by_recurrence(loop: Loop, schedule: Schedule, bound: float, eviden
 def _interval_by_capacity(loop: Loop, schedule: Schedule, bound: float, evidence: dict[str, Any]) -> None:
     memory = evidence["memory"]
     free = free_bytes(loop, memory)
-    below = _ring_bytes(loop, int(bound) - 1, memory)
+    below = _ring_bytes(loop, ceil(bound) - 1, memory)
     if below <= free:
         raise Refused("TRD413", f"`{memory}` also fits one cycle below the bound", f"> {free} bytes", f"{below} bytes")
     overfull = [
@@ -227,6 +234,29 @@ def _by_solver(level: str) -> Callable[[Loop, Schedule, float, dict[str, Any]], 
             expect("value that the solver calls optimal", _value_of(loop, schedule, level), bound)
 
     return derive
+
+
+def _length_by_log(loop: Loop, schedule: Schedule, bound: float, evidence: dict[str, Any]) -> None:
+    expect("interval of the schedule", schedule.ii_cycles, evidence["interval"])
+    expect("length below the bound", bound - 1, evidence["refuted"])
+    _replay(shorter(loop, schedule.ii_cycles, evidence["refuted"]), evidence["log"])
+
+
+def _bytes_by_log(loop: Loop, schedule: Schedule, bound: float, evidence: dict[str, Any]) -> None:
+    expect("interval of the schedule", schedule.ii_cycles, evidence["interval"])
+    expect("length of the schedule", schedule.length_cycles, evidence["length"])
+    expect("bytes below the bound", bound - 1, evidence["refuted"])
+    _replay(cheaper(loop, schedule.ii_cycles, schedule.length_cycles, evidence["refuted"]), evidence["log"])
+
+
+def _replay(problem: Problem | None, log: str) -> None:
+    """Refuse a log that does not refute the problem, and one for what longest paths refute already."""
+    if problem is None:
+        raise Refused("TRD414", "longest paths alone refute this; no proof log is needed")
+    try:
+        replay(problem, unpacked(log))
+    except (UnreadableProof, WrongStep) as error:
+        raise Refused("TRD413", str(error)) from None
 
 
 def _bytes_by_paths(loop: Loop, schedule: Schedule, bound: float, evidence: dict[str, Any]) -> None:
@@ -314,7 +344,9 @@ DERIVATIONS: dict[tuple[str, ProofKind], Derivation] = {
     ("ii", ProofKind.SOLVER): _interval_by_solver,
     ("length", ProofKind.RECURRENCE): _length_by_path,
     ("length", ProofKind.RESOURCE): _length_by_unit,
+    ("length", ProofKind.PROOF_LOG): _length_by_log,
     ("length", ProofKind.SOLVER): _by_solver("length"),
     ("ring_bytes", ProofKind.RECURRENCE): _bytes_by_paths,
+    ("ring_bytes", ProofKind.PROOF_LOG): _bytes_by_log,
     ("ring_bytes", ProofKind.SOLVER): _by_solver("ring_bytes"),
 }

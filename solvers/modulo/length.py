@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from treadle.ir.certificate import ProofKind, Status
+from treadle.ir.proof_log.problem import Problem
+from treadle.ir.tile.refutation import cheaper, shorter
 from treadle.solvers.backend import Outcome, solve
 from treadle.solvers.modulo.bounds import Bound, depth_bounds, length_bounds
 from treadle.solvers.modulo.interval import Effort, Progress, depths_of, fits_memory
@@ -23,6 +26,10 @@ from treadle.solvers.modulo.model import (
 )
 from treadle.solvers.modulo.network import Network, heads, tails
 from treadle.solvers.modulo.place import normalized, place
+from treadle.solvers.refutation.log import logged
+
+LONGEST_LOG_S = 5.0
+"""Wall-clock seconds a proof log may take at most; the limit of one question holds too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,8 @@ def least_length(network: Network, ii: int, starts: tuple[int, ...], effort: Eff
     assert model.length is not None
     model.cp.minimize(model.length)
     outcome = _ask(model, effort, best)
-    return _read(network, model, outcome, best, value, bound)
+    reached = _read(network, model, outcome, best, value, bound)
+    return _logged(reached, effort, {"interval": ii}, lambda most: shorter(network.loop, ii, most))
 
 
 def whole_model(network: Network, ii: int, least: int, most: int) -> Model:
@@ -89,7 +97,9 @@ def fewest_ring_bytes(
     model = whole_model(network, ii, 0, length)
     model.cp.minimize(ring_bytes(model))
     outcome = _ask(model, effort, starts)
-    return _read(network, model, outcome, starts, value, bound)
+    reached = _read(network, model, outcome, starts, value, bound)
+    evidence = {"interval": ii, "length": length_at(network, reached.starts)}
+    return _logged(reached, effort, evidence, lambda most: cheaper(network.loop, ii, evidence["length"], most))
 
 
 def _ask(model: Model, effort: Effort, starts: tuple[int, ...]) -> Outcome:
@@ -114,6 +124,23 @@ def _read(
         basis = {"value": bound.value, "proof": bound.proof.value, "evidence": bound.evidence}
         bound = Bound(proven, ProofKind.SOLVER, {"basis": basis, **outcome.report.evidence()})
     return Reached(starts, value, bound)
+
+
+def _logged(
+    reached: Reached, effort: Effort, evidence: dict[str, int], below: Callable[[int], Problem | None]
+) -> Reached:
+    """Put a proof log in place of the solver's word where one is found in a short time and is not too long."""
+    if reached.bound.proof is not ProofKind.SOLVER or reached.bound.value != reached.value:
+        return reached
+    refuted = reached.value - 1
+    problem = below(refuted)
+    limit_s = min(LONGEST_LOG_S, effort.limits.deterministic_s or LONGEST_LOG_S)
+    log = None if problem is None else logged(problem, limit_s)
+    if log is None:
+        return reached
+    return replace(
+        reached, bound=Bound(reached.value, ProofKind.PROOF_LOG, {**evidence, "refuted": refuted, "log": log})
+    )
 
 
 def _rounded_up(bound: float | None) -> int | None:

@@ -1,0 +1,98 @@
+"""What a proof log has to refute for a claim about a loop: schedules that are too short, or take too few bytes."""
+
+from __future__ import annotations
+
+from treadle.ir.errors import InvalidValue
+from treadle.ir.proof_log.problem import Problem, Term
+from treadle.ir.tile.constraints import arcs, free_bytes
+from treadle.ir.tile.cycles import longest_paths
+from treadle.ir.tile.loop import Loop
+
+
+def shorter(loop: Loop, ii: int, most_cycles: int) -> Problem | None:
+    """Return the problem of a schedule at interval `ii` that is no longer than `most_cycles`.
+
+    Its variables are the starts, within what longest paths leave of the length, then slots, stages and ring depths.
+    Returns None where the paths alone leave no start to some operation.
+
+    Raises:
+        InvalidValue: a recurrence exceeds the interval.
+    """
+    windows = _windows(loop, ii, most_cycles)
+    if any(first > last for first, last in windows):
+        return None
+    problem = Problem()
+    starts = [problem.variable(first, last) for first, last in windows]
+    for arc in arcs(loop):
+        delay = arc.delay_cycles - ii * arc.distance
+        if windows[arc.source][1] + delay > windows[arc.target][0]:
+            problem.at_most([starts[arc.source], _minus(starts[arc.target])], -delay)
+    _add_units(problem, loop, ii, windows, starts)
+    _add_rings(problem, loop, ii, starts)
+    return problem
+
+
+def cheaper(loop: Loop, ii: int, most_cycles: int, most_bytes: int) -> Problem | None:
+    """Return the problem of a schedule as `shorter` has it whose rings take no more than `most_bytes` together."""
+    problem = shorter(loop, ii, most_cycles)
+    if problem is not None:
+        depths = range(len(problem.bounds) - len(loop.rings), len(problem.bounds))
+        problem.at_most([Term(depth, r.slot_bytes) for depth, r in zip(depths, loop.rings, strict=True)], most_bytes)
+    return problem
+
+
+def _minus(term: Term) -> Term:
+    return Term(term.variable, -term.scale, -term.offset)
+
+
+def _windows(loop: Loop, ii: int, most_cycles: int) -> list[tuple[int, int]]:
+    edges = [(arc.source, arc.target, arc.delay_cycles - ii * arc.distance) for arc in arcs(loop)]
+    count = len(loop.operations)
+    ends = [(count, vertex, operation.latency_cycles) for vertex, operation in enumerate(loop.operations)]
+    heads = longest_paths(count, edges)
+    tails = longest_paths(count + 1, [*ends, *((target, source, weight) for source, target, weight in edges)])
+    if heads is None or tails is None:
+        raise InvalidValue(message=f"a recurrence of `{loop.name}` exceeds the interval {ii}")
+    return [(head, most_cycles - tail) for head, tail in zip(heads[0], tails[0][:count], strict=True)]
+
+
+def _add_units(problem: Problem, loop: Loop, ii: int, windows: list[tuple[int, int]], starts: list[Term]) -> None:
+    """Keep limited units within their instances modulo the interval: every use twice, at its slot and one later."""
+    for unit in loop.units:
+        users = [v for v, operation in enumerate(loop.operations) if operation.unit == unit.name]
+        whole = sum(loop.operations[v].occupancy_cycles // ii for v in users)
+        partial = [v for v in users if loop.operations[v].occupancy_cycles % ii]
+        if unit.count is None or len(partial) <= unit.count - whole:
+            continue
+        rests = [loop.operations[v].occupancy_cycles % ii for v in partial]
+        slots = [_slot(problem, ii, windows[v], starts[v]) for v in partial]
+        if max(rests) > 1:
+            slots += [Term(slot.variable, 1, slot.offset + ii) for slot in slots]
+            rests += rests
+        problem.cumulative(slots, rests, unit.count - whole)
+
+
+def _slot(problem: Problem, ii: int, window: tuple[int, int], start: Term) -> Term:
+    """Return the start modulo the interval: the start itself, moved, where its window lies in one stage."""
+    first, last = window[0] // ii, window[1] // ii
+    if first == last:
+        return Term(start.variable, 1, -ii * first)
+    slot = problem.variable(0, ii - 1)
+    stage = problem.variable(first, last)
+    problem.equal([slot, Term(stage.variable, ii), _minus(start)], 0)
+    return slot
+
+
+def _add_rings(problem: Problem, loop: Loop, ii: int, starts: list[Term]) -> None:
+    """Give every ring as many slots as its lifetimes need, and every memory room for them."""
+    depths: dict[str, Term] = {}
+    for ring in loop.rings:
+        depth = depths[ring.name] = problem.variable(1, ring.max_depth)
+        for reader in ring.readers:
+            held = reader.hold_cycles + ii * reader.distance
+            terms = [starts[loop.index[reader.operation]], _minus(starts[loop.index[ring.producer]])]
+            problem.at_most([*terms, Term(depth.variable, -ii)], -held)
+    for memory in dict.fromkeys(ring.memory for ring in loop.rings):
+        uses = [Term(depths[r.name].variable, r.slot_bytes) for r in loop.rings if r.memory == memory and r.slot_bytes]
+        if uses:
+            problem.at_most(uses, free_bytes(loop, memory))

@@ -1,0 +1,1 @@
+"""Refutations with a proof log, by pumpkin-solver (extra `proofs`)."""
