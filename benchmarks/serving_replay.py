@@ -17,7 +17,7 @@ from treadle.costmodels import queues
 from treadle.costmodels.machines import load_machine
 from treadle.costmodels.replay.fleet import EngineSetup, Fleet, replay
 from treadle.costmodels.serving_replay import replay_plan
-from treadle.driver.serve import engine_kinds
+from treadle.driver.serve_request import engine_kinds
 from treadle.frontends.hf import load_model
 from treadle.frontends.traces import load_trace
 from treadle.ir.diagnostics import TreadleError
@@ -115,7 +115,7 @@ def length_mix(file: Path, gpus: int = 8) -> dict[str, Any]:
     requests = load_trace(file, trace_format(file))
     model, machine = load_model(MODEL), load_machine("h200")
     lengths = Lengths.of(requests)
-    kinds, source = engine_kinds(model, machine, 8, gpus, lengths, roofline=True)
+    kinds, source = engine_kinds(model, machine, 8, gpus, roofline=True)
     request = ServingRequest(
         model.name,
         "mix",

@@ -8,11 +8,12 @@ estimates for the search; the event replay judges them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import ceil
 
 from treadle.costmodels.queues import largest_load, wait_quantile_mg1
-from treadle.ir.serving.plan import KindOfEngine
+from treadle.ir.serving.plan import KindOfEngine, ServingPlan, Stream
 from treadle.ir.serving.pools import Engine, Role
 from treadle.ir.serving.profile import Profile
 from treadle.ir.serving.traffic import Lengths
@@ -24,15 +25,11 @@ BATCHES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320,
 CHUNKS = (512, 2048, 8192)
 """Token budgets of a step that are tried for aggregated engines."""
 
+DECODE_RESERVE = 0.92
+"""Share of its rate that a decode phase is loaded with when it is planned for (the peer's usual reserve)."""
+
 PREFILL_TOKENS = 16384
 """Tokens of a step of a prefill engine: a prompt up to this length is one step."""
-
-
-def kind_name(kind: KindOfEngine) -> str:
-    """Return the short name of a shape: `tp4`, `tp8-ep8`."""
-    expert = f"-ep{kind.shape.expert}" if kind.shape.expert > 1 else ""
-    stages = f"-pp{kind.shape.pipeline}" if kind.shape.pipeline > 1 else ""
-    return f"tp{kind.shape.tensor}{stages}{expert}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +55,98 @@ class Limits:
         return cls(**found)
 
 
-def candidates(
-    kind: KindOfEngine, lengths: Lengths, limits: Limits, kv_bytes_per_token: float, link_bytes_per_s: float
-) -> tuple[Engine, ...]:
-    """Return the candidates of one kind of engine, at most one per role and chunk."""
-    transfer = lengths.prompt_at(limits.ttft_share) * kv_bytes_per_token / link_bytes_per_s
-    found = [_prefill(kind, lengths, limits, transfer), _decode(kind, lengths, limits)]
-    aggregated = [_aggregated(kind, lengths, limits, chunk) for chunk in CHUNKS]
-    kept = [engine for engine in aggregated if engine is not None]
-    if kept:
-        found.append(min(kept, key=lambda engine: engine.seconds[0]))
-    return tuple(engine for engine in found if engine is not None)
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all candidates of a plan share: roles that may be used, margins, cache size, classes in all."""
+
+    roles: tuple[Role, ...] = tuple(Role)
+    ttft_margin: float = 1.0
+    tpot_margin: float = 1.0
+    kv_bytes_per_token: float = 0.0
+    link_bytes_per_s: float = float("inf")
+    classes: int = 1
+
+
+def setting_of(plan: ServingPlan) -> Setting:
+    """Return the setting of a plan's candidates."""
+    return Setting(
+        plan.roles,
+        plan.policies.ttft_margin,
+        plan.policies.tpot_margin,
+        plan.kv_bytes_per_token,
+        plan.link_bytes_per_s,
+        len(plan.class_streams),
+    )
+
+
+def all_candidates(kinds: Sequence[KindOfEngine], streams: Sequence[Stream], setting: Setting) -> tuple[Engine, ...]:
+    """Return the candidates of all kinds for all streams; of several streams, only those worth having."""
+    found: list[Engine] = []
+    for stream in streams:
+        for kind in kinds:
+            found += candidates(kind, stream, setting)
+    return undominated(found) if len(streams) > 1 else tuple(found)
+
+
+def undominated(engines: Sequence[Engine]) -> tuple[Engine, ...]:
+    """Leave out an engine whose work some number of a smaller kind do on the same GPUs, wherever it fits."""
+
+    def better(one: Engine, other: Engine) -> bool:
+        same = (one.gpu, one.role, one.serves, one.pool) == (other.gpu, other.role, other.serves, other.pool)
+        copies, rest = divmod(other.gpus, one.gpus)
+        if not same or rest:
+            return False
+        gain = other.seconds[0] * copies - one.seconds[0]
+        return gain > 0 or (gain == 0 and one.name < other.name)
+
+    return tuple(engine for engine in engines if not any(better(other, engine) for other in engines))
+
+
+def candidates(kind: KindOfEngine, stream: Stream, setting: Setting) -> tuple[Engine, ...]:
+    """Return the candidates of one kind of engine for one stream, at most one per role."""
+    lengths = stream.lengths
+    limits = Limits.of(stream.levels, setting.ttft_margin, setting.tpot_margin)
+    link = kind.link_bytes_per_s or setting.link_bytes_per_s
+    transfer = lengths.prompt_at(limits.ttft_share) * setting.kv_bytes_per_token / link
+    found: list[Engine | None] = []
+    if Role.AGGREGATED in setting.roles:
+        found.append(_split(kind, lengths, limits) if kind.prefill_share else _best_aggregated(kind, lengths, limits))
+    if not kind.prefill_share:
+        # Every request's cache crosses the network: engines are not faster than their links.
+        floor = lengths.mean_prompt * setting.kv_bytes_per_token / (link * kind.gpus)
+        both = (_prefill(kind, lengths, limits, transfer), _decode(kind, lengths, limits))
+        found += [_no_faster(one, floor) for one in both if one is not None and one.role in setting.roles]
+    return tuple(_for_stream(engine, stream, setting.classes) for engine in found if engine is not None)
+
+
+def _best_aggregated(kind: KindOfEngine, lengths: Lengths, limits: Limits) -> Engine | None:
+    kept = [engine for chunk in CHUNKS if (engine := _aggregated(kind, lengths, limits, chunk)) is not None]
+    return min(kept, key=lambda engine: engine.seconds[0], default=None)
+
+
+def _no_faster(engine: Engine, seconds: float) -> Engine:
+    return replace(engine, seconds=(max(engine.seconds[0], float(f"{seconds:.9g}")),))
+
+
+def _for_stream(engine: Engine, stream: Stream, classes: int) -> Engine:
+    """Name the stream, and give every class the time of the mix."""
+    if not stream.classes:
+        return engine
+    name = f"{engine.name} {stream.name}"
+    serves = stream.classes if len(stream.classes) < classes else ()
+    return replace(engine, name=name, seconds=engine.seconds * classes, serves=serves)
+
+
+def _split(kind: KindOfEngine, lengths: Lengths, limits: Limits) -> Engine | None:
+    """Both phases side by side on shares of each GPU, one cache: the slower phase sets the rate (semi-PD, Nexus)."""
+    first = replace(kind, profile=kind.profile.on_share(kind.prefill_share), prefill_share=0.0)
+    second = replace(kind, profile=kind.profile.on_share(1 - kind.prefill_share), prefill_share=0.0)
+    prefill, decode = _prefill(first, lengths, limits, 0.0), _decode(second, lengths, limits)
+    if prefill is None or decode is None:
+        return None
+    seconds = max(prefill.seconds[0], decode.seconds[0] / DECODE_RESERVE)
+    need = decode.kv_tokens_needed
+    return _engine(kind, Role.AGGREGATED, decode.batch, seconds, PREFILL_TOKENS, prefill.ttft_s, decode.tpot_s, need)
 
 
 def prompt_s(profile: Profile, tokens: int, chunk: int, batch: int = 0, context: float = 0.0) -> float:
@@ -167,7 +245,7 @@ def _engine(
     kind: KindOfEngine, role: Role, batch: int, seconds: float, chunk: int, ttft_s: float, tpot_s: float, need: int
 ) -> Engine:
     return Engine(
-        f"{role.value} {kind.gpu} {kind_name(kind)}",
+        f"{role.value} {kind.gpu} {kind.name}",
         role,
         kind.gpu,
         kind.gpus,
@@ -180,6 +258,8 @@ def _engine(
         float(f"{tpot_s:.9g}"),
         kind.kv_tokens,
         need,
+        draft_tokens=kind.profile.draft_tokens,
+        prefill_share=kind.prefill_share,
     )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import inf
 
 import numpy as np
+from numpy.typing import NDArray
 
 from treadle.costmodels.replay.fleet import EngineSetup, Fleet, Outcome, replay
-from treadle.ir.serving.plan import ReplayFigures, ServingPlan
+from treadle.ir.serving.plan import ReplayFigures, ServingPlan, Stream
 from treadle.ir.serving.pools import Role
-from treadle.ir.workload import LengthQuantiles, Request
+from treadle.ir.workload import LengthQuantiles, Metric, Request, ServiceLevel
 
 SYNTHETIC_REQUESTS = 4000
 """Requests drawn where only quantiles are given."""
@@ -31,19 +33,28 @@ def sample_requests(
 
 def fleet_of(plan: ServingPlan) -> Fleet:
     """Return the engines of a plan with its policies."""
-    profiles = {(kind.gpu, kind.shape): kind for kind in plan.kinds}
     setups: list[EngineSetup] = []
     rates = dict.fromkeys(Role, 0.0)
+    classes = plan.pools.problem.classes
+    tpot_s = min((level.limit_s for level in plan.levels if level.metric is Metric.TPOT), default=inf)
     for engine, count, routing in zip(
         plan.pools.problem.engines, plan.pools.pools.counts, plan.pools.pools.routing_per_s, strict=True
     ):
         if not count:
             continue
-        kind = profiles[engine.gpu, engine.shape]
-        budget = max(engine.chunk_tokens, engine.batch + 1)
+        kind = plan.kind_of(engine)
         setups.append(
             EngineSetup(
-                engine.role.value, kind.profile, kind.kv_tokens, _batch(engine.role, engine.batch), budget, count
+                engine.role.value,
+                kind.profile,
+                kind.kv_tokens,
+                _batch(engine.role, engine.batch),
+                max(engine.chunk_tokens, engine.batch * (1 + engine.draft_tokens) + 1),
+                count,
+                batching=plan.policies.batching,
+                step_limit_s=tpot_s,
+                rates_per_s=routing if len(classes) > 1 else (),
+                prefill_share=engine.prefill_share,
             )
         )
         rates[engine.role] += sum(routing)
@@ -55,6 +66,7 @@ def fleet_of(plan: ServingPlan) -> Fleet:
         plan.kv_bytes_per_token,
         plan.link_bytes_per_s,
         rates[Role.AGGREGATED] / served if served else 1.0,
+        tuple(one.prompt_up_to for one in classes if one.prompt_up_to is not None),
     )
 
 
@@ -63,24 +75,56 @@ def _batch(role: Role, batch: int) -> int:
     return 64 if role is Role.PREFILL else batch
 
 
+def speed_of(requests: Sequence[Request], rate_per_s: float) -> float:
+    """Return by how much faster than in the trace requests must come for a rate."""
+    own = (len(requests) - 1) / max(1e-9, requests[-1].arrival_s - requests[0].arrival_s)
+    return rate_per_s / own if len(requests) > 1 else 1.0
+
+
 def replay_plan(plan: ServingPlan, requests: Sequence[Request], rate_per_s: float) -> tuple[ReplayFigures, Outcome]:
     """Replay requests at a rate through a plan.
 
     Returns: the figures for the plan, and the times per request.
     """
-    own = (len(requests) - 1) / max(1e-9, requests[-1].arrival_s - requests[0].arrival_s)
-    outcome = replay(requests, fleet_of(plan), rate_per_s / own if len(requests) > 1 else 1.0)
-    percentiles = {
-        f"{level.metric.value}_p{level.percentile:g}": outcome.percentile_s(level.metric, level.percentile)
-        for level in plan.levels
-    }
-    figures = ReplayFigures(
-        len(requests),
+    outcome = replay(requests, fleet_of(plan), speed_of(requests, rate_per_s))
+    return figures_of(plan, outcome, rate_per_s), outcome
+
+
+def figures_of(plan: ServingPlan, outcome: Outcome, rate_per_s: float) -> ReplayFigures:
+    """Measure an outcome against the plan's levels: those for all requests, and those of each class on its own."""
+    percentiles = {level_name(level): outcome.percentile_s(level.metric, level.percentile) for level in plan.levels}
+    met = outcome.meets(plan.levels)
+    within = np.ones(len(outcome.arrival_s), dtype=bool)
+    for stream, chosen in class_masks(plan, outcome):
+        mine = outcome.of(chosen)
+        for level in stream.levels:
+            within[chosen] &= mine.metric_s(level.metric) <= level.limit_s
+            if level not in plan.levels:
+                name = f"{stream.name} {level_name(level)}"
+                percentiles[name] = mine.percentile_s(level.metric, level.percentile)
+                met &= percentiles[name] <= level.limit_s
+    span = float(outcome.arrival_s[-1] - outcome.arrival_s[0]) or 1.0
+    return ReplayFigures(
+        len(within),
         rate_per_s,
-        outcome.attainment(plan.levels),
-        outcome.goodput_per_s(plan.levels),
+        float(within.mean()),
+        float(within.sum()) / span,
         outcome.preemptions,
         percentiles,
-        outcome.meets(plan.levels),
+        met,
     )
-    return figures, outcome
+
+
+def level_name(level: ServiceLevel) -> str:
+    """Return the name of a level: `ttft_p90`."""
+    return f"{level.metric.value}_p{level.percentile:g}"
+
+
+def class_masks(plan: ServingPlan, outcome: Outcome) -> Iterator[tuple[Stream, NDArray[np.bool_]]]:
+    """Yield the stream of each class with the requests of it."""
+    ends = [one.prompt_up_to for one in plan.pools.problem.classes if one.prompt_up_to is not None]
+    positions = np.searchsorted(np.array(ends), outcome.prompts)
+    for position, stream in enumerate(plan.class_streams):
+        chosen = positions == position
+        if chosen.any():
+            yield stream, chosen

@@ -9,7 +9,7 @@
     gpu = "h200"
 
 Paths are relative to the specification. Instead of a trace, `workload` may name `quantiles`: a file, or a table of the
-lists `probability`, `prompt_tokens` and `output_tokens`.
+lists `probability`, `prompt_tokens` and `output_tokens`; or `clients`, a file of clients with rates and lengths.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from pathlib import Path
 from pydantic import Field
 
 from treadle.costmodels.machines import load_machine, machine_ids
+from treadle.frontends.client_mix import load_clients
 from treadle.frontends.errors import BadSpecification
 from treadle.frontends.located import toml_place
+from treadle.frontends.serving_spec import ServingTable, serving_options
 from treadle.frontends.toml_files import Table, read_toml
 from treadle.frontends.traces import FORMATS, arrival_rate_per_s, length_quantiles, load_trace
 from treadle.ir.codec import Path as Steps
@@ -56,11 +58,12 @@ class QuantilesTable(Table):
 
 
 class WorkloadTable(Table):
-    """A trace with its format, or quantiles; and a rate."""
+    """A trace with its format, quantiles, or a mix of clients; and a rate."""
 
     trace: str | None = None
     format: str | None = None
     quantiles: str | QuantilesTable | None = None
+    clients: str | None = None
     rate: str | None = None
 
 
@@ -98,6 +101,7 @@ class DeploymentTable(Table):
     goal: str = Goal.FEWEST_GPUS.value
     precision: PrecisionTable = PrecisionTable()
     kernels: KernelsTable = KernelsTable()
+    serving: ServingTable = ServingTable()
 
 
 def load_deployment(path: str | Path) -> Deployment:
@@ -113,10 +117,10 @@ def load_deployment(path: str | Path) -> Deployment:
     if file.is_dir():
         file = file / "deployment.toml"
     table, text = read_toml(DeploymentTable, file)
-    return _Resolver(file, text).deployment(table)
+    return Resolver(file, text).deployment(table)
 
 
-class _Resolver:
+class Resolver:
     """Turns the checked table into IR; knows the file for paths and places."""
 
     def __init__(self, file: Path, text: str) -> None:
@@ -124,22 +128,26 @@ class _Resolver:
         self.text = text
 
     def place(self, *steps: str) -> Place:
+        """Return where a field stands."""
         return toml_place(self.text, str(self.file), steps)
 
     def deployment(self, table: DeploymentTable) -> Deployment:
+        """Return the whole request."""
         model = self.existing(table.model, "model")
         if model.is_dir():
             model = self.existing(str(Path(table.model) / "config.json"), "model")
+        workload = self.workload(table.workload)
         return Deployment(
             table.name or self.file.resolve().parent.name,
             str(model),
-            self.workload(table.workload),
+            workload,
             self.cluster(table.cluster),
             tuple(self.service_level(name, limit) for name, limit in table.slo.items()),
             Goal(self.one_of(table.goal, [goal.value for goal in Goal], "goal", "goal")),
             self.dtype(table.precision.weights, "weights"),
             self.dtype(table.precision.cache, "cache"),
             table.kernels.decode_batch,
+            serving_options(table.serving, workload.lengths, self),
         )
 
     def existing(self, name: str, *steps: str) -> Path:
@@ -161,6 +169,7 @@ class _Resolver:
         return path
 
     def one_of(self, word: str, allowed: list[str], kind: str, *steps: str) -> str:
+        """Return a word that has to be one of those allowed; raises UnknownName with its place."""
         if word not in allowed:
             raise UnknownName(
                 place=self.place(*steps),
@@ -172,21 +181,28 @@ class _Resolver:
         return word
 
     def dtype(self, word: str, field: str) -> str:
+        """Return a known dtype, or nothing."""
         return self.one_of(word, list(STORED_BYTES), "dtype", "precision", field) if word else ""
 
     def workload(self, table: WorkloadTable) -> Workload:
+        """Return what arrives, from the one source that the table names."""
         rate = None
         if table.rate is not None:
             rate = float(parse_quantity(table.rate, "rate", self.place("workload", "rate")))
             self.positive(rate, table.rate, "workload", "rate")
-        if (table.trace is None) == (table.quantiles is None):
+        if sum(source is not None for source in (table.trace, table.quantiles, table.clients)) != 1:
             raise BadSpecification(
-                place=self.place("workload"), message="`workload` needs either `trace` or `quantiles`"
+                place=self.place("workload"), message="`workload` needs one of `trace`, `quantiles` and `clients`"
             )
         if table.trace is not None:
             return self.from_trace(table.trace, table.format, rate)
         if table.format is not None:
             raise BadSpecification(place=self.place("workload", "format"), message="`format` belongs to a trace")
+        if table.clients is not None:
+            path = self.existing(table.clients, "workload", "clients")
+            requests = load_clients(path)
+            lengths = length_quantiles(requests, path.name)
+            return Workload(lengths, rate or arrival_rate_per_s(requests), requests, table.clients)
         if isinstance(table.quantiles, str):
             path = self.existing(table.quantiles, "workload", "quantiles")
             inner, text = read_toml(QuantilesTable, path)
@@ -195,6 +211,7 @@ class _Resolver:
         return Workload(quantiles_from(table.quantiles, self.file, self.text, ("workload", "quantiles")), rate)
 
     def from_trace(self, trace: str, format_name: str | None, rate: float | None) -> Workload:
+        """Return the workload of a trace."""
         if format_name is None:
             raise MissingField(
                 place=self.place("workload"), field="workload.format", expected=f"one of {', '.join(FORMATS)}"
@@ -206,17 +223,22 @@ class _Resolver:
         return Workload(lengths, rate or arrival_rate_per_s(requests), requests, trace)
 
     def cluster(self, table: ClusterTable) -> ClusterRequest:
-        gpu = table.gpu
-        if gpu.endswith(".toml"):
-            gpu = str(self.existing(gpu, "cluster", "gpu"))
-            load_machine(gpu)
-        else:
-            self.one_of(gpu, list(machine_ids()), "machine", "cluster", "gpu")
+        """Return where to serve."""
+        gpu = self.machine(table.gpu, "cluster", "gpu")
         nodes = str(self.existing(table.nodes, "cluster", "nodes")) if table.nodes else ""
         return ClusterRequest(gpu, table.gpus, table.gpus_per_node, nodes, table.namespace)
 
-    def service_level(self, name: str, limit: str) -> ServiceLevel:
-        place = self.place("slo", name)
+    def machine(self, gpu: str, *steps: str) -> str:
+        """Return the id of a known machine, or the path of a description of one's own."""
+        if not gpu.endswith(".toml"):
+            return self.one_of(gpu, list(machine_ids()), "machine", *steps)
+        path = str(self.existing(gpu, *steps))
+        load_machine(path)
+        return path
+
+    def service_level(self, name: str, limit: str, *steps: str) -> ServiceLevel:
+        """Return a level by its name, such as `ttft_p90`, and its limit."""
+        place = self.place(*steps) if steps else self.place("slo", name)
         match = _LEVEL.fullmatch(name)
         if match is None:
             usual = [f"{metric.value}_p{percentile}" for metric in Metric for percentile in (50, 90, 95, 99)]
@@ -227,13 +249,14 @@ class _Resolver:
                 hint=closest(name, usual),
             )
         limit_s = float(parse_quantity(limit, "time", place))
-        self.positive(limit_s, limit, "slo", name)
+        self.positive(limit_s, limit, *(steps or ("slo", name)))
         percentile = float(match[2].replace("_", "."))
         if not 0 < percentile <= 100:
             raise WrongType(place=place, field=name, found=f"`p{match[2]}`", reason="not a percentile in (0, 100]")
         return ServiceLevel(Metric(match[1]), percentile, limit_s)
 
     def positive(self, value: float, found: str, *steps: str) -> None:
+        """Refuse a value that is not above zero and finite."""
         if not 0 < value < 1e15:
             raise WrongType(
                 place=self.place(*steps), field=".".join(steps), found=f"`{found}`", reason="not above zero and finite"

@@ -151,6 +151,98 @@ class Goal(Enum):
     FEWEST_GPUS = "fewest-gpus"
     MOST_GOODPUT = "most-goodput"
     LEAST_COST = "least-cost"
+    LEAST_POWER = "least-power"
+
+
+@dataclass(frozen=True, slots=True)
+class LengthClass:
+    """Requests with prompts of up to `prompt_up_to` tokens (beyond the class before; None: all longer ones).
+
+    `levels` hold for its requests beside those that hold for all.
+    """
+
+    name: str
+    prompt_up_to: int | None
+    levels: tuple[ServiceLevel, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.prompt_up_to is not None and self.prompt_up_to < 1:
+            raise InvalidValue(message=f"class `{self.name}` ends at {self.prompt_up_to} prompt tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class GpuOffer:
+    """GPUs that may be used: machine id or file, how many, how many a node has, price and power per GPU (0: known)."""
+
+    gpu: str
+    count: int
+    per_node: int = 8
+    cost_per_hour: float = 0.0
+    watts: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Speculation:
+    """Speculative decoding: chance that a drafted token is accepted, draft time over step time, lengths to try."""
+
+    acceptance: float
+    draft_cost: float = 0.05
+    lengths: tuple[int, ...] = (1, 2, 3, 4)
+
+    def __post_init__(self) -> None:
+        whole = all(length >= 1 for length in self.lengths)
+        if not 0 < self.acceptance < 1 or not 0 <= self.draft_cost < 1 or not whole or not self.lengths:
+            raise InvalidValue(
+                message=f"speculation with acceptance {self.acceptance}, draft cost {self.draft_cost}, lengths "
+                f"{self.lengths}; expected shares below 1 and lengths of at least 1"
+            )
+
+    def tokens_per_step(self, length: int) -> float:
+        """Return the expected tokens of a step: 1 + a + ... + a^length (Leviathan et al. 2023, equation 1)."""
+        return (1 - self.acceptance ** (length + 1)) / (1 - self.acceptance)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheTier:
+    """Memory behind the GPUs' own that keeps prefixes: capacity per node, and the rate at which it is read back."""
+
+    name: str
+    capacity_bytes: float
+    bandwidth_bytes_per_s: float
+
+    def __post_init__(self) -> None:
+        if min(self.capacity_bytes, self.bandwidth_bytes_per_s) <= 0:
+            raise InvalidValue(message=f"cache tier `{self.name}` needs a capacity and a bandwidth above zero")
+
+
+POOL_KINDS = ("aggregated", "disaggregated", "length-separated", "split")
+"""Kinds of pools: engines for both phases, for one each, for some prompt lengths, with phases side by side."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServingOptions:
+    """The `[serving]` table: what the planner may choose from, and the runtime policies it assumes."""
+
+    roofline: bool = False
+    pools: tuple[str, ...] = ("aggregated", "disaggregated", "length-separated")
+    classes: tuple[LengthClass, ...] = ()
+    gpus: tuple[GpuOffer, ...] = ()
+    speculation: Speculation | None = None
+    prefill_shares: tuple[float, ...] = (0.3, 0.5, 0.7)
+    tiers: tuple[CacheTier, ...] = ()
+    router: str = "least-loaded"
+    admission: str = "prompt-fits"
+    batching: str = "chunked"
+
+    def __post_init__(self) -> None:
+        ends = [one.prompt_up_to for one in self.classes]
+        if self.classes and (ends[-1] is not None or None in ends[:-1]):
+            raise InvalidValue(message="every length class but the last has `prompt_up_to`, the last has none")
+        limits = [end for end in ends if end is not None]
+        if limits != sorted(set(limits)) or len({one.name for one in self.classes}) != len(self.classes):
+            raise InvalidValue(message="length classes have rising `prompt_up_to` and different names")
+        if not all(0 < share < 1 for share in self.prefill_shares):
+            raise InvalidValue(message="the prefill shares of a split GPU are between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +271,7 @@ class Deployment:
     kv_dtype: str = ""
     decode_batch: int = 64
     """Sequences of a decode step for which kernels are scheduled."""
+    serving: ServingOptions = ServingOptions()
 
 
 FAMILIES: dict[str, tuple[str, ...]] = {

@@ -6,19 +6,21 @@ read, which grows by one token per sequence: their times form an arithmetic prog
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
-from math import ceil
+from math import ceil, inf
 
+from treadle.costmodels.replay.batching import Batching, Chunked
 from treadle.costmodels.replay.policies import Admission
+from treadle.costmodels.replay.prefixes import PrefixCache
 from treadle.ir.serving.profile import Profile
 
 
 class Job:
     """A request on an engine: prompt tokens still to process, tokens already in the cache, output still to make."""
 
-    __slots__ = ("blocks", "cached", "index", "length", "output", "prompt")
+    __slots__ = ("arrived", "blocks", "cached", "index", "length", "load_s", "output", "prompt")
 
     def __init__(self, index: int, prompt: int, output: int, blocks: Sequence[int] = ()) -> None:
         self.index = index
@@ -27,6 +29,7 @@ class Job:
         self.blocks = blocks
         self.cached = 0
         self.length = prompt
+        self.arrived = self.load_s = 0.0
 
 
 class EngineState:
@@ -39,33 +42,38 @@ class EngineState:
         chunk_tokens: new tokens of a step (prefill chunks and decode tokens together).
         admission: when a waiting request may join.
         decodes: whether it makes output tokens, or hands requests on after prefill.
-        prefix_blocks: prefix blocks it keeps for reuse; 0 turns reuse off.
-        block_tokens: tokens of a prefix block.
+        prefix: prefix blocks it keeps for reuse; None turns reuse off.
+        batching: how steps are filled.
+        step_limit_s: time of a step that batching policies try to keep.
     """
 
     __slots__ = (
         "admission",
         "batch",
-        "block_tokens",
+        "batching",
         "chunk_tokens",
         "context",
         "decodes",
         "end",
+        "group_s",
+        "groups_left",
         "growth",
         "jump",
         "kv_tokens",
+        "layered",
         "max_batch",
         "outstanding",
         "preemptions",
         "prefilling",
         "prefix",
-        "prefix_blocks",
         "profile",
         "queue",
         "reused_tokens",
         "running",
         "since",
+        "stalled",
         "step",
+        "step_limit_s",
         "steps",
         "taken",
         "used",
@@ -80,17 +88,20 @@ class EngineState:
         chunk_tokens: int,
         admission: Admission,
         decodes: bool = True,
-        prefix_blocks: int = 0,
-        block_tokens: int = 512,
+        prefix: PrefixCache | None = None,
+        batching: Batching | None = None,
+        step_limit_s: float = inf,
     ) -> None:
         self.profile, self.kv_tokens, self.max_batch = profile, kv_tokens, max_batch
         self.chunk_tokens, self.admission, self.decodes = chunk_tokens, admission, decodes
-        self.prefix_blocks, self.block_tokens = prefix_blocks, block_tokens
+        self.prefix, self.batching, self.step_limit_s = prefix, batching or Chunked(), step_limit_s
         self.queue: deque[Job] = deque()
         self.prefilling: deque[Job] = deque()
         self.running: list[tuple[int, int, Job]] = []
         self.taken: list[tuple[Job, int]] = []
-        self.prefix: OrderedDict[int, None] = OrderedDict()
+        self.layered: tuple[tuple[Job, int], ...] = ()
+        self.stalled = False
+        self.groups_left, self.group_s = 0, 0.0
         self.batch = self.context = self.used = self.steps = self.jump = self.version = 0
         self.outstanding = self.reused_tokens = self.preemptions = 0
         self.since = self.end = self.step = self.growth = 0.0
@@ -100,8 +111,14 @@ class EngineState:
         """Whether no step is under way."""
         return self.jump == 0
 
+    @property
+    def decoding_tokens(self) -> int:
+        """New tokens that the decoding batch brings to a step."""
+        return self.batch * (1 + self.profile.draft_tokens)
+
     def arrive(self, job: Job, now: float) -> bool:
         """Queue a request; returns whether a run of decode steps was cut short, so that its end has moved."""
+        job.arrived = now
         self.queue.append(job)
         self.outstanding += job.prompt + job.output
         full = self.batch + len(self.prefilling) >= self.max_batch
@@ -117,15 +134,17 @@ class EngineState:
 
     def begin(self, now: float) -> bool:
         """Start the next step or run of steps; returns False when there is nothing to do."""
-        self._admit()
+        self._admit(now)
         self.since = now
-        if self.prefilling and self._take_chunk(now):
+        if self.prefilling and (step := self.batching.fill(self)):
+            self.step, self.jump, self.growth = step, 1, 0.0
+            self.end = now + step
             return True
         if not self.batch:
             return False
         self._make_room()
         self.step = self.profile.step_s(0, 0, self.batch, self.context)
-        self.growth = self.profile.decode_s_per_token * self.batch
+        self.growth = self.profile.growth_s(self.batch)
         self.jump = self.running[0][0] - self.steps
         free = (self.kv_tokens - self.used) // self.batch
         if free < self.jump:
@@ -136,52 +155,20 @@ class EngineState:
     def _run_s(self, steps: int) -> float:
         return steps * self.step + self.growth * steps * (steps - 1) / 2
 
-    def _admit(self) -> None:
+    def _admit(self, now: float) -> None:
         """Move waiting requests into prefill while the policy, the batch and the cache allow."""
         while self.queue and self.batch + len(self.prefilling) < self.max_batch:
-            job = self.queue[0]
+            position = self.batching.next(self.queue, now)
+            job = self.queue[position]
             if not self.admission.admits(self, job):
                 return
-            self.queue.popleft()
-            hit = self._reuse(job) if self.prefix_blocks and job.blocks else 0
-            job.cached, job.prompt = hit, job.prompt - hit
+            del self.queue[position]
+            if self.prefix is not None and job.blocks and not job.cached:
+                hit, job.load_s = self.prefix.reuse(job.blocks, job.prompt - 1, now)
+                self.reused_tokens += hit
+                job.cached, job.prompt = hit, job.prompt - hit
             self.used += job.length + 1
             self.prefilling.append(job)
-
-    def _reuse(self, job: Job) -> int:
-        """Return the prompt tokens found in the prefix cache, and remember the prompt's blocks."""
-        hit = 0
-        for block in job.blocks:
-            if block not in self.prefix:
-                break
-            hit += 1
-        for block in job.blocks:
-            self.prefix[block] = None
-            self.prefix.move_to_end(block)
-        while len(self.prefix) > self.prefix_blocks:
-            self.prefix.popitem(last=False)
-        tokens = min(hit * self.block_tokens, job.prompt - 1)
-        self.reused_tokens += tokens
-        return tokens
-
-    def _take_chunk(self, now: float) -> bool:
-        """Fill a step with prompt tokens up to the budget, in order of arrival."""
-        budget = self.chunk_tokens - (self.batch if self.decodes else 0)
-        tokens, pairs = 0, 0.0
-        for job in self.prefilling:
-            take = min(job.prompt, budget - tokens)
-            if take <= 0:
-                break
-            self.taken.append((job, take))
-            pairs += take * (job.cached + 0.5 * take)
-            tokens += take
-        if not tokens:
-            return False
-        before = pairs / tokens - 0.5 * tokens
-        self.step = self.profile.step_s(tokens, before, self.batch, self.context)
-        self.jump, self.growth = 1, 0.0
-        self.end = now + self.step
-        return True
 
     def _make_room(self) -> None:
         """Preempt the sequences admitted last until one step's tokens fit; they will be computed again."""
@@ -203,6 +190,8 @@ class EngineState:
     def finish(self) -> tuple[list[Job], list[Job]]:
         """End the current run of steps; returns requests whose prefill ended, and requests that are complete."""
         steps, self.jump = self.jump, 0
+        if self.stalled:
+            steps, self.stalled = 0, False
         self.steps += steps
         grown = self.batch * steps
         self.context += grown

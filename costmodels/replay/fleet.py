@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -11,8 +12,10 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
+from treadle.costmodels.replay.batching import BATCHINGS
 from treadle.costmodels.replay.engine import EngineState, Job
-from treadle.costmodels.replay.policies import ADMISSIONS, ROUTERS
+from treadle.costmodels.replay.policies import ADMISSIONS, ROUTERS, Router
+from treadle.costmodels.replay.prefixes import PrefixCache, PrefixSettings
 from treadle.ir.errors import InvalidValue, UnknownName
 from treadle.ir.serving.profile import Profile
 from treadle.ir.workload import Metric, Request, ServiceLevel
@@ -22,7 +25,11 @@ Times = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class EngineSetup:
-    """`replicas` engines of one kind. `role` is aggregated, prefill or decode."""
+    """`replicas` engines of one kind. `role` is aggregated, prefill or decode.
+
+    `rates_per_s` are the shares of each class that go here (empty: what the router decides, of everything).
+    `prefill_share` runs prefill beside decode on that share of each GPU: two engines over one cache.
+    """
 
     role: str
     profile: Profile
@@ -30,18 +37,27 @@ class EngineSetup:
     max_batch: int
     chunk_tokens: int = 8192
     replicas: int = 1
-    prefix_blocks: int = 0
+    prefix: PrefixSettings | None = None
+    batching: str = "chunked"
+    step_limit_s: float = inf
+    rates_per_s: tuple[float, ...] = ()
+    prefill_share: float = 0.0
 
     def __post_init__(self) -> None:
         if self.role not in ("aggregated", "prefill", "decode"):
             raise InvalidValue(message=f"an engine has the role `{self.role}`")
         if min(self.kv_tokens, self.max_batch, self.chunk_tokens, self.replicas) < 1:
             raise InvalidValue(message="an engine needs cache, batch, chunk and replicas of at least 1")
+        if self.batching not in BATCHINGS:
+            raise UnknownName(kind="batching", name=self.batching, expected=f"one of {', '.join(BATCHINGS)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Engines, the policies in front of them, and the link between prefill and decode engines."""
+    """Engines, the policies in front of them, and the link between prefill and decode engines.
+
+    `class_ends` are the longest prompts of each class but the last; setups then have a rate for each class.
+    """
 
     setups: tuple[EngineSetup, ...]
     router: str = "least-loaded"
@@ -49,7 +65,8 @@ class Fleet:
     kv_bytes_per_token: float = 0.0
     link_bytes_per_s: float = inf
     aggregated_share: float = 1.0
-    """Share of requests sent to aggregated engines where the fleet has prefill engines too."""
+    """Share of requests sent to aggregated engines where the fleet has prefill engines too (one class)."""
+    class_ends: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for kind, name, known in (("router", self.router, ROUTERS), ("admission", self.admission, ADMISSIONS)):
@@ -58,6 +75,8 @@ class Fleet:
         roles = {setup.role for setup in self.setups}
         if not self.setups or ("prefill" in roles) != ("decode" in roles):
             raise InvalidValue(message="a fleet needs engines, and prefill and decode engines only together")
+        if self.class_ends and any(len(setup.rates_per_s) != len(self.class_ends) + 1 for setup in self.setups):
+            raise InvalidValue(message="every engine of a fleet with classes needs a rate for each class")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +110,12 @@ class Outcome:
             within &= self.metric_s(level.metric) <= level.limit_s
         return float(within.mean())
 
+    def of(self, chosen: NDArray[np.bool_]) -> Outcome:
+        """Return the outcome of some requests alone."""
+        prompts = self.prompts[chosen] if len(self.prompts) else self.prompts
+        times = (self.arrival_s[chosen], self.first_s[chosen], self.last_s[chosen])
+        return Outcome(*times, self.outputs[chosen], prompts=prompts)
+
     def meets(self, levels: Sequence[ServiceLevel]) -> bool:
         """Whether every level holds at its own percentile."""
         return all(self.percentile_s(level.metric, level.percentile) <= level.limit_s for level in levels)
@@ -121,42 +146,67 @@ class _Replay:
     """State of one replay: engines by role, the event queue, and the results."""
 
     def __init__(self, requests: Sequence[Request], fleet: Fleet, speed: float) -> None:
-        self.requests, self.fleet, self.speed = requests, fleet, speed
-        admission = ADMISSIONS[fleet.admission]()
+        self.requests, self.fleet = requests, fleet
         self.engines: list[EngineState] = []
-        self.roles: dict[str, list[int]] = {"aggregated": [], "prefill": [], "decode": []}
+        self.partner: dict[int, int] = {}
+        self.entry: list[Group] = []
+        self.decode: list[Group] = []
         for setup in fleet.setups:
-            for _ in range(setup.replicas):
-                self.roles[setup.role].append(len(self.engines))
-                self.engines.append(
-                    EngineState(
-                        setup.profile,
-                        setup.kv_tokens,
-                        setup.max_batch,
-                        setup.chunk_tokens,
-                        admission,
-                        setup.role != "prefill",
-                        setup.prefix_blocks,
-                    )
-                )
-        self.groups = {role: [self.engines[index] for index in members] for role, members in self.roles.items()}
-        self.routers = {role: ROUTERS[fleet.router]() for role in self.roles}
+            self._build(setup)
+        self._refuse_oversized()
         self.events: list[tuple[float, int, int, int, Job | None]] = []
         self.order = count()
         size = len(requests)
         self.arrival = np.array([request.arrival_s for request in requests]) / speed
         self.first, self.last = [0.0] * size, [0.0] * size
-        self.credit = 0.0
-        self._refuse_oversized()
+        self.classes = len(fleet.class_ends) + 1
+        self.choices = {
+            (stage, position): Choice.of(groups, position, fleet)
+            for stage, groups in (("entry", self.entry), ("decode", self.decode))
+            for position in range(self.classes)
+        }
+
+    def _build(self, setup: EngineSetup) -> None:
+        """Add the engines of a setup, a pair for each where phases share its GPUs."""
+        members: list[int] = []
+        for _ in range(setup.replicas):
+            members.append(len(self.engines))
+            if setup.prefill_share:
+                self.engines.append(self._engine(setup, setup.profile.on_share(setup.prefill_share), decodes=False))
+                self.partner[members[-1]] = len(self.engines)
+                self.engines.append(self._engine(setup, setup.profile.on_share(1 - setup.prefill_share), decodes=True))
+            else:
+                self.engines.append(self._engine(setup, setup.profile, setup.role != "prefill"))
+        target = self.decode if setup.role == "decode" else self.entry
+        target.append(Group(setup, members, [self.engines[index] for index in members]))
+
+    def _engine(self, setup: EngineSetup, profile: Profile, decodes: bool) -> EngineState:
+        whole = setup.role != "aggregated" or bool(setup.prefill_share)
+        return EngineState(
+            profile,
+            setup.kv_tokens,
+            setup.max_batch if decodes or not setup.prefill_share else 64,
+            setup.chunk_tokens,
+            ADMISSIONS[self.fleet.admission](),
+            decodes,
+            PrefixCache(setup.prefix) if setup.prefix is not None and setup.role != "decode" else None,
+            BATCHINGS["chunked" if whole else setup.batching](),
+            setup.step_limit_s,
+        )
 
     def _refuse_oversized(self) -> None:
         """Every request must fit into the smallest cache it can meet."""
-        decoding = [engine for engine in self.engines if engine.decodes]
-        room = min(engine.kv_tokens for engine in decoding)
-        longest = max(self.requests, key=lambda request: request.prompt_tokens + request.output_tokens)
-        need = longest.prompt_tokens + longest.output_tokens + 1
-        if need > room:
-            raise InvalidValue(message=f"a request of {need} tokens exceeds the cache of {room} tokens of an engine")
+        ends = (*self.fleet.class_ends, inf)
+        for setup in self.fleet.setups:
+            rates = setup.rates_per_s or (1.0,) * len(ends)
+            taken = [
+                request.prompt_tokens + request.output_tokens + 1
+                for request in self.requests
+                if rates[bisect_left(ends, request.prompt_tokens)] > 0
+            ]
+            if setup.role != "prefill" and taken and max(taken) > setup.kv_tokens:
+                message = f"a request of {max(taken)} tokens exceeds the cache of {setup.kv_tokens} tokens of an engine"
+                raise InvalidValue(message=message)
 
     def run(self) -> Outcome:
         """Process events in order of time."""
@@ -186,22 +236,10 @@ class _Replay:
     def _arrive(self, position: int, now: float) -> None:
         request = self.requests[position]
         job = Job(position, request.prompt_tokens, request.output_tokens, request.block_hashes)
-        self._route("aggregated" if self._aggregated() else "prefill", job, now)
+        self._offer(self.choices["entry", self._class(request.prompt_tokens)].engine(job), job, now)
 
-    def _aggregated(self) -> bool:
-        if not self.roles["prefill"]:
-            return True
-        if not self.roles["aggregated"]:
-            return False
-        self.credit += self.fleet.aggregated_share
-        if self.credit >= 1.0:
-            self.credit -= 1.0
-            return True
-        return False
-
-    def _route(self, role: str, job: Job, now: float) -> None:
-        chosen = self.routers[role].choose(self.groups[role], job)
-        self._offer(self.roles[role][chosen], job, now)
+    def _class(self, prompt_tokens: int) -> int:
+        return bisect_left(self.fleet.class_ends, prompt_tokens) if self.classes > 1 else 0
 
     def _offer(self, index: int, job: Job, now: float) -> None:
         engine = self.engines[index]
@@ -223,18 +261,82 @@ class _Replay:
             if not self.first[job.index]:
                 self.first[job.index] = now
             if not engine.decodes:
-                self._hand_over(job, now)
+                self._hand_over(index, job, now)
         for job in complete:
             self.last[job.index] = now
         self._begin(index, now)
 
-    def _hand_over(self, job: Job, now: float) -> None:
-        """Send the cache of a prefilled request to a decode engine; the first token is already made."""
+    def _hand_over(self, source: int, job: Job, now: float) -> None:
+        """Pass a prefilled request on to decode: its partner on the same GPUs, or an engine over the network."""
         if job.output <= 1:
             self.last[job.index] = now
             return
-        chosen = self.routers["decode"].choose(self.groups["decode"], job)
-        transfer = job.length * self.fleet.kv_bytes_per_token / self.fleet.link_bytes_per_s
         moved = Job(job.index, 1, job.output - 1)
         moved.length, moved.cached = job.length + 1, job.length
-        heappush(self.events, (now + transfer, next(self.order), self.roles["decode"][chosen], 0, moved))
+        if source in self.partner:
+            self._offer(self.partner[source], moved, now)
+            return
+        chosen = self.choices["decode", self._class(self.requests[job.index].prompt_tokens)].engine(job)
+        transfer = job.length * self.fleet.kv_bytes_per_token / self.fleet.link_bytes_per_s
+        heappush(self.events, (now + transfer, next(self.order), chosen, 0, moved))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The engines of a setup: their positions among all, and their states."""
+
+    setup: EngineSetup
+    members: list[int]
+    states: list[EngineState]
+
+
+@dataclass(slots=True)
+class Choice:
+    """Chooses an engine for a request of one class: sets of engines by their shares, then the router inside.
+
+    With one class, all engines of a role are one set; shares decide between aggregated and prefill engines only.
+    """
+
+    sets: list[tuple[list[int], list[EngineState]]]
+    shares: list[float]
+    router: Router
+    credit: list[float] = field(default_factory=list[float])
+
+    @classmethod
+    def of(cls, groups: Sequence[Group], position: int, fleet: Fleet) -> Choice:
+        """Lay out the sets of a class."""
+        sets: list[tuple[list[int], list[EngineState]]] = []
+        shares: list[float] = []
+        if fleet.class_ends:
+            for group in groups:
+                if group.setup.rates_per_s[position] > 0:
+                    sets.append((group.members, group.states))
+                    shares.append(group.setup.rates_per_s[position])
+        else:
+            for role, share in (("aggregated", fleet.aggregated_share), ("prefill", 1 - fleet.aggregated_share)):
+                mine = [group for group in groups if group.setup.role == role]
+                if mine:
+                    sets.append(_joined(mine))
+                    shares.append(share)
+            if groups and not sets:
+                sets, shares = [_joined(groups)], [1.0]
+        total = sum(shares) or 1.0
+        return cls(sets, [share / total for share in shares], ROUTERS[fleet.router](), [0.0] * len(sets))
+
+    def engine(self, job: Job) -> int:
+        """Return the position of the engine that takes the request."""
+        chosen = 0
+        if len(self.sets) > 1:
+            for index, share in enumerate(self.shares):
+                self.credit[index] += share
+            chosen = max(range(len(self.sets)), key=self.credit.__getitem__)
+            self.credit[chosen] -= 1.0
+        if not self.sets:
+            raise InvalidValue(message=f"no engine takes a prompt of {job.length} tokens")
+        members, states = self.sets[chosen]
+        return members[self.router.choose(states, job)]
+
+
+def _joined(groups: Sequence[Group]) -> tuple[list[int], list[EngineState]]:
+    members = [index for group in groups for index in group.members]
+    return members, [state for group in groups for state in group.states]

@@ -120,11 +120,7 @@ class PrefixAffinity:
         for position, engine in enumerate(engines):
             if engine.outstanding > self.slack * least + job.length:
                 continue
-            hit = 0
-            for block in job.blocks:
-                if block not in engine.prefix:
-                    break
-                hit += 1
+            hit = engine.prefix.held(job.blocks) if engine.prefix is not None else 0
             if hit > best or (hit == best and engine.outstanding < engines[chosen].outstanding):
                 best, chosen = hit, position
         return chosen

@@ -23,7 +23,14 @@ def check(plan: PoolsPlan) -> list[Finding]:
     negative = any(count < 0 for count in pools.counts) or any(x < 0 for rates in pools.routing_per_s for x in rates)
     if len(shapes) != 1 or len(rows) != 1 or negative:
         return [Finding("TRD452", "pools", "a count and a rate per class for every candidate, none negative")]
-    return [*_check_gpus(plan), *_check_load(plan), *_check_flow(plan), *_check_memory(plan)]
+    return [
+        *_check_gpus(plan),
+        *_check_budget(plan),
+        *_check_load(plan),
+        *_check_flow(plan),
+        *_check_mix(plan),
+        *_check_memory(plan),
+    ]
 
 
 def _check_gpus(plan: PoolsPlan) -> list[Finding]:
@@ -40,6 +47,13 @@ def _check_gpus(plan: PoolsPlan) -> list[Finding]:
         elif plan.problem.within_nodes and place_engines(pool, sizes) is None:
             findings.append(Finding("TRD453", pool.gpu, "the engines do not fit into whole nodes"))
     return findings
+
+
+def _check_budget(plan: PoolsPlan) -> list[Finding]:
+    limit = Fraction(str(plan.problem.budget))
+    if not limit or plan.price <= limit:
+        return []
+    return [Finding("TRD453", "budget", "the engines cost more", f"<= {float(limit)}", str(float(plan.price)))]
 
 
 def place_engines(pool: GpuPool, sizes: Sequence[int]) -> tuple[int, ...] | None:
@@ -106,6 +120,21 @@ def _check_flow(plan: PoolsPlan) -> list[Finding]:
                     "TRD455", f"class {one.name}", "served less than its share", str(float(wanted)), str(float(served))
                 )
             )
+    return findings
+
+
+def _check_mix(plan: PoolsPlan) -> list[Finding]:
+    """Engines take only their classes; where the plan says so, in natural proportion."""
+    problem = plan.problem
+    findings: list[Finding] = []
+    for engine, rates in zip(problem.engines, plan.pools.routing_per_s, strict=True):
+        total = sum(rates)
+        for position, rate in enumerate(rates):
+            expected = total * float(problem.part(engine, position))
+            wrong = rate and not engine.takes(position)
+            if wrong or (problem.natural_mix and abs(rate - expected) > float(TOLERANCE) * max(1.0, total)):
+                where = f"{engine.name}, class {problem.classes[position].name}"
+                findings.append(Finding("TRD455", where, "another mix than it takes", str(expected), str(rate)))
     return findings
 
 

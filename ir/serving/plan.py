@@ -5,21 +5,57 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from treadle.ir.errors import InvalidValue
-from treadle.ir.serving.pools import PoolsPlan, Shape
+from treadle.ir.serving.pools import Engine, Pools, PoolsPlan, Role, Shape
 from treadle.ir.serving.profile import Profile
 from treadle.ir.serving.traffic import Lengths
+from treadle.ir.serving.tree import Tree
 from treadle.ir.workload import ServiceLevel
 
 
 @dataclass(frozen=True, slots=True)
 class KindOfEngine:
-    """A parallel shape on a GPU type: what its candidates were made from."""
+    """A parallel shape on a GPU type: what its candidates were made from.
+
+    `link_bytes_per_s` is the network rate of one of its GPUs; `prefill_share` splits each GPU between the phases (0:
+    they take turns). Drafts are part of the profile.
+    """
 
     gpu: str
     shape: Shape
     gpus: int
     kv_tokens: int
     profile: Profile
+    link_bytes_per_s: float = 0.0
+    prefill_share: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Short name: `tp4`, `tp8-ep8`, `tp2-draft3`, `tp1-split0.5`."""
+        parts = [f"tp{self.shape.tensor}"]
+        if self.shape.pipeline > 1:
+            parts.append(f"pp{self.shape.pipeline}")
+        if self.shape.expert > 1:
+            parts.append(f"ep{self.shape.expert}")
+        if self.profile.draft_tokens:
+            parts.append(f"draft{self.profile.draft_tokens}")
+        if self.prefill_share:
+            parts.append(f"split{self.prefill_share:g}")
+        return "-".join(parts)
+
+    def makes(self, engine: Engine) -> bool:
+        """Whether a candidate is of this kind."""
+        mine = (self.gpu, self.shape, self.profile.draft_tokens, self.prefill_share)
+        return mine == (engine.gpu, engine.shape, engine.draft_tokens, engine.prefill_share)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Requests that some engines take together: positions of their classes, lengths, and the tightest levels."""
+
+    name: str
+    classes: tuple[int, ...]
+    lengths: Lengths
+    levels: tuple[ServiceLevel, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +64,7 @@ class Policies:
 
     router: str = "least-loaded"
     admission: str = "prompt-fits"
+    batching: str = "chunked"
     ttft_margin: float = 1.0
     tpot_margin: float = 1.0
     load_margin: float = 1.0
@@ -53,6 +90,16 @@ class ReplayFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class FrontPoint:
+    """A point of the Pareto front: no pools within `price` sustain more than `rate_per_s`; proven by the tree."""
+
+    price: float
+    rate_per_s: float
+    pools: Pools
+    tree: Tree | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ServingPlan:
     """The body of a plan of kind `serving`."""
 
@@ -67,3 +114,24 @@ class ServingPlan:
     pools: PoolsPlan
     policies: Policies = Policies()
     replay: ReplayFigures | None = None
+    roles: tuple[Role, ...] = tuple(Role)
+    streams: tuple[Stream, ...] = ()
+    """Where requests are classed by length: the classes, and every run of neighbouring ones. Empty: all as one."""
+    front: tuple[FrontPoint, ...] = ()
+
+    @property
+    def all_streams(self) -> tuple[Stream, ...]:
+        """The streams; one of everything where requests are not classed."""
+        return self.streams or (Stream("all", (), self.lengths, self.levels),)
+
+    @property
+    def class_streams(self) -> tuple[Stream, ...]:
+        """The stream of each class alone, in order."""
+        return tuple(one for one in self.all_streams if len(one.classes) <= 1)
+
+    def kind_of(self, engine: Engine) -> KindOfEngine:
+        """Return the kind of a candidate; raises KeyError."""
+        for kind in self.kinds:
+            if kind.makes(engine):
+                return kind
+        raise KeyError(engine.name)

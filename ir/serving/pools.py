@@ -54,12 +54,23 @@ class Engine:
     tpot_s: float = 0.0
     kv_tokens: int = 0
     kv_tokens_needed: int = 0
+    serves: tuple[int, ...] = ()
+    """Positions of the classes it takes; empty: all."""
+    draft_tokens: int = 0
+    prefill_share: float = 0.0
+    """Share of each GPU's multiprocessors that runs prefill beside decode; 0: the phases take turns."""
 
     def __post_init__(self) -> None:
         if self.gpus < 1 or self.batch < 1:
             raise InvalidValue(message=f"engine `{self.name}` has {self.gpus} GPUs and the batch {self.batch}")
         if not self.seconds or any(not 0 < time < float("inf") for time in self.seconds):
             raise InvalidValue(message=f"engine `{self.name}` has request times {self.seconds}")
+        if any(not 0 <= one < len(self.seconds) for one in self.serves):
+            raise InvalidValue(message=f"engine `{self.name}` serves the classes {self.serves} of {len(self.seconds)}")
+
+    def takes(self, position: int) -> bool:
+        """Whether it serves the class at a position."""
+        return not self.serves or position in self.serves
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,7 @@ class RequestClass:
     share: float
     prompt_tokens: int
     output_tokens: int
+    prompt_up_to: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
@@ -109,6 +121,8 @@ class PoolsProblem:
     """Candidates, classes, GPUs, goal; `rate_per_s` is required by every goal but the first.
 
     `efficiency` discounts prefill, decode and aggregated engines. `within_nodes` keeps engines inside nodes.
+    `natural_mix`: an engine that serves several classes takes them in their natural proportion, the one its latencies
+    were estimated for. `budget` bounds the price of all engines (0: no bound).
     """
 
     engines: tuple[Engine, ...]
@@ -118,12 +132,16 @@ class PoolsProblem:
     rate_per_s: float = 0.0
     efficiency: tuple[float, float, float] = (0.90, 0.92, 1.0)
     within_nodes: bool = True
+    natural_mix: bool = False
+    budget: float = 0.0
 
     def __post_init__(self) -> None:
         known = {pool.gpu for pool in self.gpus}
         for engine in self.engines:
             if len(engine.seconds) != len(self.classes):
                 raise InvalidValue(message=f"engine `{engine.name}` has {len(engine.seconds)} request times")
+            if self.natural_mix and len(set(engine.seconds)) > 1:
+                raise InvalidValue(message=f"engine `{engine.name}` takes a mix and has times by class")
             if engine.gpu not in known:
                 raise InvalidValue(message=f"engine `{engine.name}` runs on `{engine.gpu}`, of which there are no GPUs")
         if len({engine.name for engine in self.engines}) != len(self.engines):
@@ -137,6 +155,13 @@ class PoolsProblem:
         """Return the efficiency of a role, exactly."""
         order = (Role.PREFILL, Role.DECODE, Role.AGGREGATED)
         return Fraction(str(self.efficiency[order.index(role)]))
+
+    def part(self, engine: Engine, position: int) -> Fraction:
+        """Return the share of a class among the requests that an engine takes in natural proportion."""
+        if not engine.takes(position):
+            return Fraction(0)
+        shares = [Fraction(f"{one.share:.12g}") for one in self.classes]
+        return shares[position] / sum(share for index, share in enumerate(shares) if engine.takes(index))
 
     def price(self, engine: Engine) -> Fraction:
         """Return what one engine adds to the objective that is minimised."""

@@ -17,7 +17,7 @@ _NOTHING: tuple[tuple[int, int], ...] = ()
 
 def applies(problem: PoolsProblem) -> bool:
     """Whether one class, one GPU type, and sizes that always fit into its nodes make the recursion exact."""
-    if len(problem.classes) != 1 or len(problem.gpus) != 1:
+    if len(problem.classes) != 1 or len(problem.gpus) != 1 or problem.budget:
         return False
     if not problem.within_nodes:
         return True

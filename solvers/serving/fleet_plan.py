@@ -11,15 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import sqrt
 
-from treadle.costmodels.engine_candidates import Limits, candidates, kind_name
+from treadle.costmodels.engine_candidates import Setting, all_candidates
 from treadle.costmodels.serving_replay import replay_plan
 from treadle.ir.certificate import Certificate
 from treadle.ir.errors import Unmet
-from treadle.ir.serving.errors import TooFewGpus, UnmetLevels
-from treadle.ir.serving.plan import KindOfEngine, Policies, ServingPlan
-from treadle.ir.serving.pools import Engine, GpuPool, Objective, PoolsPlan, PoolsProblem, RequestClass
+from treadle.ir.serving.errors import TooFewGpus
+from treadle.ir.serving.plan import KindOfEngine, Policies, ServingPlan, Stream
+from treadle.ir.serving.pools import GpuPool, Objective, PoolsPlan, PoolsProblem, RequestClass, Role
 from treadle.ir.serving.traffic import Lengths
 from treadle.ir.workload import Metric, Request, ServiceLevel
+from treadle.solvers.serving.nearest import unmet_levels
 from treadle.solvers.serving.solve import solve_pools
 
 EFFICIENCY = (1.0, 0.92, 1.0)
@@ -34,7 +35,10 @@ LEAST_LOAD = 0.1
 
 @dataclass(frozen=True, slots=True)
 class ServingRequest:
-    """What is asked: the model's figures, traffic, levels, GPUs, goal; `rate_per_s` is what the replay runs at."""
+    """What is asked: the model's figures, traffic, levels, GPUs, goal; `rate_per_s` is what the replay runs at.
+
+    `streams` and `classes` belong together: without them all requests are one class.
+    """
 
     model: str
     served_name: str
@@ -48,6 +52,14 @@ class ServingRequest:
     gpus: tuple[GpuPool, ...]
     objective: Objective
     lengths: Lengths
+    roles: tuple[Role, ...] = tuple(Role)
+    streams: tuple[Stream, ...] = ()
+    classes: tuple[RequestClass, ...] = ()
+
+    @property
+    def all_streams(self) -> tuple[Stream, ...]:
+        """The streams; one of everything where requests are not classed."""
+        return self.streams or (Stream("all", (), self.lengths, self.levels),)
 
 
 def plan_serving(
@@ -131,21 +143,29 @@ def _met(plan: ServingPlan) -> bool:
 
 def problem_of(request: ServingRequest, policies: Policies) -> PoolsProblem:
     """Return candidates and GPUs as a problem of pools; raises UnmetLevels when no role combination is complete."""
-    limits = Limits.of(request.levels, policies.ttft_margin, policies.tpot_margin)
-    found: list[Engine] = []
-    for kind in request.kinds:
-        found += candidates(kind, request.lengths, limits, request.kv_bytes_per_token, request.link_bytes_per_s)
-    roles = {engine.role.value for engine in found}
-    if "aggregated" not in roles and not {"prefill", "decode"} <= roles:
-        raise _unmet(request, policies)
+    setting = Setting(
+        request.roles,
+        policies.ttft_margin,
+        policies.tpot_margin,
+        request.kv_bytes_per_token,
+        request.link_bytes_per_s,
+        max(1, len(request.classes)),
+    )
+    found = all_candidates(request.kinds, request.all_streams, setting)
     mean = (round(request.lengths.mean_prompt), round(request.lengths.mean_output))
+    classes = request.classes or (RequestClass("all", 1.0, *mean),)
+    for position in range(len(classes)):
+        roles = {engine.role.value for engine in found if engine.takes(position)}
+        if "aggregated" not in roles and not {"prefill", "decode"} <= roles:
+            raise unmet_levels(request, classes[position].name if request.classes else "")
     return PoolsProblem(
-        tuple(found),
-        (RequestClass("all", 1.0, *mean),),
+        found,
+        classes,
         request.gpus,
         request.objective,
         0.0 if request.objective is Objective.MOST_REQUESTS else request.rate_per_s,
         _efficiency(policies),
+        natural_mix=len(classes) > 1,
     )
 
 
@@ -173,6 +193,8 @@ def serving_plan(request: ServingRequest, pools: PoolsPlan, policies: Policies) 
         request.kinds,
         pools,
         policies,
+        roles=request.roles,
+        streams=request.streams,
     )
 
 
@@ -205,21 +227,3 @@ def _refuse_small(request: ServingRequest) -> None:
     if not holding or min(holding) > total:
         need = min(holding, default=2 * max((kind.gpus for kind in request.kinds), default=8))
         raise TooFewGpus(found=total, need=need if holding else f"more than {need // 2}")
-
-
-def _unmet(request: ServingRequest, policies: Policies) -> UnmetLevels:
-    """Name the best latency of each kind alone, and which level to relax."""
-    best = {"ttft": float("inf"), "tpot": float("inf")}
-    for kind in request.kinds:
-        if kind.kv_tokens >= request.lengths.batch_tokens(1):
-            prompt = request.lengths.prompt_at(0.9)
-            best["ttft"] = min(best["ttft"], kind.profile.step_s(prompt, 0, 0, 0.0))
-            best["tpot"] = min(best["tpot"], kind.profile.step_s(0, 0, 1, request.lengths.mean_context))
-    asked = ", ".join(f"{one.metric.value}_p{one.percentile:g} <= {one.limit_s * 1e3:g} ms" for one in request.levels)
-    return UnmetLevels(
-        gpu=", ".join(sorted({kind.gpu for kind in request.kinds})),
-        levels=asked,
-        nearest=f"alone and without a queue, the fastest engine takes {best['ttft'] * 1e3:.1f} ms to the first token "
-        f"(p90 prompt) and {best['tpot'] * 1e3:.2f} ms per token; relax the level below its figure",
-        expected=", ".join(kind_name(kind) for kind in request.kinds),
-    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.codec import encode
 from treadle.ir.serving.errors import RateUnmet
-from treadle.ir.serving.pool_program import program_of
+from treadle.ir.serving.pool_program import program_of, routing_of
 from treadle.ir.serving.pools import Objective, Pools, PoolsPlan, PoolsProblem, Role
 from treadle.ir.serving.recursion import applies, best_pools
 from treadle.ir.serving.tree import Tree, tree_bound
@@ -33,10 +34,8 @@ def solve_pools(problem: PoolsProblem, nodes: int = 3000) -> tuple[PoolsPlan, Ce
     solved = maximise(program, nodes=nodes)
     if solved.solution is None:
         raise _unmet(problem)
-    count, classes = len(problem.engines), len(problem.classes)
-    counts = tuple(int(value) for value in solved.solution[:count])
-    rates = [float(value) for value in solved.solution[count:-1]]
-    routing = tuple(tuple(rates[k * classes : (k + 1) * classes]) for k in range(count))
+    counts = tuple(int(value) for value in solved.solution[: len(problem.engines)])
+    routing = routing_of(problem, solved.solution)
     plan = PoolsPlan(problem, Pools(counts, _idle_off(counts, routing)))
     return plan, certificate_of(plan, solved.tree)
 
@@ -113,9 +112,7 @@ def _idle_off(counts: tuple[int, ...], routing: tuple[tuple[float, ...], ...]) -
 
 def _unmet(problem: PoolsProblem) -> RateUnmet:
     """Say what the GPUs sustain at most."""
-    relaxed = PoolsProblem(
-        problem.engines, problem.classes, problem.gpus, efficiency=problem.efficiency, within_nodes=problem.within_nodes
-    )
+    relaxed = replace(problem, objective=Objective.MOST_REQUESTS, rate_per_s=0.0)
     plan, _ = solve_pools(relaxed)
     found, gpus = float(plan.rate_per_s), sum(pool.total for pool in problem.gpus)
     need = int(gpus * problem.rate_per_s / found) + 1 if found else 0

@@ -111,7 +111,7 @@ def test_examples(folder_name: str) -> None:
         ('"config.json"', '"configs.json"', "TRD001", 1, "no such file"),
         ('"t.csv"', '"u.csv"', "TRD001", 2, "no such file"),
         ('"nodes.json"', '"node.json"', "TRD001", 9, "no such file"),
-        ('trace = "t.csv", format = "azure-2023", ', "", "TRD126", 2, "either"),
+        ('trace = "t.csv", format = "azure-2023", ', "", "TRD126", 2, "one of"),
         ('trace = "t.csv"', 'quantiles = "t.csv"', "TRD126", 2, "belongs to a trace"),
         ("[cluster]", "[cluster", "TRD101", 6, "not TOML"),
         ('goal     = "most-goodput"', "goal = ", "TRD101", 4, "not TOML"),

@@ -78,15 +78,16 @@ def test_recursion_and_tree_equal_brute_force(problem: PoolsProblem) -> None:
 @settings(max_examples=10, deadline=None)
 @given(problems(), st.integers(1, 8))
 def test_fewest_gpus_is_the_first_count_that_sustains_the_rate(problem: PoolsProblem, rate: int) -> None:
-    wanted = replace(problem, objective=Objective.FEWEST_GPUS, rate_per_s=float(rate))
+    rate_per_s = rate - 0.5  # a whole rate is met or missed by rounding
+    wanted = replace(problem, objective=Objective.FEWEST_GPUS, rate_per_s=rate_per_s)
     frontier = best_pools(problem)
-    if frontier[-1][0] < rate:
+    if frontier[-1][0] < rate_per_s:
         with pytest.raises(RateUnmet, match="at most"):
             solve_pools(wanted)
         return
     plan, certificate = solve_pools(wanted)
     assert check(plan) == []
-    assert plan.gpus_used == next(gpus for gpus, (found, _) in enumerate(frontier) if found >= rate)
+    assert plan.gpus_used == next(gpus for gpus, (found, _) in enumerate(frontier) if found >= rate_per_s)
     by_tree, _ = solve_pools(replace(wanted, objective=Objective.LEAST_COST))
     assert float(by_tree.price) == plan.gpus_used
     assert certificate.status is Status.OPTIMAL

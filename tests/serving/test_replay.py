@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from treadle.costmodels import queues
+from treadle.costmodels.replay.batching import BATCHINGS
 from treadle.costmodels.replay.fleet import EngineSetup, Fleet, Outcome, replay
 from treadle.costmodels.replay.policies import ADMISSIONS, ROUTERS
+from treadle.costmodels.replay.prefixes import PrefixSettings
 from treadle.ir.errors import InvalidValue, UnknownName
 from treadle.ir.serving.profile import Profile
 from treadle.ir.workload import Metric, Request, ServiceLevel
@@ -64,11 +68,11 @@ def random_requests(count: int = 300, seed: int = 1) -> list[Request]:
 
 
 @pytest.mark.parametrize("admission", list(ADMISSIONS))
-@pytest.mark.parametrize("router", list(ROUTERS))
-def test_every_request_ends_after_it_began(admission: str, router: str) -> None:
+@pytest.mark.parametrize(("router", "batching"), list(zip_longest(ROUTERS, BATCHINGS, fillvalue="least-loaded"))[:6])
+def test_every_request_ends_after_it_began(admission: str, router: str, batching: str) -> None:
     profile = Profile((1, 100, 1000), (0.004, 0.006, 0.04), 1e-9, 1e-7)
     setups = (
-        EngineSetup("aggregated", profile, 1500, 16, 256, 2, 8),
+        EngineSetup("aggregated", profile, 1500, 16, 256, 2, PrefixSettings(8), batching, 0.02),
         EngineSetup("prefill", profile, 4000, 8, 512, 1),
         EngineSetup("decode", profile, 1500, 16, 64, 1),
     )
@@ -103,7 +107,7 @@ def test_transfer_time_delays_the_second_token_only() -> None:
 
 def test_prefix_reuse_saves_prompt_tokens() -> None:
     requests = [Request(float(i), 1100, 2, (7, 8)) for i in range(10)]
-    setup = EngineSetup("aggregated", FLAT, 5000, 4, 2000, 1, 100)
+    setup = EngineSetup("aggregated", FLAT, 5000, 4, 2000, 1, PrefixSettings(100))
     outcome = replay(requests, Fleet((setup,), "prefix-affinity"))
     assert outcome.reused_tokens == 9 * 1024
 

@@ -95,7 +95,7 @@ def test_same_inputs_give_the_same_bytes(write: Write, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "code", "status", "words"),
     [
-        ({"tpot": "1us"}, "TRD342", 1, "per token"),
+        ({"tpot": "1us"}, "TRD342", 1, "nearest that can: tpot_p90 <="),
         ({"rate": 100000}, "TRD344", 1, "at most"),
         ({"goal": "quickest"}, "TRD", 2, "quickest"),
     ],

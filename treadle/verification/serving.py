@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from treadle.costmodels.engine_candidates import Limits, candidates
+from treadle.costmodels.engine_candidates import all_candidates, setting_of
 from treadle.ir.codec import decode, file_locator
 from treadle.ir.diagnostics import Finding, TreadleError
 from treadle.ir.plan import Plan
@@ -57,12 +57,7 @@ def value_and_bound(pools: PoolsPlan, tree: object) -> tuple[float, float]:
 
 def _check_candidates(body: ServingPlan) -> list[Finding]:
     """Derive all candidates again from profiles and lengths; they must be the plan's own."""
-    limits = Limits.of(body.levels, body.policies.ttft_margin, body.policies.tpot_margin)
-    derived = [
-        engine
-        for kind in body.kinds
-        for engine in candidates(kind, body.lengths, limits, body.kv_bytes_per_token, body.link_bytes_per_s)
-    ]
+    derived = all_candidates(body.kinds, body.all_streams, setting_of(body))
     stored = {engine.name: engine for engine in body.pools.problem.engines}
     findings: list[Finding] = []
     if [engine.name for engine in derived] != list(stored):
@@ -70,11 +65,13 @@ def _check_candidates(body: ServingPlan) -> list[Finding]:
         return [Finding("TRD498", "candidates", "not those of the profiles", names, ", ".join(stored))]
     for engine in derived:
         other = stored[engine.name]
+        if len(engine.seconds) != len(other.seconds):
+            return [Finding("TRD498", engine.name, "has times of other classes", str(engine), str(other))]
         same = replace(other, seconds=engine.seconds, ttft_s=engine.ttft_s, tpot_s=engine.tpot_s) == engine
         close = all(
             abs(one - two) <= 1e-7 * max(1e-9, abs(one))
             for one, two in (
-                (engine.seconds[0], other.seconds[0]),
+                *zip(engine.seconds, other.seconds, strict=True),
                 (engine.ttft_s, other.ttft_s),
                 (engine.tpot_s, other.tpot_s),
             )
