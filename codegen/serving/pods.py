@@ -1,6 +1,6 @@
 """The pods of a serving plan as the API server would list them: what `treadle pack` reads, by file or in one process.
 
-Engines within a node are pods of a Deployment; engines over several nodes are LeaderWorkerSet groups, all or nothing.
+They belong to Deployments; where some engine spans nodes, all belong to LeaderWorkerSets, whose groups stand together.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ GPU_PRODUCT = "nvidia.com/gpu.product"
 
 def pending_pods(plan: ServingPlan, namespace: str = "") -> list[Object]:
     """Return every pod of the plan, waiting for a node."""
-    served = plan.served_name or plan.model
+    served, pools = plan.served_name or plan.model, pools_of(plan)
+    kind = "LeaderWorkerSet" if any(pool.nodes > 1 for pool in pools) else "Deployment"
     return [
         pod
-        for pool in pools_of(plan)
+        for pool in pools
         for replica in range(pool.replicas)
-        for pod in _engine(pool, replica, plan.model, served, namespace)
+        for pod in _engine(pool, replica, kind, plan.model, served, namespace)
     ]
 
 
-def _engine(pool: Pool, replica: int, model: str, served: str, namespace: str) -> list[Object]:
+def _engine(pool: Pool, replica: int, kind: str, model: str, served: str, namespace: str) -> list[Object]:
     owner = label(f"{served}-{pool.name}")
     labels = {"app": owner, "treadle/role": pool.role.value}
-    kind = "Deployment"
     annotations: dict[str, str] = {}
-    if pool.nodes > 1:
-        kind = "LeaderWorkerSet"
+    if kind == "LeaderWorkerSet":
         labels["leaderworkerset.sigs.k8s.io/group-key"] = f"{owner}-{replica}"
         annotations["leaderworkerset.sigs.k8s.io/size"] = str(pool.nodes)
     pods: list[Object] = []

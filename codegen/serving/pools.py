@@ -52,10 +52,18 @@ def pools_of(plan: ServingPlan) -> tuple[Pool, ...]:
     found: list[Pool] = []
     for engine, count in zip(plan.pools.problem.engines, plan.pools.pools.counts, strict=True):
         if count:
-            name = f"{engine.role.value}-{engine.gpu}-tp{engine.shape.tensor}"
+            name = _name(plan, engine)
             nodes = -(-engine.gpus // largest[engine.gpu])
             found.append(Pool(name, engine.role, count, engine, nodes, products[engine.gpu]))
     return tuple(found)
+
+
+def _name(plan: ServingPlan, engine: Engine) -> str:
+    """Return role, GPU type and shape, and the classes of requests where it takes only some."""
+    parts = [engine.role.value, engine.gpu, plan.kind_of(engine).name]
+    if engine.serves:
+        parts.append("-".join(plan.pools.problem.classes[position].name for position in engine.serves))
+    return label("-".join(parts))
 
 
 def label(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Every example deployment compiles, covers its hot loops and verifies."""
+"""Every example deployment compiles, covers its hot loops, serves its traffic, has its pods placed, and verifies."""
 
 from __future__ import annotations
 
@@ -22,8 +22,12 @@ def test_example(specification: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert told["refused"] == {}
     assert told["findings"] == []
     assert len(told["kernels"]) >= 10
+    assert {name: part["kind"] for name, part in told["parts"].items()} == {"packing": "packing", "serving": "serving"}
+    assert [level["gap"] for level in told["parts"]["serving"]["levels"]] == [0]
+    assert [level["gap"] for level in told["parts"]["packing"]["levels"]] == [0, 0, 0]
     assert main(["verify", plan]) == ExitCode.DONE
+    assert {"kustomization.yaml"} < {path.name for path in (tmp_path / "plan" / "deploy").iterdir()}
 
 
-def test_there_are_four() -> None:
-    assert len(EXAMPLES) == 4
+def test_there_are_five() -> None:
+    assert len(EXAMPLES) == 5

@@ -103,4 +103,4 @@ def packing_line(body: PackingBody) -> str:
 
 def top_level(packing: Part) -> dict[str, bytes]:
     """Return the bundle's own deployment files."""
-    return bundle_files(packing.plan.body, SERVING, PACKING)
+    return bundle_files(packing.plan.body, SERVING)
