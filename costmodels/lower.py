@@ -241,10 +241,15 @@ class _Lowering:
         self.dependences[Dependence(name, operation.name, 0)] = None
 
     def _streamed_bytes(self, operation: TileOperation, position: int) -> int:
+        """Bytes of an operand that a product takes from shared memory: at most what its result needs of the tile."""
         value = operation.operands[position].value
         moves = self._moves(operation, position)
         in_shared = moves[-1] is Move.TO_SHARED if moves else self._home(value) == Memory.SHARED
-        return self.program.tile_of(value).bytes if in_shared else 0
+        if not in_shared:
+            return 0
+        tile = self.program.tile_of(value)
+        needed = Tile((operation.result.shape[position - 2], operation.depth), tile.dtype, tile.memory)
+        return min(tile.bytes, needed.bytes)
 
     # --- buffers ----------------------------------------------------------------------------------------------------
 

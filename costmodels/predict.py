@@ -2,7 +2,7 @@
 
 Pure functions of program, loop, schedule and machine; `treadle verify` recomputes them. The model:
 
-- an instance takes ii * (trips - 1) + length cycles, and moves its invariants and results besides;
+- an instance takes ii * (trips - 1) + length cycles for each loop, and moves its invariants and results besides;
 - instances that share a multiprocessor overlap, but no unit can be busier than its count allows;
 - the clock falls from boost to the sustained one with the share of time the tensor core is busy, since power does;
 - no kernel is faster than its bytes at the sustained bandwidth of device memory, nor than all its loads at the peak of
@@ -11,6 +11,7 @@ Pure functions of program, loop, schedule and machine; `treadle verify` recomput
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 
@@ -18,6 +19,7 @@ from treadle.costmodels import tile_traffic as traffic
 from treadle.costmodels.tile_cycles import TENSOR_CORE, tensor_class
 from treadle.ir.machine import Machine
 from treadle.ir.plan import Prediction
+from treadle.ir.tile.kernel import ScheduledLoop
 from treadle.ir.tile.loop import Loop
 from treadle.ir.tile.program import Memory, OperationKind, TileProgram
 from treadle.ir.tile.schedule import Schedule
@@ -41,22 +43,34 @@ class Roofline:
 
 def roofline(program: TileProgram, machine: Machine) -> Roofline:
     """Return the least time from the products' FLOP at the vendor's peak and the compulsory bytes at full bandwidth."""
+    loops = (program, *program.siblings)
+    compute = program.repeats * sum(_compute_us(loop, machine) for loop in loops)
+    memory = traffic.compulsory_bytes(program) / machine.value("memory_bandwidth_bytes_per_s") * 1e6
+    return Roofline(max(compute, memory), "compute" if compute >= memory else "memory", compute, memory)
+
+
+def _compute_us(program: TileProgram, machine: Machine) -> float:
+    """Least time of one loop's products, over all instances."""
     compute = 0.0
     for operation in program.operations:
         if operation.kind is OperationKind.MMA:
             dtype = program.tile_of(operation.operands[0].value).dtype
             flops = 2 * operation.result.elements * operation.depth * program.trips * program.instances
             compute += flops / machine.value(f"peak_flops_{tensor_class(dtype)}") * 1e6
-    memory = traffic.compulsory_bytes(program) / machine.value("memory_bandwidth_bytes_per_s") * 1e6
-    return Roofline(max(compute, memory), "compute" if compute >= memory else "memory", compute, memory)
+    return compute
 
 
-def predict(program: TileProgram, loop: Loop, schedule: Schedule, machine: Machine) -> tuple[Prediction, ...]:
-    """Return the predictions of a scheduled kernel: `time` first, then what it is made of."""
-    inside = instance_cycles(program, schedule)
+def predict(
+    program: TileProgram, loop: Loop, schedule: Schedule, machine: Machine, siblings: Sequence[ScheduledLoop] = ()
+) -> tuple[Prediction, ...]:
+    """Return the predictions of a scheduled kernel: `time` first, then what it is made of.
+
+    `siblings` are the scheduled loops of `program.siblings`.
+    """
+    inside = instance_cycles(program, schedule, siblings)
     outside = _outside_cycles(program, machine)
     resident = resident_instances(program, loop, schedule, machine)
-    cycles = _grid_cycles(program, loop, machine, inside + outside, resident)
+    cycles = _grid_cycles(program, _busiest_cycles(program, loop, siblings), machine, inside + outside, resident)
     clock_ghz = _clock_ghz(program, loop, schedule, machine, resident)
     bound = roofline(program, machine)
     moved = traffic.compulsory_bytes(program)
@@ -76,9 +90,12 @@ def predict(program: TileProgram, loop: Loop, schedule: Schedule, machine: Machi
     )
 
 
-def instance_cycles(program: TileProgram, schedule: Schedule) -> int:
-    """Return the cycles of the loop in one instance: ii * (trips - 1) + length."""
-    return schedule.ii_cycles * (program.trips - 1) + schedule.length_cycles
+def instance_cycles(program: TileProgram, schedule: Schedule, siblings: Sequence[ScheduledLoop] = ()) -> int:
+    """Return the cycles of the loops in one instance: ii * (trips - 1) + length each, repeats included."""
+    cycles = schedule.ii_cycles * (program.trips - 1) + schedule.length_cycles
+    for sibling, scheduled in zip(program.siblings, siblings, strict=True):
+        cycles += instance_cycles(sibling, scheduled.schedule)
+    return cycles * program.repeats
 
 
 def resident_instances(program: TileProgram, loop: Loop, schedule: Schedule, machine: Machine) -> int:
@@ -115,11 +132,20 @@ def registers_per_thread(program: TileProgram, machine: Machine) -> int:
     return int(min(machine.value("registers_per_thread_max"), ceil(tiles) + SPARE_REGISTERS))
 
 
-def _grid_cycles(program: TileProgram, loop: Loop, machine: Machine, alone: float, resident: int) -> float:
+def _busiest_cycles(program: TileProgram, loop: Loop, siblings: Sequence[ScheduledLoop]) -> float:
+    """Cycles for which the busiest unit works on one instance."""
+    busy: dict[str, float] = {}
+    loops = ((program, loop), *((own, other.loop) for own, other in zip(program.siblings, siblings, strict=True)))
+    for own, lowered in loops:
+        for unit, cycles in _busy_cycles(lowered).items():
+            busy[unit] = busy.get(unit, 0.0) + cycles * own.trips
+    return max(busy.values()) * program.repeats
+
+
+def _grid_cycles(program: TileProgram, busiest: float, machine: Machine, alone: float, resident: int) -> float:
     """Cycles of all waves; co-resident instances overlap until their busiest unit is full."""
     per_wave = int(machine.value("sm_count")) * resident
     full, rest = divmod(program.instances, per_wave)
-    busiest = max(_busy_cycles(loop).values()) * program.trips
     cycles = full * max(alone, resident * busiest)
     if rest:
         cycles += max(alone, ceil(rest / machine.value("sm_count")) * busiest)

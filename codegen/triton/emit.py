@@ -17,6 +17,7 @@ from treadle.codegen.triton.header import header_lines
 from treadle.ir.machine import Machine
 from treadle.ir.tile.kernel import KernelPlan
 from treadle.ir.tile.program import OperationKind, TileProgram
+from treadle.ir.tile.schedule import Schedule
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -76,12 +77,13 @@ def pipeline_depth(program: TileProgram, kernel: KernelPlan, machine: Machine | 
     return deepest if asynchronous and multiplies else deepest + 1
 
 
-def schedule_order(kernel: KernelPlan, program: TileProgram) -> tuple[str, ...]:
+def schedule_order(kernel: KernelPlan, program: TileProgram, schedule: Schedule | None = None) -> tuple[str, ...]:
     """Return the program's operations in the order they start; equal starts keep the program's order.
 
     Operands of the same iteration start no later than their readers, so every name is defined before its use.
+    `schedule` is that of the program, the kernel's own unless given.
     """
-    starts = kernel.schedule.start_cycles
+    starts = (schedule or kernel.schedule).start_cycles
     for operation in program.operations:
         if operation.name not in starts:
             raise ForeignSchedule(kernel=kernel.name, operation=operation.name)
@@ -89,11 +91,14 @@ def schedule_order(kernel: KernelPlan, program: TileProgram) -> tuple[str, ...]:
 
 
 def _context(kernel: KernelPlan, program: TileProgram, machine: Machine | None) -> dict[str, Any]:
-    order = schedule_order(kernel, program)
+    orders = {"": schedule_order(kernel, program)}
+    for own, sibling in zip(program.siblings, kernel.siblings, strict=True):
+        orders[own.name.removeprefix(f"{program.name}_")] = schedule_order(kernel, own, sibling.schedule)
     dtype = str(program.options["dtype"])
 
-    def body(statements: dict[str, str], indent: int) -> str:
-        """Return the statements in schedule order, one block, indented."""
+    def body(statements: dict[str, str], indent: int, loop: str = "") -> str:
+        """Return the statements of a loop in the order of its schedule, one block, indented."""
+        order = orders[loop]
         missing = set(order) ^ set(statements)
         if missing:
             raise ForeignSchedule(kernel=kernel.name, operation=min(missing))
@@ -103,6 +108,7 @@ def _context(kernel: KernelPlan, program: TileProgram, machine: Machine | None) 
     return {
         "kernel": kernel,
         "program": program,
+        "loops": [name for name in orders if name],
         "shape": program.shape,
         "tiles": program.tile_sizes,
         "options": program.options,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from treadle.ir.machine import Machine
-from treadle.ir.tile.kernel import KernelPlan
+from treadle.ir.tile.kernel import KernelPlan, ScheduledLoop
 
 
 def header_lines(kernel: KernelPlan, machine: Machine | None, plan_id: str) -> list[str]:
@@ -18,10 +18,15 @@ def header_lines(kernel: KernelPlan, machine: Machine | None, plan_id: str) -> l
         f"tiles      {sizes}",
     ]
     lines += [f"predicted  {figure.name} = {figure.value:g} {figure.unit}" for figure in kernel.predictions]
-    return [*lines, "", *_certificate_lines(kernel), "", *_schedule_table(kernel), *_ring_lines(kernel)]
+    main = ScheduledLoop(kernel.loop, kernel.schedule, kernel.certificate)
+    for scheduled in (main, *kernel.siblings):
+        title = ["", f"loop       {scheduled.loop.name}"] if kernel.siblings else []
+        table = (*_certificate_lines(scheduled), "", *_schedule_table(scheduled), *_ring_lines(scheduled))
+        lines += [*title, "", *table]
+    return lines
 
 
-def _certificate_lines(kernel: KernelPlan) -> list[str]:
+def _certificate_lines(kernel: ScheduledLoop) -> list[str]:
     schedule = kernel.schedule
     lines = [
         f"schedule   a new iteration every {schedule.ii_cycles} cycles, {schedule.length_cycles} cycles each, "
@@ -34,7 +39,7 @@ def _certificate_lines(kernel: KernelPlan) -> list[str]:
     return lines
 
 
-def _schedule_table(kernel: KernelPlan) -> list[str]:
+def _schedule_table(kernel: ScheduledLoop) -> list[str]:
     schedule = kernel.schedule
     rows: list[tuple[str, ...]] = [("operation", "unit", "start", "busy", "latency", "stage", "slot")]
     for operation in sorted(kernel.loop.operations, key=lambda op: (schedule.start_cycles[op.name], op.name)):
@@ -54,7 +59,7 @@ def _cell(row: tuple[str, ...], column: int, widths: list[int]) -> str:
     return row[column].ljust(widths[column]) if column < 2 else row[column].rjust(widths[column])
 
 
-def _ring_lines(kernel: KernelPlan) -> list[str]:
+def _ring_lines(kernel: ScheduledLoop) -> list[str]:
     if not kernel.loop.rings:
         return []
     rings = [

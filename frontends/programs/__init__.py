@@ -18,11 +18,21 @@ if TYPE_CHECKING:
     from treadle.ir.tile.program import TileProgram
 
 FAMILIES: dict[str, str] = {
+    "attention_bwd": "treadle.frontends.programs.attention_bwd",
     "attention_decode": "treadle.frontends.programs.attention_decode",
     "attention_fwd": "treadle.frontends.programs.attention_fwd",
+    "attention_paged": "treadle.frontends.programs.attention_paged",
+    "attention_varlen": "treadle.frontends.programs.attention_varlen",
+    "dual_gemm": "treadle.frontends.programs.dual_gemm",
     "gemm": "treadle.frontends.programs.gemm",
+    "gemm_fp8": "treadle.frontends.programs.gemm_fp8",
+    "gemm_persistent": "treadle.frontends.programs.gemm_persistent",
+    "gemm_w4a16": "treadle.frontends.programs.gemm_w4a16",
     "grouped_gemm": "treadle.frontends.programs.grouped_gemm",
+    "kmeans_assign": "treadle.frontends.programs.kmeans_assign",
+    "layer_norm": "treadle.frontends.programs.layer_norm",
     "rms_norm": "treadle.frontends.programs.rms_norm",
+    "rms_norm_gemm": "treadle.frontends.programs.rms_norm_gemm",
     "swiglu": "treadle.frontends.programs.swiglu",
 }
 """Family name -> the module whose `FAMILY` describes it."""

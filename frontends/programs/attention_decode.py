@@ -46,7 +46,8 @@ def _complete(shape: Shape) -> Shape:
     return shape
 
 
-def _tiles(shape: Shape, options: Options) -> tuple[TileSizes, ...]:
+def decode_tiles(shape: Shape, options: Options) -> tuple[TileSizes, ...]:
+    """Return tile sizes of a decode, the usual choice first."""
     group = shape["heads"] // shape["kv_heads"]
     wide = shape["v_head_dim"] > 256
     rows = max(16, min(32 if wide else 64, next_power_of_two(group)))
@@ -79,16 +80,20 @@ def _body(shape: Shape, sizes: TileSizes, dtype: str) -> tuple[tuple[Invariant, 
     return invariants, tuple(operations)
 
 
+def decode_instances(shape: Shape, sizes: TileSizes) -> int:
+    """Return the program instances of a decode: blocks of query heads of one key-value head, times the splits."""
+    group = shape["heads"] // shape["kv_heads"]
+    return shape["batch"] * shape["kv_heads"] * ceil_div(group, sizes["block_m"]) * sizes["splits"]
+
+
 def _assemble(shape: Shape, sizes: TileSizes, options: Options) -> TileProgram:
     invariants, operations = _body(shape, sizes, str(options["dtype"]))
-    group = shape["heads"] // shape["kv_heads"]
-    blocks = shape["batch"] * shape["kv_heads"] * ceil_div(group, sizes["block_m"])
     return TileProgram(
         name="attention_decode",
         family="attention_decode",
         operations=operations,
         trips=ceil_div(ceil_div(shape["kv_seq"], sizes["block_n"]), sizes["splits"]),
-        instances=blocks * sizes["splits"],
+        instances=decode_instances(shape, sizes),
         shape=shape,
         tile_sizes=sizes,
         invariants=invariants,
@@ -96,6 +101,12 @@ def _assemble(shape: Shape, sizes: TileSizes, options: Options) -> TileProgram:
         options=options,
     )
 
+
+DECODE_SIZES = {
+    "block_m": Size("query heads of one program instance", most=128),
+    "block_n": Size("keys of one iteration", most=256),
+    "splits": Size("pieces the keys of a sequence are cut into", least=1, most=128),
+}
 
 FAMILY = Family(
     name="attention_decode",
@@ -114,12 +125,8 @@ FAMILY = Family(
             1,
         ),
     },
-    sizes={
-        "block_m": Size("query heads of one program instance", most=128),
-        "block_n": Size("keys of one iteration", most=256),
-        "splits": Size("pieces the keys of a sequence are cut into", least=1, most=128),
-    },
-    tiles=_tiles,
+    sizes=DECODE_SIZES,
+    tiles=decode_tiles,
     assemble=_assemble,
     complete=_complete,
 )

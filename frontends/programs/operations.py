@@ -19,6 +19,11 @@ def load(name: str, shape: tuple[int, ...], dtype: str, note: str = "") -> TileO
     return TileOperation(name, OperationKind.LOAD, (), Tile(shape, dtype, Memory.SHARED), note=note)
 
 
+def load_at(name: str, where: tuple[str, ...], shape: tuple[int, ...], dtype: str, note: str = "") -> TileOperation:
+    """Copy a tile whose addresses depend on the values `where` from global to shared memory."""
+    return TileOperation(name, OperationKind.LOAD, reads(*where), Tile(shape, dtype, Memory.SHARED), note=note)
+
+
 def store(name: str, value: str, shape: tuple[int, ...], dtype: str, note: str = "") -> TileOperation:
     """Copy a tile to global memory."""
     return TileOperation(name, OperationKind.STORE, reads(value), Tile(shape, dtype, Memory.GLOBAL), note=note)

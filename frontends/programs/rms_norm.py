@@ -23,7 +23,8 @@ from treadle.ir.tile.program import Invariant, Memory, OperationKind, Tile, Tile
 LARGEST_COLUMNS = 65536
 
 
-def _tiles(shape: Shape, options: Options) -> tuple[TileSizes, ...]:
+def row_tiles(shape: Shape, options: Options) -> tuple[TileSizes, ...]:
+    """Return tile sizes of a walk over whole rows, the usual choice first."""
     choices: list[tuple[int, int]] = []
     for block_rows in (1, 2, 4):
         if block_rows > 1 and block_rows * next_power_of_two(shape["columns"]) > 8192:
@@ -57,15 +58,21 @@ def _body(shape: Shape, block_rows: int, options: Options) -> tuple[TileOperatio
     )
 
 
-def _assemble(shape: Shape, sizes: TileSizes, options: Options) -> TileProgram:
+def check_rows(family: str, sizes: TileSizes) -> None:
+    """Refuse instances that are not whole blocks of rows; raises InvalidTileSize."""
     block_rows, per_instance = sizes["block_rows"], sizes["rows_per_instance"]
     if per_instance % block_rows:
         raise InvalidTileSize(
-            family="rms_norm",
+            family=family,
             key="rows_per_instance",
             found=per_instance,
             expected=f"a multiple of block_rows = {block_rows}",
         )
+
+
+def _assemble(shape: Shape, sizes: TileSizes, options: Options) -> TileProgram:
+    check_rows("rms_norm", sizes)
+    block_rows, per_instance = sizes["block_rows"], sizes["rows_per_instance"]
     columns = next_power_of_two(shape["columns"])
     weight = Invariant("weight", Tile((columns,), "float32", Memory.REGISTER))
     return TileProgram(
@@ -82,18 +89,21 @@ def _assemble(shape: Shape, sizes: TileSizes, options: Options) -> TileProgram:
     )
 
 
+ROW_SHAPE = {
+    "rows": Extent("rows: tokens"),
+    "columns": Extent("columns: hidden size", most=LARGEST_COLUMNS),
+}
+ROW_SIZES = {
+    "block_rows": Size("rows of one iteration", least=1, most=16),
+    "rows_per_instance": Size("rows of one program instance", least=1, most=1024, power_of_two=False),
+}
+
 FAMILY = Family(
     name="rms_norm",
     summary="out (rows, columns) = x * rsqrt(mean(x^2) + epsilon) * weight, with an optional residual",
-    shape={
-        "rows": Extent("rows: tokens"),
-        "columns": Extent("columns: hidden size", most=LARGEST_COLUMNS),
-    },
-    sizes={
-        "block_rows": Size("rows of one iteration", least=1, most=16),
-        "rows_per_instance": Size("rows of one program instance", least=1, most=1024, power_of_two=False),
-    },
-    tiles=_tiles,
+    shape=ROW_SHAPE,
+    sizes=ROW_SIZES,
+    tiles=row_tiles,
     assemble=_assemble,
     options={"residual": (False, True)},
 )

@@ -24,17 +24,23 @@ def score_products(
 
 
 def softmax_step(
-    rows: int, columns: int, value_columns: int, values: str, dtype: str, suffix: str = ""
+    rows: int, columns: int, value_columns: int, values: str, dtype: str, suffix: str = "", masked: bool = False
 ) -> tuple[TileOperation, ...]:
     """Return the operations from `scores{suffix}` to the accumulator `acc{suffix}` (rows, value_columns).
 
-    Carried over the iterations: running maximum, running sum and accumulator.
+    Carried over the iterations: running maximum, running sum and accumulator. `masked` puts `masked{suffix}` between
+    the scores and all else, where keys are cut off.
     """
     high, total, acc = f"row_max{suffix}", f"row_sum{suffix}", f"acc{suffix}"
     scores, weights, alpha = f"scores{suffix}", f"weights{suffix}", f"alpha{suffix}"
     block, row = (rows, columns), (rows,)
     wide = (rows, value_columns)
+    mask: tuple[TileOperation, ...] = ()
+    if masked:
+        mask = (compute(f"masked{suffix}", OperationKind.ELEMENTWISE, (scores,), block, note="-inf outside"),)
+        scores = f"masked{suffix}"
     return (
+        *mask,
         compute(f"tile_max{suffix}", OperationKind.REDUCE, (scores,), row, note="max over keys"),
         compute(high, OperationKind.ELEMENTWISE, (f"tile_max{suffix}", f"{high}@1"), row, work=2, note="running max"),
         compute(f"drop{suffix}", OperationKind.ELEMENTWISE, (f"{high}@1", high), row, note="old max - new max"),

@@ -32,6 +32,15 @@ class Compiled:
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduledLoop:
+    """A further loop of a kernel, with its schedule and how good that is proven to be."""
+
+    loop: Loop
+    schedule: Schedule
+    certificate: Certificate
+
+
+@dataclass(frozen=True, slots=True)
 class KernelPlan:
     """One scheduled loop. `calls` says how often one forward pass of the model runs it, and in which phase."""
 
@@ -47,11 +56,16 @@ class KernelPlan:
     compiled: tuple[Compiled, ...] = ()
     calls: int = 1
     phase: str = ""
+    siblings: tuple[ScheduledLoop, ...] = ()
+    """The program's other loops, in the order of `program.siblings`."""
 
     def __post_init__(self) -> None:
         binaries = [compiled.binary for compiled in self.compiled]
         if len(set(binaries)) != len(binaries) or (binaries and not self.source):
             raise InvalidValue(message=f"kernel `{self.name}` names a binary twice, or has binaries without a source")
+        loops = [loop.name for loop in self.program.siblings] if self.program else []
+        if loops != [sibling.loop.name for sibling in self.siblings]:
+            raise InvalidValue(message=f"kernel `{self.name}` schedules other loops than its program has")
 
     def prediction(self, name: str) -> Prediction:
         """Return the prediction called `name`; raises KeyError."""

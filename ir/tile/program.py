@@ -118,6 +118,10 @@ class TileProgram:
     `family` selects the kernel template; `tile_sizes` are its block sizes; `shape` the problem's figures;
     `trips` is how often the body runs in one program instance, `instances` how many instances the grid has;
     `warps` the warps of one instance.
+
+    A kernel of several loops is its longest loop with the others in `before` and `after`: an instance runs all of them
+    in order, `repeats` times (the output tiles of a persistent kernel). `instances` of the others is the same; they
+    have no loops around them. What they make for each other are invariants of the readers.
     """
 
     name: str
@@ -130,10 +134,18 @@ class TileProgram:
     invariants: tuple[Invariant, ...] = ()
     warps: int = 4
     options: dict[str, str | int | bool] = field(default_factory=dict[str, str | int | bool])
+    before: tuple[TileProgram, ...] = ()
+    after: tuple[TileProgram, ...] = ()
+    repeats: int = 1
 
     def __post_init__(self) -> None:
-        if self.trips < 1 or self.instances < 1:
+        if self.trips < 1 or self.instances < 1 or self.repeats < 1:
             raise InvalidValue(message=f"program `{self.name}` runs {self.trips} trips on {self.instances} instances")
+        for sibling in self.siblings:
+            if sibling.siblings or sibling.repeats > 1 or sibling.instances != self.instances:
+                raise InvalidValue(message=f"loop `{sibling.name}` of program `{self.name}` has a nest of its own")
+        if len({self.name, *(sibling.name for sibling in self.siblings)}) != 1 + len(self.siblings):
+            raise InvalidValue(message=f"program `{self.name}` has two loops of the same name")
         known = {invariant.name for invariant in self.invariants}
         every = known | {operation.name for operation in self.operations}
         if len(every) != len(self.invariants) + len(self.operations):
@@ -163,7 +175,13 @@ class TileProgram:
         return self.operation(name).result
 
     @property
+    def siblings(self) -> tuple[TileProgram, ...]:
+        """The kernel's other loops in the order they run."""
+        return (*self.before, *self.after)
+
+    @property
     def flops(self) -> int:
         """Tensor-core operations (2 per multiply-add) of the whole grid: trips x instances x 2 x elements x depth."""
         body = sum(2 * op.result.elements * op.depth for op in self.operations if op.kind is OperationKind.MMA)
-        return body * self.trips * self.instances
+        inside = body * self.trips * self.instances + sum(sibling.flops for sibling in self.siblings)
+        return inside * self.repeats

@@ -9,7 +9,7 @@ from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.machine import Machine
 from treadle.ir.plan import Prediction
 from treadle.ir.tile.cycles import longest_paths
-from treadle.ir.tile.kernel import KernelPlan
+from treadle.ir.tile.kernel import KernelPlan, ScheduledLoop
 from treadle.ir.tile.loop import Capacity, Dependence, Loop, Operation, Reader, Ring, Unit
 from treadle.ir.tile.program import Memory, OperationKind, TileProgram
 from treadle.ir.tile.schedule import Schedule, length_of
@@ -21,7 +21,15 @@ AMPERE = Machine("test-ampere", "Test Ampere", "nvidia", "sm_80", (), ("async_co
 
 
 def plan_of(program: TileProgram, depth: int = 2) -> KernelPlan:
-    """Return a plan whose rings have `depth` slots; the schedule is legal but nothing to be proud of."""
+    """Return a plan whose rings have `depth` slots; the schedules are legal but nothing to be proud of."""
+    main = scheduled(program, depth)
+    siblings = tuple(scheduled(loop, depth) for loop in program.siblings)
+    predictions = (Prediction("time", 1.5, "us"),)
+    return KernelPlan(program.name, main.loop, main.schedule, main.certificate, program, predictions, siblings=siblings)
+
+
+def scheduled(program: TileProgram, depth: int) -> ScheduledLoop:
+    """Return one loop of a program, one cycle per operation, each as soon as possible."""
     operations = tuple(Operation(op.name, UNITS.get(op.kind, "alu"), 1, 1) for op in program.operations)
     known = {operation.name for operation in operations}
     dependences = tuple(
@@ -52,7 +60,7 @@ def plan_of(program: TileProgram, depth: int = 2) -> KernelPlan:
     schedule = Schedule(program.name, 64, starts, length_of(loop, starts), {ring.name: depth for ring in rings})
     level = Level("initiation interval", "cycles", 64, None, Status.FEASIBLE, ProofKind.NONE)
     certificate = Certificate("modulo", "one cycle per operation", (level,))
-    return KernelPlan(program.name, loop, schedule, certificate, program, (Prediction("time", 1.5, "us"),))
+    return ScheduledLoop(loop, schedule, certificate)
 
 
 def tiny(

@@ -30,7 +30,19 @@ SHAPES: dict[str, dict[str, int]] = {
     "swiglu": {"m": 4096, "n": 14336, "k": 4096},
     "grouped_gemm": {"experts": 8, "tokens": 4096, "top_k": 2, "n": 14336, "k": 4096},
     "rms_norm": {"rows": 4096, "columns": 4096},
-}
+    "layer_norm": {"rows": 4096, "columns": 4096},
+    "attention_bwd": {"heads": 32, "kv_heads": 8, "seq": 4096, "qk_head_dim": 128, "causal": 1},
+    "attention_varlen": {"batch": 16, "tokens": 16384, "heads": 32, "kv_heads": 8, "qk_head_dim": 128, "causal": 1},
+    "attention_paged": {
+        "batch": 64, "heads": 32, "kv_heads": 8, "kv_seq": 2048, "page_size": 16, "qk_head_dim": 128,
+    },
+    "dual_gemm": {"m": 4096, "n": 4096, "k": 4096},
+    "gemm_fp8": {"m": 4096, "n": 6144, "k": 4096},
+    "gemm_persistent": {"m": 4096, "n": 6144, "k": 4096},
+    "gemm_w4a16": {"m": 32, "n": 6144, "k": 4096, "group": 128},
+    "kmeans_assign": {"points": 1 << 20, "centroids": 4096, "dimension": 128},
+    "rms_norm_gemm": {"m": 4096, "n": 6144, "k": 4096},
+}  # fmt: skip
 
 
 def names(program: TileProgram) -> list[str]:
@@ -78,7 +90,10 @@ def test_a_causal_mask_halves_the_work_up_to_the_diagonal() -> None:
 
 def test_causal_queries_behind_a_long_prefix_see_nearly_all_keys() -> None:
     shape = {"heads": 1, "seq": 128, "kv_seq": 4096, "qk_head_dim": 64, "causal": 1}
-    assert programs.build("attention_fwd", shape, {"block_n": 128}).trips == 32
+    program = programs.build("attention_fwd", shape, {"block_n": 128})
+    (masked,) = program.after
+    assert (program.trips, masked.trips) == (31, 1)
+    assert {op.name for op in masked.operations} - {op.name for op in program.operations} == {"masked"}
 
 
 def test_attention_dataflow_in_full() -> None:

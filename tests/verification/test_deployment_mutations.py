@@ -22,7 +22,7 @@ FREE = re.compile(
     r"|body\.request\.(name|goal|service_levels.*|cluster\..*|model_path|workload\.(rate_per_s|source))"  # the request
     r"|body\.request\.workload\.lengths\.(source|licence|date|requests|points.*)"  # what hot loops do not depend on
     r"|body\.(refused|rejected).*|body\.model\.name"
-    r"|body\.kernels\[\]\.certificate\.cost_model"
+    r"|body\.kernels\[\](\.siblings\[\])?\.certificate\.cost_model"
     r"|.*\.evidence\.(solver|version|seed|workers|raw_status)|.*\.note)"
 )
 

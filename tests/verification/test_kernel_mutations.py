@@ -20,7 +20,7 @@ FREE = re.compile(
     r"(id|seal|format|versions.*|options.*"  # what was asked, and with which versions
     r"|parts|artifacts|inputs.*role"  # lists of files, not figures
     r"|body\.kernels\[\]\.(name|phase|calls)"  # labels of a single kernel
-    r"|body\.kernels\[\]\.certificate\.cost_model"
+    r"|body\.kernels\[\](\.siblings\[\])?\.certificate\.cost_model"
     r"|.*\.evidence\.(solver|version|seed|workers|raw_status)"  # who answered
     r"|.*\.note)"
 )

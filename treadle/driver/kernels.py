@@ -12,7 +12,7 @@ from treadle.frontends import programs
 from treadle.ir.deployment import is_neutral
 from treadle.ir.diagnostics import ExitCode, TreadleError
 from treadle.ir.machine import Machine
-from treadle.ir.tile.kernel import KernelPlan
+from treadle.ir.tile.kernel import KernelPlan, ScheduledLoop
 from treadle.ir.tile.program import TileProgram
 from treadle.ir.workload import HotLoop
 from treadle.solvers.backend import Limits
@@ -63,8 +63,15 @@ def plan_program(program: TileProgram, machine: Machine, options: KernelOptions 
     options = options or KernelOptions()
     loop = lower(program, machine)
     solved = schedule(loop, Options(limits=options.limits, cost_model=COST_MODEL))
-    kernel = KernelPlan(program.name, loop, solved.schedule, solved.certificate, program)
-    return replace(kernel, predictions=predict(program, loop, solved.schedule, machine))
+    siblings = tuple(_sibling(other, machine, options) for other in program.siblings)
+    kernel = KernelPlan(program.name, loop, solved.schedule, solved.certificate, program, siblings=siblings)
+    return replace(kernel, predictions=predict(program, loop, solved.schedule, machine, siblings))
+
+
+def _sibling(program: TileProgram, machine: Machine, options: KernelOptions) -> ScheduledLoop:
+    loop = lower(program, machine)
+    solved = schedule(loop, Options(limits=options.limits, cost_model=COST_MODEL))
+    return ScheduledLoop(loop, solved.schedule, solved.certificate)
 
 
 def rank_programs(

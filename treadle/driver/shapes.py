@@ -19,6 +19,32 @@ DEFAULT_SHAPES: dict[str, dict[str, int]] = {
     "swiglu": {"m": 8192, "n": 14336, "k": 4096},
     "grouped_gemm": {"experts": 64, "tokens": 8192, "top_k": 6, "n": 1408, "k": 2048},
     "rms_norm": {"rows": 8192, "columns": 4096},
+    "layer_norm": {"rows": 8192, "columns": 4096},
+    "attention_bwd": {"batch": 4, "heads": 32, "seq": 8192, "qk_head_dim": 128, "v_head_dim": 128, "causal": 0},
+    "attention_varlen": {
+        "batch": 16,
+        "tokens": 65536,
+        "heads": 32,
+        "kv_heads": 8,
+        "qk_head_dim": 128,
+        "v_head_dim": 128,
+        "causal": 1,
+    },
+    "attention_paged": {
+        "batch": 64,
+        "heads": 32,
+        "kv_heads": 8,
+        "kv_seq": 8192,
+        "page_size": 16,
+        "qk_head_dim": 128,
+        "v_head_dim": 128,
+    },
+    "dual_gemm": {"m": 8192, "n": 4096, "k": 4096},
+    "gemm_fp8": {"m": 8192, "n": 8192, "k": 8192},
+    "gemm_persistent": {"m": 8192, "n": 8192, "k": 8192},
+    "gemm_w4a16": {"m": 16, "n": 14336, "k": 4096, "group": 128},
+    "kmeans_assign": {"points": 1048576, "centroids": 4096, "dimension": 128},
+    "rms_norm_gemm": {"m": 8192, "n": 6144, "k": 4096},
 }
 """Shapes a family is scheduled at when none is given: those of the usual benchmarks (attention: FlashAttention-3)."""
 

@@ -13,7 +13,7 @@ from treadle.ir.diagnostics import Finding, TreadleError
 from treadle.ir.machine import Machine
 from treadle.ir.plan import Plan, parse_json, read_bytes, read_text
 from treadle.ir.tile.claims import recheck
-from treadle.ir.tile.kernel import Compiled, KernelBody, KernelPlan
+from treadle.ir.tile.kernel import Compiled, KernelBody, KernelPlan, ScheduledLoop
 from treadle.ir.tile.program import TileProgram
 from treadle.ir.tile.schedule import check
 from treadle.verification.core import Review, compare_predictions
@@ -31,11 +31,16 @@ def review(plan: Plan, folder: Path | None) -> Review:
 
 def review_kernel(kernel: KernelPlan, machine: Machine | None, plan_id: str, folder: Path | None) -> Review:
     """Review one kernel; the folder is None when its files are not at hand."""
-    if illegal := check(kernel.loop, kernel.schedule):
-        return Review(1, 0, tuple(_within(kernel.name, finding) for finding in illegal))
-    claims = recheck(kernel.loop, kernel.schedule, kernel.certificate)
-    findings = list(claims.findings)
-    rederived = 1 + claims.rederived
+    scheduled = (ScheduledLoop(kernel.loop, kernel.schedule, kernel.certificate), *kernel.siblings)
+    findings: list[Finding] = []
+    rederived = on_solver_word = 0
+    for part in scheduled:
+        if illegal := check(part.loop, part.schedule):
+            return Review(rederived + 1, 0, tuple(_within(kernel.name, finding) for finding in illegal))
+        claims = recheck(part.loop, part.schedule, part.certificate)
+        findings += claims.findings
+        rederived += 1 + claims.rederived
+        on_solver_word += claims.on_solver_word
     if machine is not None and kernel.program is not None:
         found, count = _review_costs(kernel, kernel.program, machine)
         findings += found
@@ -46,7 +51,7 @@ def review_kernel(kernel: KernelPlan, machine: Machine | None, plan_id: str, fol
             findings += _review_binary(compiled, machine, folder)
         rederived += bool(kernel.source) + 4 * len(kernel.compiled)
     located = tuple(_within(kernel.name, finding) for finding in findings)
-    return Review(rederived, claims.on_solver_word, located)
+    return Review(rederived, on_solver_word, located)
 
 
 def _within(name: str, finding: Finding) -> Finding:
@@ -59,11 +64,13 @@ def _review_costs(kernel: KernelPlan, program: TileProgram, machine: Machine) ->
     if findings := _review_program(program):
         return findings, 1
     try:
-        loop = lower(program, machine)
-        if loop != kernel.loop:
-            message = "the loop is not the one the machine makes of the program"
-            return [Finding("TRD493", program.name, message)], 2
-        expected = predict(program, loop, kernel.schedule, machine)
+        for own, loop in zip(
+            (program, *program.siblings), (kernel.loop, *(s.loop for s in kernel.siblings)), strict=True
+        ):
+            if lower(own, machine) != loop:
+                message = "the loop is not the one the machine makes of the program"
+                return [Finding("TRD493", own.name, message)], 2
+        expected = predict(program, kernel.loop, kernel.schedule, machine, kernel.siblings)
     except TreadleError as error:
         return [Finding("TRD493", program.name, f"the program cannot be lowered: {error}")], 2
     return compare_predictions(program.name, expected, kernel.predictions), 2 + len(expected)
