@@ -55,21 +55,21 @@ class _Facts:
         rings = {ring.name for ring in self.warps.loop.rings}
         own = dict.fromkeys(p.result for p in performed if p.result and p.result not in rings)
         used = {p.queue for p in performed}
+        barrier = "mbarrier_cycles" if self.machine.has("warp_specialization") else "named_barrier_cycles"
         return Facts(
             performed,
             tuple(Buffer(name, Memory.TENSOR, 1, self.program.tile_of(name).bytes) for name in own),
             tuple(queue for queue in (PRODUCTS, COPIES, TENSOR_LOADS, TENSOR_STORES) if queue.name in used),
             self._turn_units(),
             round(self.machine.value("warps_per_group")),
-            round(self.machine.value("mbarrier_cycles")) if self.machine.has("warp_specialization") else 0,
+            round(self.machine.value(barrier)),
         )
 
     def _turn_units(self) -> tuple[str, ...]:
-        """Asynchronous products of several groups keep their order by turns where the tensor core has little slack."""
+        """Products of several groups keep their order by turns where the tensor core has little slack."""
         products = [op for op in self.warps.loop.operations if op.unit == TENSOR_CORE]
         busy = sum(operation.occupancy_cycles for operation in products)
-        full = busy >= FULL_UNIT * self.made.schedule.ii_cycles
-        return (TENSOR_CORE,) if full and self.machine.has("async_mma") else ()
+        return (TENSOR_CORE,) if busy >= FULL_UNIT * self.made.schedule.ii_cycles else ()
 
     def _performed(self, name: str) -> Performed:
         unit = self.warps.loop.operation(name).unit

@@ -7,6 +7,7 @@ another, of another iteration, or half written, changes the result; it needs no 
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -26,30 +27,65 @@ class Semantics(Protocol):
 
     def load(self, name: str, iteration: int) -> Array:
         """Return the tile that a load brings in an iteration."""
+        ...
 
     def invariant(self, name: str) -> Array:
         """Return a tile that is there before the loop."""
+        ...
 
     def initial(self, name: str) -> Array:
         """Return what a carried value is before the first iteration."""
+        ...
 
     def apply(self, name: str, operands: Sequence[Array]) -> Array:
         """Return the result of an operation."""
+        ...
 
 
 def _block(row: Array) -> Array:
     return row[..., None]
 
 
+def _high(block: Array) -> Array:
+    result: Array = block.max(-1)
+    return result
+
+
+def _total(block: Array) -> Array:
+    result: Array = block.sum(-1)
+    return result
+
+
+def _larger(tile: Array, before: Array) -> Array:
+    return np.maximum(tile, before)
+
+
+def _power(exponent: Array) -> Array:
+    result: Array = np.exp2(exponent)
+    return result
+
+
+def _same(block: Array) -> Array:
+    return block
+
+
+def _rescaled_sum(total: Array, alpha: Array, tile: Array) -> Array:
+    return total * alpha + tile
+
+
+def _rescaled(block: Array, alpha: Array) -> Array:
+    return block * _block(alpha)
+
+
 _SOFTMAX: dict[str, Rule] = {
-    "tile_max": lambda scores: scores.max(-1),
-    "row_max": np.maximum,
-    "alpha": np.exp2,
-    "weights": np.exp2,
-    "tile_sum": lambda weights: weights.sum(-1),
-    "row_sum": lambda total, alpha, tile: total * alpha + tile,
-    "weights_low": lambda weights: weights,
-    "rescaled": lambda acc, alpha: acc * _block(alpha),
+    "tile_max": _high,
+    "row_max": _larger,
+    "alpha": _power,
+    "weights": _power,
+    "tile_sum": _total,
+    "row_sum": _rescaled_sum,
+    "weights_low": _same,
+    "rescaled": _rescaled,
 }
 
 RULES: dict[str, dict[str, Rule]] = {
@@ -80,7 +116,7 @@ class FamilySemantics:
     @property
     def scale(self) -> float:
         """Scale of attention scores in base 2."""
-        return float(np.log2(np.e)) / self.program.shape.get("qk_head_dim", 1) ** 0.5
+        return math.log2(math.e) / math.sqrt(self.program.shape.get("qk_head_dim", 1))
 
     def load(self, name: str, iteration: int) -> Array:
         """Return the tile that a load brings in an iteration, the same one whenever it is asked for."""

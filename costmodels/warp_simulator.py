@@ -14,7 +14,12 @@ from dataclasses import dataclass, field
 from treadle.costmodels.warp_interpreter import Stuck
 from treadle.ir.tile.warps import WarpLoop
 from treadle.ir.warp.facts import Facts
+from treadle.ir.warp.lower import ready_cycles
 from treadle.ir.warp.program import Action, Instruction, Source, WarpProgram
+
+SLICE = 8
+"""Cycles of a synchronous operation after which its unit may go to another group: warps issue instruction by
+instruction, and schedulers switch between them; a tile operation never holds a unit to its end."""
 
 SETTLED = 24
 """Iterations after which the pace is taken to be steady; twice as many more are averaged."""
@@ -51,9 +56,7 @@ def measure_pace(program: WarpProgram, warps: WarpLoop, facts: Facts) -> Pace:
     """Return the pace of a warp program; raises Stuck when it does not end."""
     stages = max(group.stages for group in program.groups)
     long = simulate(program, warps, facts, 3 * SETTLED + stages)
-    name = program.groups[-1].steady and next(
-        i.subject for group in program.groups for i in group.steady if i.action is Action.PERFORM
-    )
+    name = next(i.subject for group in program.groups for i in group.steady if i.action is Action.PERFORM)
     last, first = long.trips - stages - 1, SETTLED
     steady = (long.starts[name, last] - long.starts[name, first]) / (last - first)
     short = tuple(simulate(program, warps, facts, trips).cycles for trips in range(stages + 3))
@@ -76,6 +79,10 @@ class _Group:
     lines: list[tuple[Instruction, int]]
     at: int = 0
     free: int = 0
+    committed: int = 0
+    """End of all products that were issued and are waited for through barriers."""
+    done: int = 0
+    """Cycles of the next instruction that have run on its unit."""
     flights: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     """Ends of the operations of every queue, in order of issue."""
 
@@ -88,6 +95,8 @@ class _Machine:
         self.issue = {issue.operation: issue.issue_cycles for issue in warps.issues}
         self.delay = {(d.source, d.target, d.distance): d.delay_cycles for d in loop.dependences}
         self.bound = _bound(warps)
+        homes = {i.subject: at for at, g in enumerate(program.groups) for i in g.steady if i.action is Action.PERFORM}
+        self.ready = ready_cycles(warps, homes)
         self.counts = {unit.name: unit.count for unit in loop.units}
         self.crossing: dict[tuple[str, str], int] = {}
         for crossing in warps.crossings:
@@ -139,7 +148,7 @@ class _Machine:
             case Action.PERFORM:
                 return max(group.free, self._operands(position, instruction, iteration))
             case Action.WRITE:
-                return max(group.free, self.starts[name, iteration] + self.operations[name].latency_cycles)
+                return max(group.free, self.starts[name, iteration] + self.ready[name])
             case Action.WAIT:
                 ends = group.flights[name]
                 over = len(ends) - instruction.pending
@@ -191,24 +200,62 @@ class _Machine:
     def _do(self, position: int, group: _Group, cycle: int) -> None:
         instruction, iteration = group.lines[group.at]
         name, slot = instruction.subject, iteration - instruction.distance
+        if instruction.action is Action.PERFORM and self._slice(group, instruction, iteration, cycle):
+            return
         group.at += 1
         group.free = cycle
         match instruction.action:
-            case Action.PERFORM:
+            case Action.PERFORM if not group.done:
                 self._perform(group, instruction, iteration, cycle)
+            case Action.PERFORM:
+                self._last_slice(group, instruction, iteration)
             case Action.PUT:
-                self.puts[name, slot] = self._signalled(instruction, iteration, cycle)
+                self.puts[name, slot] = self._signalled(group, instruction, iteration, cycle)
             case Action.RELEASE:
-                self.releases[name, slot, position] = self._signalled(instruction, iteration, cycle)
+                self.releases[name, slot, position] = self._signalled(group, instruction, iteration, cycle)
             case Action.PASS:
-                self.passes[name].append(cycle)
+                self.passes[name].append(self._passed(group, cycle))
             case _:
                 pass
 
-    def _signalled(self, instruction: Instruction, iteration: int, cycle: int) -> int:
+    def _slice(self, group: _Group, instruction: Instruction, iteration: int, cycle: int) -> bool:
+        """Run the next slice of an operation that groups share their unit for; False when none is left."""
+        name = instruction.subject
+        operation = self.operations[name]
+        shared = operation.unit in self.units and not instruction.asynchronous and name not in self.bound
+        if not shared or self.issue[name] < operation.occupancy_cycles or group.done >= operation.occupancy_cycles:
+            return False
+        instances = self.units[operation.unit]
+        start = max(cycle, min(instances))
+        length = min(SLICE, operation.occupancy_cycles - group.done)
+        instances[instances.index(min(instances))] = start + length
+        group.free = start + length
+        group.done += length
+        return True
+
+    def _last_slice(self, group: _Group, instruction: Instruction, iteration: int) -> None:
+        """An operation cut into slices counts from where it would have started alone."""
+        operation = self.operations[instruction.subject]
+        self.starts[operation.name, iteration] = group.free - operation.occupancy_cycles
+        group.free += self.issue[operation.name] - operation.occupancy_cycles
+        group.done = 0
+
+    def _passed(self, group: _Group, cycle: int) -> int:
+        """Cycle at which a turn is passed: turns only keep an order, so within a synchronous operation (a run of many
+        instructions) it is passed early enough for the signal to arrive at its end."""
+        before, iteration = group.lines[group.at - 2]
+        if before.action is not Action.PERFORM or before.asynchronous:
+            return cycle
+        return max(cycle - self.signal, self.starts[before.subject, iteration])
+
+    def _signalled(self, group: _Group, instruction: Instruction, iteration: int, cycle: int) -> int:
+        """Cycle at which a signal is given: by hardware at the end of a copy, or of all products issued (a commit)."""
         if not instruction.after:
             return cycle
-        return max(cycle, self.starts[instruction.after, iteration] + self.operations[instruction.after].latency_cycles)
+        end = self.starts[instruction.after, iteration] + self.operations[instruction.after].latency_cycles
+        channel = self.channels.get(instruction.after)
+        copies = channel is not None and channel.transaction
+        return max(cycle, end if copies else max(end, group.committed))
 
     def _perform(self, group: _Group, instruction: Instruction, iteration: int, cycle: int) -> None:
         name = instruction.subject
@@ -222,6 +269,9 @@ class _Machine:
                 instances[instances.index(min(instances))] = start + operation.occupancy_cycles
         self.starts[name, iteration] = start
         group.free = (cycle if instruction.asynchronous else start) + self.issue[name]
+        channel = self.channels.get(name)
+        if instruction.asynchronous and not instruction.queue and not (channel is not None and channel.transaction):
+            group.committed = max(group.committed, start + self.operations[name].latency_cycles)
         if instruction.queue:
             ends = group.flights[instruction.queue]
             ends.append(max([start + self.operations[name].latency_cycles, *ends[-1:]]))

@@ -132,19 +132,24 @@ def _check_slots(unrolled: Unrolled, order: list[int], where: str) -> Iterator[F
 
 
 def _check_registers_ready(unrolled: Unrolled, order: list[int], where: str) -> Iterator[Finding]:
-    """Every value read from registers is there, in the reader's own group."""
-    for (value, iteration), group, reader, chained in unrolled.held:
-        if iteration < 0:
-            continue
-        ready = unrolled.in_registers.get((group, (value, iteration)))
-        span = unrolled.spans.get((value, iteration))
+    """Every value read from registers is there, in the reader's own group; one read from a slot for each reader."""
+    readers: dict[tuple[int, tuple[str, int]], set[tuple[str, int]]] = defaultdict(set)
+    for made, group, reader, chained in unrolled.held:
+        readers[group, made].add(reader)
+        span = unrolled.spans.get(made)
         event, begin, _ = unrolled.spans[reader]
-        if ready is None:
-            yield Finding("TRD533", where, f"`{reader[0]}` reads `{value}` of iteration {iteration}: not in its group")
-        elif chained and span is not None and _ordered(order, span[0], event):
+        if made[1] < 0 or (chained and span is not None and _ordered(order, span[0], event)):
             continue
-        elif not _ordered(order, ready, event) and not _ordered(order, ready, begin):
-            yield Finding("TRD533", where, f"`{reader[0]}` of iteration {reader[1]} reads `{value}` before it is there")
+        ready = unrolled.in_registers.get((group, made), [])
+        if not any(_ordered(order, there, event) or _ordered(order, there, begin) for there in ready):
+            message = f"`{reader[0]}` of iteration {reader[1]} reads `{made[0]}` of iteration {made[1]}"
+            yield Finding("TRD533", where, f"{message} before it is in its group's registers")
+    for (group, made), events in unrolled.in_registers.items():
+        span = unrolled.spans.get(made)
+        read = span is None or span[2] not in events
+        if read and len(events) != len(readers[group, made]):
+            message = f"{unrolled.labels[events[0]]}: not one read for each reader"
+            yield Finding("TRD530", where, message, str(len(readers[group, made])), str(len(events)))
 
 
 def _check_sides(unrolled: Unrolled, order: list[int], where: str) -> Iterator[Finding]:

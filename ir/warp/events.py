@@ -53,8 +53,8 @@ class Unrolled:
     writes: list[Access] = field(default_factory=list[Access])
     held: list[tuple[Instance, int, Instance, bool]] = field(default_factory=list[tuple[Instance, int, Instance, bool]])
     """Register reads: (value and iteration, group, reader, whether it accumulates behind it)."""
-    in_registers: dict[tuple[int, Instance], int] = field(default_factory=dict[tuple[int, Instance], int])
-    """Event at which a value is in a group's registers, by (group, value and iteration)."""
+    in_registers: dict[tuple[int, Instance], list[int]] = field(default_factory=dict[tuple[int, Instance], list[int]])
+    """Events at which a value comes into a group's registers, by (group, value and iteration): one for each reader."""
     faults: list[str] = field(default_factory=list[str])
     """What is wrong before any order is looked at: doubled signals, unknown names, waits for what never comes."""
     most_in_flight: dict[str, int] = field(default_factory=dict[str, int])
@@ -80,6 +80,8 @@ class _Unrolling:
         self.flights: dict[tuple[int, str], list[int]] = defaultdict(list)
         self.over: dict[tuple[int, str], int] = defaultdict(int)
         self.chain: dict[str, int] = {}
+        self.committed: dict[int, list[int]] = defaultdict(list)
+        """Ends of operations without a queue that a commit of their group covers: all but copies (transactions)."""
 
     def unrolled(self) -> Unrolled:
         for position, group in enumerate(self.program.groups):
@@ -128,6 +130,8 @@ class _Unrolling:
             begin = self._event(f"{self.out.labels[event]} begins", event)
             end = self._event(f"{self.out.labels[event]} ends", begin)
             self._follow(group, instruction, begin, end)
+            if not instruction.queue and not self._copies(instruction.subject):
+                self.committed[group].append(end)
         self.out.spans[instance] = (event, begin, end)
         for source in instruction.operands:
             read = (source.value, iteration - source.distance)
@@ -141,7 +145,7 @@ class _Unrolling:
         if instruction.result:
             self._access(self.out.writes, instruction.result, instance, begin, end, event, group)
         else:
-            self.out.in_registers[group, instance] = end
+            self.out.in_registers[group, instance] = [end]
 
     def _follow(self, group: int, instruction: Instruction, begin: int, end: int) -> None:
         """Order completions: within a queue, and of products that accumulate into one buffer from one group."""
@@ -166,6 +170,10 @@ class _Unrolling:
         if instruction.result:
             self.chain[f"{group} {instruction.result}"] = end
 
+    def _copies(self, operation: str) -> bool:
+        channel = self.channels.get(operation)
+        return channel is not None and channel.transaction
+
     def _access(
         self, accesses: list[Access], buffer: str, instance: Instance, begin: int, end: int, event: int, group: int
     ) -> None:
@@ -185,7 +193,7 @@ class _Unrolling:
         for source in instruction.operands:
             instance = (source.value, iteration - source.distance)
             self._access(self.out.reads, source.buffer, instance, event, event, event, group)
-            self.out.in_registers[group, instance] = event
+            self.out.in_registers.setdefault((group, instance), []).append(event)
             if source.value != instruction.subject:
                 self._fault(event, f"reads `{source.value}`")
 
@@ -236,7 +244,7 @@ class _Unrolling:
             return
         match instruction.action:
             case Action.PUT:
-                self._once(self.out.puts, (name, iteration), self._arrival(instruction, iteration, event), event)
+                self._once(self.out.puts, (name, iteration), self._arrival(group, instruction, iteration, event), event)
             case Action.ACQUIRE:
                 self._once(self.out.acquires, (name, iteration), event, event)
                 if iteration - buffer.slots >= -channel.primed:
@@ -249,7 +257,7 @@ class _Unrolling:
                 elif iteration < -channel.primed:
                     self._fault(event, "gets a slot of an iteration that never was")
             case _:
-                arrival = self._arrival(instruction, iteration + instruction.distance, event)
+                arrival = self._arrival(group, instruction, iteration + instruction.distance, event)
                 if iteration < -channel.primed:
                     self._fault(event, "releases a slot of an iteration that never was")
                 self._once(self.out.releases, (name, iteration, group), arrival, event)
@@ -259,11 +267,15 @@ class _Unrolling:
             self._fault(event, "done twice for one slot")
         events[key] = value
 
-    def _arrival(self, instruction: Instruction, iteration: int, event: int) -> int:
-        """The event of a signal: the instruction itself, or the end of the operation it follows."""
+    def _arrival(self, group: int, instruction: Instruction, iteration: int, event: int) -> int:
+        """The event of a signal: the instruction itself, or the end of the operation it follows.
+
+        But for copies, that is a commit, which comes when everything that the group issued before has ended.
+        """
         if not instruction.after:
             return event
-        arrival = self._event(f"{self.out.labels[event]} arrives", event)
+        covered = [] if self._copies(instruction.after) else self.committed[group]
+        arrival = self._event(f"{self.out.labels[event]} arrives", event, *covered)
         self.late.append((arrival, "end", (instruction.after, iteration)))
         return arrival
 

@@ -65,9 +65,8 @@ class Execution:
     full: dict[tuple[str, int], Barrier] = field(default_factory=dict[tuple[str, int], Barrier])
     empty: dict[tuple[str, int], Barrier] = field(default_factory=dict[tuple[str, int], Barrier])
     passes: dict[str, int] = field(default_factory=dict[str, int])
-    ended: dict[tuple[str, int], bool] = field(default_factory=dict[tuple[str, int], bool])
-    owed: list[tuple[tuple[str, int], str, int]] = field(default_factory=list[tuple[tuple[str, int], str, int]])
-    """Signals that wait for the end of an operation: (operation and iteration, `full` or `empty`, channel slot)."""
+    owed: list[tuple[frozenset[Flight], str, int]] = field(default_factory=list[tuple[frozenset[Flight], str, int]])
+    """Signals of hardware: (operations that have to end first, `full` or `empty` with the channel, slot)."""
 
     def __post_init__(self) -> None:
         self.lists: list[list[tuple[Instruction, int]]] = [
@@ -137,40 +136,55 @@ class Execution:
         match instruction.action:
             case Action.PERFORM if instruction.asynchronous:
                 self.flying.append(Flight(group, self.counters[group], instruction, iteration))
-                self.ended[name, iteration] = False
             case Action.PASS:
                 self.passes[name] += 1
             case Action.PUT:
                 slot = self._slot(name, iteration - instruction.distance)[0]
-                self._signal(instruction, iteration, "full", name, slot)
+                self._signal(group, instruction, iteration, "full", name, slot)
             case Action.RELEASE:
                 slot = self._slot(name, iteration - instruction.distance)[0]
-                self._signal(instruction, iteration, "empty", name, slot)
+                self._signal(group, instruction, iteration, "empty", name, slot)
             case _:
                 pass
         self.counters[group] += 1
 
-    def _signal(self, instruction: Instruction, iteration: int, kind: str, channel: str, slot: int) -> None:
-        after = (instruction.after, iteration)
-        if instruction.after and not self.ended.get(after, False):
-            self.owed.append((after, f"{kind} {channel}", slot))
+    def _signal(self, group: int, instruction: Instruction, iteration: int, kind: str, channel: str, slot: int) -> None:
+        """Arrive now, or when what it is for has ended: one copy, or all that the group has issued (a commit)."""
+        awaited: frozenset[Flight] = frozenset()
+        if instruction.after:
+            copies = self._copies(instruction.after)
+            awaited = frozenset(
+                flight
+                for flight in self.flying
+                if flight.group == group
+                and not flight.instruction.queue
+                and copies == self._copies(flight.instruction.subject)
+                and (not copies or (flight.instruction.subject, flight.iteration) == (instruction.after, iteration))
+            )
+        if awaited:
+            self.owed.append((awaited, f"{kind} {channel}", slot))
         else:
             self._arrive(f"{kind} {channel}", slot)
+
+    def _copies(self, operation: str) -> bool:
+        channel = self.channels.get(operation)
+        return channel is not None and channel.transaction
 
     def _arrive(self, barrier: str, slot: int) -> None:
         kind, _, channel = barrier.partition(" ")
         (self.full if kind == "full" else self.empty)[channel, slot].arrive()
 
     def end(self, flight: Flight) -> None:
-        """End an asynchronous operation, and signal what waits for it."""
+        """End an asynchronous operation, and signal what waited for it alone."""
         self.flying.remove(flight)
-        key = (flight.instruction.subject, flight.iteration)
-        self.ended[key] = True
         if self.watcher is not None:
             self.watcher.ended(flight)
-        for after, barrier, slot in [owed for owed in self.owed if owed[0] == key]:
-            self.owed.remove((after, barrier, slot))
-            self._arrive(barrier, slot)
+        owed, self.owed = self.owed, []
+        for awaited, barrier, slot in owed:
+            if left := awaited - {flight}:
+                self.owed.append((left, barrier, slot))
+            else:
+                self._arrive(barrier, slot)
 
     def branch(self, watcher: Watcher | None) -> Execution:
         """Return an independent copy that tells `watcher`."""
@@ -179,7 +193,7 @@ class Execution:
         other.counters, other.flying, other.owed = list(self.counters), list(self.flying), list(self.owed)
         other.full = {key: Barrier(b.count, b.phases, b.arrivals) for key, b in self.full.items()}
         other.empty = {key: Barrier(b.count, b.phases, b.arrivals) for key, b in self.empty.items()}
-        other.passes, other.ended = dict(self.passes), dict(self.ended)
+        other.passes = dict(self.passes)
         return other
 
     def key(self) -> Hashable:

@@ -38,6 +38,17 @@ def lower_schedule(warps: WarpLoop, made: WarpSchedule, facts: Facts) -> WarpPro
     return _Lowering(warps, made, facts).program()
 
 
+def ready_cycles(warps: WarpLoop, groups: dict[str, int]) -> dict[str, int]:
+    """Return when, after its start, each operation's result is handed to other groups: as the earliest reader asks."""
+    ready = {operation.name: operation.latency_cycles for operation in warps.loop.operations}
+    crossing: dict[str, int] = {}
+    for dependence in warps.loop.dependences:
+        if groups.get(dependence.source) != groups.get(dependence.target) and dependence.target in groups:
+            before = crossing.get(dependence.source, dependence.delay_cycles)
+            crossing[dependence.source] = min(before, dependence.delay_cycles)
+    return ready | crossing
+
+
 class _Lowering:
     """One lowering in progress: buffers, channels and the timed instructions of every group."""
 
@@ -45,7 +56,7 @@ class _Lowering:
         self.warps, self.made, self.facts = warps, made, facts
         self.ii = made.schedule.ii_cycles
         self.start = made.schedule.start_cycles
-        self.latency = {operation.name: operation.latency_cycles for operation in warps.loop.operations}
+        self.ready = ready_cycles(warps, made.groups)
         self.ranks = ranks(warps, made.schedule)
         self.rings = {ring.name: ring for ring in warps.loop.rings}
         self.performed = {performed.operation: performed for performed in facts.operations}
@@ -194,7 +205,7 @@ class _Lowering:
     def _acquired(self, channel: Channel) -> int:
         """Cycle at which the producer needs a slot: it starts to write there."""
         if channel.buffer == channel.name and channel.name not in self.rings:
-            return self.start[channel.name] + self.latency[channel.name]
+            return self.start[channel.name] + self.ready[channel.name]
         return self.start[channel.name]
 
     def _released(self, channel: Channel) -> int:
@@ -289,7 +300,7 @@ class _Lowering:
         performed = self.performed[name]
         start = self.start[name]
         hardware = self._by_hardware(name)
-        done = start if hardware else start + self.latency[name]
+        done = start if hardware else start + self.ready[name]
         early = Order.AFTER if hardware or done == start else Order.DONE
         if not channel.one_way:
             at = done if channel.buffer == name and name not in self.rings else start

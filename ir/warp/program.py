@@ -10,9 +10,11 @@ How a group runs a loop of `trips` iterations (the same number in all groups), w
 
 What goes between groups goes through *channels* over *buffers*. Iteration i uses slot i % slots of a buffer. The
 producer acquires a slot (waits until it is empty), fills it, and puts it (it is full); each consumer gets it (waits
-until it is full), reads it, and releases it. What `after` names signals when that asynchronous operation completes (the
-transaction of a TMA copy, `tcgen05.commit`). A one-way channel has no empty barriers, thus neither acquire nor release:
-what it hands over lies in slots that another channel guards, or is handed back by way of the values themselves.
+until it is full), reads it, and releases it. A signal with `after` is given by hardware when that asynchronous
+operation completes: for a copy, the transaction of its channel; for a product, a commit (`tcgen05.commit`), which waits
+for all products without a queue that the group has issued so far. A one-way channel has no empty barriers, thus neither
+acquire nor release: what it hands over lies in slots that another channel guards, or is handed back by way of the
+values themselves.
 
 An asynchronous operation with a `queue` runs on after its issue; its group waits for it with WAIT, which returns when
 at most `pending` operations of that queue are in flight; they complete in order. One without a queue is waited for

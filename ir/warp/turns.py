@@ -52,6 +52,6 @@ def common_cut(plan: TurnPlan, members: list[list[Timed]], starts: dict[str, int
         first, last = min(span[0] for span in spans), max(span[1] for span in spans)
         late = sum((item.cycle - cut) // ii - first for timed in members for item in timed if not item.every_step)
         choices.append((last - first, late, position, (cut, first, last)))
-    _, _, begin, cut = min(choices)
+    _, _, begin, chosen = min(choices)
     runs = (*plan.runs[begin:], *plan.runs[:begin])
-    return TurnPlan(Turn(plan.turn.name, plan.turn.unit, tuple(group for group, _, _ in runs)), runs), cut
+    return TurnPlan(Turn(plan.turn.name, plan.turn.unit, tuple(group for group, _, _ in runs)), runs), chosen

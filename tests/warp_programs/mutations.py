@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from treadle.ir.warp.program import Action, Channel, Instruction, Step, WarpGroup, WarpProgram
@@ -120,17 +120,6 @@ def _no_result(instruction: Instruction) -> Instruction | None:
     return replace(instruction, result="") if instruction.result else None
 
 
-def _fewer_slots(program: WarpProgram, chance: random.Random) -> WarpProgram | None:
-    """One slot fewer than the schedule needs of a ring."""
-    rings = [b for b in program.buffers if any(c.name == b.name and not c.one_way for c in program.channels)]
-    rings = [buffer for buffer in rings if buffer.slots > 1]
-    if not rings:
-        return None
-    less = chance.choice(rings)
-    buffers = tuple(replace(b, slots=b.slots - 1) if b is less else b for b in program.buffers)
-    return replace(program, buffers=buffers)
-
-
 def _channel(change: Callable[[Channel, int], Channel | None]) -> Mutation:
     def mutate(program: WarpProgram, chance: random.Random) -> WarpProgram | None:
         changes = {c.name: change(c, len(program.groups)) for c in program.channels}
@@ -237,7 +226,6 @@ MUTATIONS: dict[str, Mutation] = {
     "call it synchronous": _change((Action.PERFORM,), _synchronous),
     "another stage": _change((Action.PERFORM, Action.PUT, Action.RELEASE), _later_stage),
     "write elsewhere": _change((Action.PERFORM, Action.WRITE), _no_result),
-    "one slot too few": _fewer_slots,
     "fewer consumers": _channel(_fewer_consumers),
     "more consumers": _channel(_more_consumers),
     "another producer": _channel(_other_producer),
@@ -247,3 +235,21 @@ MUTATIONS: dict[str, Mutation] = {
     "get too late": _moved,
 }
 """Every kind of damage by name."""
+
+
+def mutants(program: WarpProgram, needed_slots: dict[str, int], each: int) -> Iterator[tuple[str, WarpProgram]]:
+    """Yield `each` damaged programs of every kind that applies, none of them twice.
+
+    `needed_slots` are the slots that the schedule's lifetimes need of every ring; one fewer is damage.
+    """
+    seen: list[WarpProgram] = [program]
+    for name, mutate in MUTATIONS.items():
+        for seed in range(each):
+            damaged = mutate(program, random.Random(seed))
+            if damaged is not None and damaged not in seen:
+                seen.append(damaged)
+                yield name, damaged
+    for ring, slots in needed_slots.items():
+        if slots > 1:
+            buffers = tuple(replace(b, slots=slots - 1) if b.name == ring else b for b in program.buffers)
+            yield "one slot too few", replace(program, buffers=buffers)

@@ -1,0 +1,74 @@
+"""The simulator confirms intervals and lengths, and sees what costs time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.warp_programs.cases import CASES, case
+from treadle.costmodels.warp_interpreter import Stuck
+from treadle.costmodels.warp_review import compare_pace, grid_cycles, review_schedule, review_warp_program
+from treadle.costmodels.warp_simulator import Pace, measure_pace, simulate
+from treadle.ir.diagnostics import Severity
+from treadle.ir.warp.program import Action
+
+
+@pytest.mark.parametrize(("name", "machine"), CASES)
+def test_the_steady_state_is_not_slower_than_the_interval(name: str, machine: str) -> None:
+    solved = case(name, machine)
+    review = review_warp_program(solved.program, solved.machine, solved.warps, solved.made)
+    assert [finding for finding in review.findings if finding.severity is Severity.ERROR] == []
+    assert review.pace is not None
+    assert review.pace.short_cycles[0] == 0
+
+
+@pytest.mark.parametrize("machine", ["h100", "b200"])
+def test_one_iteration_of_gemm_takes_the_length_of_the_schedule(machine: str) -> None:
+    solved = case("gemm", machine)
+    run = simulate(solved.lowered, solved.warps, solved.facts, 1)
+    assert run.cycles == solved.made.schedule.length_cycles
+    pace = measure_pace(solved.lowered, solved.warps, solved.facts)
+    ii, length = solved.made.schedule.ii_cycles, solved.made.schedule.length_cycles
+    assert pace.steady_cycles == ii
+    assert pace.total_cycles(50) == length + 49 * ii
+
+
+def test_too_few_slots_slow_the_loop_down() -> None:
+    solved = case("gemm", "h100")
+    two = replace(solved.lowered, buffers=tuple(replace(b, slots=2) for b in solved.lowered.buffers))
+    pace = measure_pace(two, solved.warps, solved.facts)
+    assert pace.steady_cycles > 1.01 * solved.made.schedule.ii_cycles
+    found = compare_pace("gemm", pace, solved.made.schedule.ii_cycles)
+    assert [(finding.code, finding.severity) for finding in found] == [("TRD538", Severity.ERROR)]
+
+
+def test_groups_that_wait_for_each_other_are_named() -> None:
+    solved = case("gemm", "h100")
+    load, consumer = solved.lowered.groups
+    kept = tuple(i for i in consumer.steady if i.action is not Action.RELEASE)
+    held = replace(solved.lowered, groups=(load, replace(consumer, steady=kept)))
+    with pytest.raises(Stuck, match="acquire load_a"):
+        simulate(held, solved.warps, solved.facts, 20)
+
+
+def test_a_faster_pace_is_a_warning() -> None:
+    assert compare_pace("p", Pace(90.0, 0.0, (0,)), 100)[0].severity is Severity.WARNING
+    assert compare_pace("p", Pace(100.5, 0.0, (0,)), 100) == ()
+
+
+def test_waves_over_the_grid() -> None:
+    solved = case("gemm", "h100")
+    pace = Pace(100.0, 50.0, (0, 140))
+    program = replace(solved.program, instances=133, trips=10)
+    assert grid_cycles(program, solved.machine, pace) == 2 * 1050
+    assert grid_cycles(replace(program, trips=1, instances=132), solved.machine, pace) == 140
+
+
+def test_a_schedule_without_a_program_is_a_finding() -> None:
+    solved = case("gemm", "h100")
+    capacities = tuple(replace(c, capacity_bytes=c.fixed_bytes) for c in solved.warps.loop.capacities)
+    warps = replace(solved.warps, loop=replace(solved.warps.loop, capacities=capacities))
+    review = review_schedule(warps, solved.made, solved.facts)
+    assert [finding.code for finding in review.findings] == ["TRD539"]
+    assert review.program is None
