@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "expert_layout": [],
     "buffer_layout": [],
     "serving_replay": [],
+    "distserve": [],
     "parallel_speed": [],
     "training_runs": [],
     "recorded_scheduler": [],

@@ -20,7 +20,7 @@ from treadle.ir.serving.profile import Profile
 class Job:
     """A request on an engine: prompt tokens still to process, tokens already in the cache, output still to make."""
 
-    __slots__ = ("arrived", "blocks", "cached", "index", "length", "load_s", "output", "prompt")
+    __slots__ = ("arrived", "blocks", "cached", "index", "length", "load", "load_s", "output", "prompt")
 
     def __init__(self, index: int, prompt: int, output: int, blocks: Sequence[int] = ()) -> None:
         self.index = index
@@ -29,6 +29,7 @@ class Job:
         self.blocks = blocks
         self.cached = 0
         self.length = prompt
+        self.load = prompt + output
         self.arrived = self.load_s = 0.0
 
 
@@ -120,7 +121,7 @@ class EngineState:
         """Queue a request; returns whether a run of decode steps was cut short, so that its end has moved."""
         job.arrived = now
         self.queue.append(job)
-        self.outstanding += job.prompt + job.output
+        self.outstanding += job.load
         full = self.batch + len(self.prefilling) >= self.max_batch
         if self.jump <= 1 or self.taken or full:
             return False
@@ -218,7 +219,7 @@ class EngineState:
                     self.join(job)
                 else:
                     self.used -= job.length + 1
-                    self.outstanding -= job.length + job.output
+                    self.outstanding -= job.load
         self.taken.clear()
         return prefilled
 
@@ -233,4 +234,4 @@ class EngineState:
         self.batch -= 1
         self.context -= held
         self.used -= held
-        self.outstanding -= held
+        self.outstanding -= job.load

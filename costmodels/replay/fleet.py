@@ -42,12 +42,16 @@ class EngineSetup:
     step_limit_s: float = inf
     rates_per_s: tuple[float, ...] = ()
     prefill_share: float = 0.0
+    stages: int = 1
+    """Pipeline stages of a prefill engine: a prompt enters when the first stage is free, and passes all of them."""
 
     def __post_init__(self) -> None:
         if self.role not in ("aggregated", "prefill", "decode"):
             raise InvalidValue(message=f"an engine has the role `{self.role}`")
-        if min(self.kv_tokens, self.max_batch, self.chunk_tokens, self.replicas) < 1:
-            raise InvalidValue(message="an engine needs cache, batch, chunk and replicas of at least 1")
+        if min(self.kv_tokens, self.max_batch, self.chunk_tokens, self.replicas, self.stages) < 1:
+            raise InvalidValue(message="an engine needs cache, batch, chunk, replicas and stages of at least 1")
+        if self.stages > 1 and self.role != "prefill":
+            raise InvalidValue(message="stages are replayed for prefill engines; a decode pipeline is several engines")
         if self.batching not in BATCHINGS:
             raise UnknownName(kind="batching", name=self.batching, expected=f"one of {', '.join(BATCHINGS)}")
 
@@ -149,6 +153,7 @@ class _Replay:
         self.requests, self.fleet = requests, fleet
         self.engines: list[EngineState] = []
         self.partner: dict[int, int] = {}
+        self.further: dict[int, int] = {}
         self.entry: list[Group] = []
         self.decode: list[Group] = []
         for setup in fleet.setups:
@@ -176,7 +181,8 @@ class _Replay:
                 self.partner[members[-1]] = len(self.engines)
                 self.engines.append(self._engine(setup, setup.profile.on_share(1 - setup.prefill_share), decodes=True))
             else:
-                self.engines.append(self._engine(setup, setup.profile, setup.role != "prefill"))
+                self.engines.append(self._engine(setup, setup.profile.faster(setup.stages), setup.role != "prefill"))
+                self.further[members[-1]] = setup.stages - 1
         target = self.decode if setup.role == "decode" else self.entry
         target.append(Group(setup, members, [self.engines[index] for index in members]))
 
@@ -257,11 +263,13 @@ class _Replay:
     def _end_step(self, index: int, now: float) -> None:
         engine = self.engines[index]
         prefilled, complete = engine.finish()
-        for job in prefilled:
-            if not self.first[job.index]:
-                self.first[job.index] = now
-            if not engine.decodes:
-                self._hand_over(index, job, now)
+        if prefilled:
+            through = now + self.further.get(index, 0) * engine.step
+            for job in prefilled:
+                if not self.first[job.index]:
+                    self.first[job.index] = through
+                if not engine.decodes:
+                    self._hand_over(index, job, through)
         for job in complete:
             self.last[job.index] = now
         self._begin(index, now)
@@ -272,7 +280,7 @@ class _Replay:
             self.last[job.index] = now
             return
         moved = Job(job.index, 1, job.output - 1)
-        moved.length, moved.cached = job.length + 1, job.length
+        moved.length, moved.cached, moved.load = job.length + 1, job.length, job.load
         if source in self.partner:
             self._offer(self.partner[source], moved, now)
             return

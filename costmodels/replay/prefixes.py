@@ -49,7 +49,7 @@ class PrefixCache:
         hit = self.held(blocks)
         behind = 0
         if self.settings.tier_blocks:
-            behind = sum(self.uses - self.ranks[block] > self.settings.blocks for block in blocks[:hit])
+            behind = sum(self.uses - self.ranks[block] >= self.settings.blocks for block in blocks[:hit])
         for block in blocks:
             self.uses += 1
             self.last_use[block] = now

@@ -78,6 +78,20 @@ class Profile:
         """Return by how much each further output token takes longer while a batch of sequences grows."""
         return self.decode_s_per_token * batch / self.accepted_tokens
 
+    def faster(self, factor: float) -> Profile:
+        """Return the profile with all times divided by a factor: one of so many equal stages."""
+        if factor == 1:
+            return self
+        return replace(
+            self,
+            linear_s=tuple(time / factor for time in self.linear_s),
+            prefill_s_per_pair=self.prefill_s_per_pair / factor,
+            decode_s_per_token=self.decode_s_per_token / factor,
+            decode_s_per_sequence=self.decode_s_per_sequence / factor,
+            overhead_s=self.overhead_s / factor,
+            draft_s=self.draft_s / factor,
+        )
+
     def speculating(self, draft_tokens: int, accepted_tokens: float, draft_cost: float) -> Profile:
         """Return the profile with drafts of a length; drafting a token takes `draft_cost` of a one-token step."""
         draft_s = draft_tokens * draft_cost * (self.overhead_s + self.linear_s[0])

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from treadle.costmodels import queues
 from treadle.costmodels.replay.batching import BATCHINGS
-from treadle.costmodels.replay.fleet import EngineSetup, Fleet, Outcome, replay
+from treadle.costmodels.replay.fleet import EngineSetup, Fleet, Outcome, _Replay, replay
 from treadle.costmodels.replay.policies import ADMISSIONS, ROUTERS
-from treadle.costmodels.replay.prefixes import PrefixSettings
+from treadle.costmodels.replay.prefixes import PrefixCache, PrefixSettings
 from treadle.ir.errors import InvalidValue, UnknownName
 from treadle.ir.serving.profile import Profile
 from treadle.ir.workload import Metric, Request, ServiceLevel
@@ -139,3 +139,96 @@ def test_queue_formulas_agree_where_they_meet() -> None:
     assert queues.mean_wait_mgk(8.0, 0.1, 0.0, 1) == pytest.approx(queues.mean_wait_mg1(8.0, 0.1, 0.01))
     load = queues.largest_load(0.1, 0.01, 0.9, 0.3)
     assert queues.wait_quantile_mg1(load / 0.1, 0.1, 0.01, 0.9) == pytest.approx(0.3, rel=1e-3)
+
+
+def test_load_of_every_engine_returns_to_zero_and_is_shared() -> None:
+    profile = Profile((1, 1000), (0.004, 0.04), 0.0, 1e-7)
+    setups = (EngineSetup("prefill", profile, 9000, 8, 512, 3), EngineSetup("decode", profile, 9000, 16, 64, 3))
+    run = _Replay(random_requests(), Fleet(setups), 1.0)
+    run.run()
+    assert [engine.outstanding for engine in run.engines] == [0] * 6
+    steps = [engine.steps for engine in run.engines if engine.decodes]
+    assert min(steps) > 0.5 * max(steps)
+
+
+def test_a_prompt_passes_all_stages_and_enters_behind_the_first() -> None:
+    setups = (
+        EngineSetup("prefill", FLAT, 5000, 1, 1000, stages=4),
+        EngineSetup("decode", FLAT, 5000, 4, 64),
+    )
+    outcome = replay([Request(0.0, 100, 1), Request(0.0, 100, 1)], Fleet(setups))
+    assert outcome.first_s == pytest.approx([0.01, 0.0125])
+    with pytest.raises(InvalidValue, match="stages"):
+        EngineSetup("decode", FLAT, 5000, 4, stages=2)
+
+
+def busy(batching: str, **more: float) -> Outcome:
+    """A steady stream of long prompts and outputs on one engine under a batching policy."""
+    profile = Profile((1, 64, 1024, 8192), (0.006, 0.007, 0.03, 0.2), 1e-9, 2e-8)
+    requests = stream(400, 8.0, 3000, 100)
+    setup = EngineSetup("aggregated", profile, 900_000, 256, 2048, batching=batching, **more)  # type: ignore[arg-type]
+    return replay(requests, Fleet((setup,)))
+
+
+def test_sarathi_keeps_steps_within_the_limit_that_whole_prompts_break() -> None:
+    tpot = {name: busy(name, step_limit_s=0.025).percentile_s(Metric.TPOT, 99) for name in ("sarathi", "prefill-first")}
+    assert tpot["sarathi"] <= 0.025 < tpot["prefill-first"]
+
+
+def test_prefill_first_has_the_earliest_first_token() -> None:
+    ttft = {name: busy(name).metric_s(Metric.TTFT).mean() for name in ("prefill-first", "chunked", "splitfuse")}
+    assert ttft["prefill-first"] <= ttft["chunked"] <= ttft["splitfuse"]
+
+
+def test_layered_prefill_reads_weights_once_where_small_chunks_read_them_often() -> None:
+    profile = Profile((1, 512, 8192), (0.008, 0.03, 0.2), 0.0, 2e-8)  # a chunk reads the experts that a token does not
+    requests = stream(200, 1.0, 6000, 50)
+
+    def ended(batching: str) -> float:
+        setup = EngineSetup("aggregated", profile, 900_000, 64, 512, batching=batching)
+        return float(replay(requests, Fleet((setup,))).metric_s(Metric.E2E).mean())
+
+    assert ended("layered") < ended("chunked")
+
+
+def test_length_aware_batching_lets_short_prompts_pass() -> None:
+    profile = Profile((1, 8192), (0.01, 0.4), 0.0, 0.0)
+    requests = [Request(0.0, 8000, 2), Request(0.0, 8000, 2), Request(0.001, 100, 2)]
+    ttft = {
+        name: replay(requests, Fleet((EngineSetup("aggregated", profile, 20_000, 1, 8192, batching=name),))).first_s[2]
+        for name in ("chunked", "length-aware")
+    }
+    assert ttft["length-aware"] < ttft["chunked"]
+
+
+def test_split_gpus_decode_while_they_prefill() -> None:
+    profile = Profile((1, 64, 1024, 8192), (0.006, 0.007, 0.03, 0.2), 1e-9, 2e-8)
+    requests = stream(200, 1.0, 6000, 100)
+    shared = EngineSetup("aggregated", profile, 900_000, 64, 8192, prefill_share=0.5)
+    alone = EngineSetup("aggregated", profile, 900_000, 64, 8192)
+    split, mixed = (replay(requests, Fleet((setup,))) for setup in (shared, alone))
+    assert split.percentile_s(Metric.TPOT, 99) < mixed.percentile_s(Metric.TPOT, 99)
+    assert (split.last_s > split.first_s).all()
+
+
+def test_classes_go_where_the_plan_sends_them() -> None:
+    fast, slow = (Profile((1, 1000), (time, time), 0.0, 0.0) for time in (0.001, 0.1))
+    setups = (
+        EngineSetup("aggregated", fast, 9000, 8, 9000, rates_per_s=(1.0, 0.0)),
+        EngineSetup("aggregated", slow, 9000, 8, 9000, rates_per_s=(0.0, 1.0)),
+    )
+    requests = [Request(float(i), 10 if i % 2 else 500, 2) for i in range(20)]
+    outcome = replay(requests, Fleet(setups, class_ends=(100,)))
+    assert outcome.metric_s(Metric.TTFT)[1::2] == pytest.approx([0.001] * 10)
+    assert outcome.metric_s(Metric.TTFT)[::2] == pytest.approx([0.1] * 10)
+    with pytest.raises(InvalidValue, match="rate for each class"):
+        Fleet((EngineSetup("aggregated", fast, 9000, 8),), class_ends=(100,))
+
+
+def test_prefixes_beyond_memory_are_read_back_and_old_ones_are_dropped() -> None:
+    cache = PrefixCache(PrefixSettings(2, 2, 1e-3, keep_s=10.0))
+    assert cache.reuse((1, 2, 3, 4), 4000, 0.0) == (0, 0.0)
+    assert cache.reuse((1, 2), 4000, 1.0) == (1024, 1.024)
+    assert cache.reuse((1, 2), 4000, 2.0) == (1024, 0.0)
+    assert cache.reuse((1, 2), 4000, 12.5) == (0, 0.0)
+    assert cache.reuse((9, 9), 100, 12.5)[0] == 0
