@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from treadle.cli.options import JsonFlag
+from treadle.cli.options import JsonFlag, ResumeFlag
 from treadle.cli.output import console, number, print_json, print_table, say
 from treadle.driver.bundle import SERVING
 from treadle.driver.compile import BundleOptions, Compiled, compile_deployment
 from treadle.driver.kernels import KernelOptions
+from treadle.driver.resume import earlier_schedules
 from treadle.ir.certificate import Status
 from treadle.ir.codec import encode
 from treadle.ir.deployment import DeploymentBody
@@ -27,6 +28,7 @@ def command(
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile kernels to binaries.")] = True,
     serving: Annotated[bool, typer.Option("--serving/--no-serving", help="Plan engine pools and pack pods.")] = True,
     roofline: Annotated[bool, typer.Option("--roofline", help="Accept estimated step times.")] = False,
+    resume: ResumeFlag = False,
     json: JsonFlag = False,
 ) -> None:
     """Compile SPECIFICATION: kernels for its hot loops, engine pools, pods packed onto the nodes, one checked bundle.
@@ -35,7 +37,8 @@ def command(
     loop has no kernel, the levels cannot be met, or verification found something. 2: bad input. 3: stopped at a limit,
     or the replay misses a level.
     """
-    options = KernelOptions(limits=Limits(deterministic_s=limit), compiled=compiled)
+    earlier = earlier_schedules(output) if resume else {}
+    options = KernelOptions(limits=Limits(deterministic_s=limit), compiled=compiled, earlier=earlier)
     done = compile_deployment(specification, output, options, _say_phase, BundleOptions(serving, roofline))
     body: DeploymentBody = done.plan.body
     if json:

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from treadle.cli.options import JsonFlag, OutputFolder
+from treadle.cli.options import JsonFlag, OutputFolder, ResumeFlag
 from treadle.cli.output import console, level_line, number, print_json, say
 from treadle.codegen.folder import write_plan
 from treadle.driver.artifacts import Files
 from treadle.driver.kernel import KernelRequest, plan_kernel, plan_loop
 from treadle.driver.kernels import KernelOptions
+from treadle.driver.resume import earlier_schedules
 from treadle.driver.shapes import shape_for, tiles_for
 from treadle.frontends.hls import resources_beside
 from treadle.ir.certificate import Status
@@ -39,6 +40,7 @@ def command(
     limit: Annotated[float, typer.Option(min=0.001, help="Deterministic seconds per question to the solver.")] = 1.0,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile to binaries.")] = True,
     output: OutputFolder = None,
+    resume: ResumeFlag = False,
     json: JsonFlag = False,
 ) -> None:
     """Schedule PROGRAM on a machine: least interval, least length, fewest ring bytes, each with its proof.
@@ -50,7 +52,9 @@ def command(
     if not name:
         raise InvalidValue(message="no program given", hint="such as `treadle kernel attention_fwd --machine h200`")
     started = time.perf_counter()
-    options = KernelOptions(limits=Limits(deterministic_s=limit), top=top, compiled=compiled and output is not None)
+    earlier = earlier_schedules(output) if resume and output is not None else {}
+    wanted = compiled and output is not None
+    options = KernelOptions(limits=Limits(deterministic_s=limit), top=top, compiled=wanted, earlier=earlier)
     if name.endswith(".graphml"):
         file = Path(name)
         plan, files = plan_loop(file, resources or resources_beside(file), options, _tell)

@@ -10,3 +10,4 @@ import typer
 PlanPath = Annotated[Path, typer.Argument(help="Plan folder, or a plan.json.", metavar="PLAN")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 OutputFolder = Annotated[Path | None, typer.Option("-o", "--output", help="Plan folder to write.", metavar="FOLDER")]
+ResumeFlag = Annotated[bool, typer.Option("--resume", help="Continue from the plan that is in the output folder.")]

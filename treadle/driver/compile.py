@@ -99,7 +99,7 @@ def compile_deployment(
     with progress.phase("schedule") as said:
         kernels, refused = plan_kernels(loops, machine, options)
         said.append(f"{len(kernels)} hot loops, {_proven(kernels)} proven at every level")
-    chosen = {**encode(options), "bundle": encode(parts)}
+    chosen = {**options.recorded(), "bundle": encode(parts)}
     envelope = Plan("deployment", _inputs(specification, request, machine), chosen, versions(), None)
     with progress.phase("kernels") as said:
         kernels, files = emit_kernels(kernels, machine, envelope.expected_id())

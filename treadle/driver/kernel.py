@@ -70,7 +70,7 @@ def plan_loop(graphml: Path, resources: Path, options: KernelOptions, tell: Tell
     Returns: the unsealed plan, and its files.
     """
     loop = read_loop(graphml, resources)
-    solved = schedule(loop, Options(limits=options.limits), tell)
+    solved = schedule(loop, Options(limits=options.limits), tell, options.earlier.get(loop))
     kernel = KernelPlan(loop.name, loop, solved.schedule, solved.certificate)
     inputs = (input_from("loop", graphml), input_from("resources", resources))
     envelope = _envelope({}, inputs, options)
@@ -78,7 +78,7 @@ def plan_loop(graphml: Path, resources: Path, options: KernelOptions, tell: Tell
 
 
 def _envelope(request: Mapping[str, Any], inputs: tuple[Input, ...], options: KernelOptions) -> Plan:
-    return Plan("kernel", inputs, {**request, **encode(options)}, versions(), None)
+    return Plan("kernel", inputs, {**request, **options.recorded()}, versions(), None)
 
 
 def _with_files(

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from treadle.costmodels.lower import lower
 from treadle.costmodels.predict import predict
 from treadle.frontends import programs
+from treadle.ir.codec import encode
 from treadle.ir.deployment import is_neutral
 from treadle.ir.diagnostics import ExitCode, TreadleError
 from treadle.ir.machine import Machine
 from treadle.ir.tile.kernel import KernelPlan, ScheduledLoop
+from treadle.ir.tile.loop import Loop
 from treadle.ir.tile.program import TileProgram
 from treadle.ir.workload import HotLoop
 from treadle.solvers.backend import Limits
-from treadle.solvers.modulo.solve import Options, schedule
+from treadle.solvers.modulo.solve import Options, Solution, schedule
 
 QUICK = Limits(deterministic_s=0.02)
 """What a candidate may cost before it is known to be among the best."""
@@ -44,11 +47,19 @@ class UncoveredLoop(TreadleError):
 
 @dataclass(frozen=True, slots=True)
 class KernelOptions:
-    """How kernels are scheduled: limits per question to the solver, and how many candidates are kept."""
+    """How kernels are scheduled: limits per question to the solver, and how many candidates are kept.
+
+    Searches begin at the `earlier` schedules of the same loops, which are no option and not recorded in a plan.
+    """
 
     limits: Limits = field(default_factory=lambda: Limits(deterministic_s=1.0))
     top: int = 1
     compiled: bool = True
+    earlier: Mapping[Loop, Solution] = field(default_factory=dict[Loop, Solution])
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the options as a plan records them."""
+        return {"limits": encode(self.limits), "top": self.top, "compiled": self.compiled}
 
 
 Tell = Callable[[str], None]
@@ -62,7 +73,7 @@ def plan_program(program: TileProgram, machine: Machine, options: KernelOptions 
     """
     options = options or KernelOptions()
     loop = lower(program, machine)
-    solved = schedule(loop, Options(limits=options.limits, cost_model=COST_MODEL))
+    solved = _scheduled(loop, options)
     siblings = tuple(_sibling(other, machine, options) for other in program.siblings)
     kernel = KernelPlan(program.name, loop, solved.schedule, solved.certificate, program, siblings=siblings)
     return replace(kernel, predictions=predict(program, loop, solved.schedule, machine, siblings))
@@ -70,8 +81,13 @@ def plan_program(program: TileProgram, machine: Machine, options: KernelOptions 
 
 def _sibling(program: TileProgram, machine: Machine, options: KernelOptions) -> ScheduledLoop:
     loop = lower(program, machine)
-    solved = schedule(loop, Options(limits=options.limits, cost_model=COST_MODEL))
+    solved = _scheduled(loop, options)
     return ScheduledLoop(loop, solved.schedule, solved.certificate)
+
+
+def _scheduled(loop: Loop, options: KernelOptions) -> Solution:
+    settings = Options(limits=options.limits, cost_model=COST_MODEL)
+    return schedule(loop, settings, earlier=options.earlier.get(loop))
 
 
 def rank_programs(
