@@ -41,11 +41,21 @@ def specialize(names: list[str], entry: dict[str, Any]) -> tuple[dict[str, str],
     return signature, constants, attributes
 
 
+def source_of(function: Any) -> Any:
+    """Return the compiler's class of sources for a kernel function: Gluon's where it is written in Gluon."""
+    from triton.compiler import ASTSource
+
+    if not function.is_gluon():
+        return ASTSource
+    from triton.experimental.gluon._runtime import GluonASTSource
+
+    return GluonASTSource
+
+
 def compile_source(path: Path, target: tuple[str, str | int, int], folder: Path) -> list[dict[str, Any]]:
     """Compile every kernel of one emitted module; returns what became of each."""
     import triton
     from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
 
     specification = importlib.util.spec_from_file_location(path.stem, path)
     if specification is None or specification.loader is None:
@@ -56,8 +66,8 @@ def compile_source(path: Path, target: tuple[str, str | int, int], folder: Path)
     for name, entry in module.KERNELS.items():
         function = getattr(module, name)
         signature, constants, attributes = specialize(function.arg_names, entry)
-        source = ASTSource(function, signature, constants, attributes)
-        options = {"num_warps": entry["num_warps"], "enable_fp_fusion": True}
+        source = source_of(function)(function, signature, constants, attributes)
+        options = {"num_warps": entry["num_warps"], "enable_fp_fusion": True, **entry.get("options", {})}
         compiled = triton.compile(source, target=GPUTarget(*target), options=options)
         suffix = SUFFIXES[target[0]]
         binary = folder / f"{path.stem}.{name}.{suffix}"

@@ -1,0 +1,269 @@
+"""Frame of attention forward on Hopper: queries once a tile, keys and values through rings, masks on the last steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from treadle.codegen.gluon.errors import NotEmittable
+from treadle.codegen.gluon.frames import Descriptor, Extra, FrameBase, wgmma_layout
+from treadle.codegen.gluon.kernel import WarpKernel
+from treadle.codegen.gluon.writer import Lines
+from treadle.ir.tile.program import TileOperation
+from treadle.ir.warp.program import Action, Role, WarpGroup
+
+
+class AttentionFrame(FrameBase):
+    """softmax(Q K^T * scale) V; a tile is a block of queries of one head, tiles of one head follow each other."""
+
+    template = "attention_fwd.py.j2"
+
+    def __init__(self, kernel: WarpKernel) -> None:
+        super().__init__(kernel)
+        if len(self._key_loads()) > 1 or self.shape["v_head_dim"] & (self.shape["v_head_dim"] - 1):
+            raise NotEmittable(kernel=kernel.name, reason="head dimensions that are no powers of two")
+        self.rows = self.sizes["block_m"] // self.sizes["sub_tiles"]
+        if self.rows % 64:
+            raise NotEmittable(kernel=kernel.name, reason=f"sub-tiles of {self.rows} rows; wgmma takes 64 at a time")
+        self.suffixes = (
+            tuple(f"_{at}" for at in range(self.sizes["sub_tiles"])) if self.sizes["sub_tiles"] > 1 else ("",)
+        )
+        self.summary = "Attention forward, softmax(Q K^T * scale) V" + (
+            " with a causal mask" if self.shape["causal"] else ""
+        )
+        self.query_slots = 2 if self._query_bytes() + self._staging_bytes() <= self.free_bytes() else 1
+        self.staged = self._staging_bytes() <= self.free_bytes()
+        if not self.staged and self.shape["v_head_dim"] > self.shape["qk_head_dim"]:
+            self.need(kernel.name, self._staging_bytes())
+
+    def _key_loads(self) -> list[str]:
+        return [o.name for o in self.program.operations if o.name.startswith("load_k")]
+
+    def _query_bytes(self) -> int:
+        return self.tile_bytes((self.sizes["block_m"], self.shape["qk_head_dim"]), self.kernel.dtype)
+
+    def _staging_bytes(self) -> int:
+        return self.tile_bytes((self.sizes["block_m"], self.shape["v_head_dim"]), self.kernel.dtype)
+
+    def free_bytes(self) -> int:
+        """Return what rings, barriers and one block of queries leave, bytes."""
+        return super().free_bytes() - self._query_bytes()
+
+    # --- module -----------------------------------------------------------------------------------------------------
+
+    def descriptors(self) -> tuple[Descriptor, ...]:
+        """Return the tensors copied by TMA, in the order of the kernel's arguments."""
+        dtype, keys = self.kernel.dtype, self.sizes["block_n"]
+        depth, width = self.shape["qk_head_dim"], self.shape["v_head_dim"]
+        return (
+            Descriptor("q", (1, self.rows, depth), dtype),
+            Descriptor("k", (1, keys, depth), dtype),
+            Descriptor("v", (1, keys, width), dtype),
+            Descriptor("out", (1, self.rows, width), dtype),
+        )
+
+    def scalars(self) -> dict[str, int | str]:
+        """Return the kernel's other arguments with their planned values (or types)."""
+        keys = ("batch", "heads", "kv_heads", "seq", "kv_seq")
+        return {"scale": "fp32", **{key: self.shape[key] for key in keys}}
+
+    def constants(self) -> Lines:
+        """Return module-level constants."""
+        depth, width = self.shape["qk_head_dim"], self.shape["v_head_dim"]
+        dtype, keys = self.element, self.sizes["block_n"]
+
+        def shared(rows: int, columns: int) -> str:
+            return f"ttgl.constexpr(ttgl.NVMMASharedLayout.get_default_for([{rows}, {columns}], {dtype}))"
+
+        return [
+            f"SCORES = ttgl.constexpr({wgmma_layout(keys)})",
+            f"ACC = ttgl.constexpr({wgmma_layout(width)})",
+            "ROWS = ttgl.constexpr(ttgl.SliceLayout(1, SCORES.value))",
+            "ACC_ROWS = ttgl.constexpr(ttgl.SliceLayout(1, ACC.value))",
+            "COLUMNS = ttgl.constexpr(ttgl.SliceLayout(0, SCORES.value))",
+            "WEIGHTS = ttgl.constexpr(ttgl.DotOperandLayout(0, ACC.value, 2))",
+            f"QUERIES = {shared(self.rows, depth)}",
+            f"KEYS = {shared(keys, depth)}",
+            f"VALUES = {shared(keys, width)}",
+            f"STAGING = {shared(self.rows, width)}",
+        ]
+
+    def extras(self) -> tuple[Extra, ...]:
+        """Return buffers outside the loop."""
+        depth, width = self.shape["qk_head_dim"], self.shape["v_head_dim"]
+        dtype = self.kernel.dtype
+        queries = [
+            Extra(f"q{suffix}", (self.rows, depth), dtype, "QUERIES", self.query_slots, 1) for suffix in self.suffixes
+        ]
+        staging = [Extra(f"staging{suffix}", (self.rows, width), dtype, "STAGING") for suffix in self.suffixes]
+        return tuple(queries + (staging if self.staged else []))
+
+    def rings(self) -> dict[str, tuple[tuple[int, ...], str, str]]:
+        """Return block, element type and layout of every buffer of the loop in shared memory."""
+        keys = self.sizes["block_n"]
+        return {
+            "load_k": ((keys, self.shape["qk_head_dim"]), self.element, "KEYS"),
+            "load_v": ((keys, self.shape["v_head_dim"]), self.element, "VALUES"),
+        }
+
+    # --- loop -------------------------------------------------------------------------------------------------------
+
+    def copy(self, operation: str, iteration: str) -> tuple[str, str]:
+        """Return the descriptor and the coordinates of a load."""
+        row = f"({iteration}) * BLOCK_N" if " " in iteration else f"{iteration} * BLOCK_N"
+        return ("k" if operation == "load_k" else "v"), f"[kv_head, {row}, 0]"
+
+    def destination(self, operation: str, slot: str) -> str:
+        """Descriptors are of heads x rows x columns; a tile in shared memory is of one head."""
+        shape, layout = next((d.block, d.layout) for d in self.descriptors() if d.name == operation)
+        return f"_one_head({slot}, {list(shape)}, {layout})"
+
+    def layout(self, value: str) -> str:
+        """Return the layout of a value in registers."""
+        if value.startswith("acc"):
+            return "ACC"
+        return "SCORES" if value.startswith(("scores", "shifted", "weights")) else "ROWS"
+
+    def invariant(self, value: str) -> str:
+        """Return the text of a value made before the loop."""
+        return f"{value}.index(_slot(tiles_done, {self.query_slots}))" if self.query_slots > 1 else f"{value}.index(0)"
+
+    def view(self, value: str, slot: str, role: Role, reader: TileOperation) -> str:
+        """Return the text of a product's operand in a slot of a buffer."""
+        return f"{slot}.permute((1, 0))" if role is Role.B and value.startswith("load_k") else slot
+
+    def statement(self, operation: TileOperation, operands: Sequence[str]) -> str:
+        """Return the expression of an operation on registers."""
+        stem = operation.name.removesuffix(self._suffix(operation.name))
+        low, wide = self.element, operands[1] if len(operands) > 1 else ""
+        forms = {
+            "tile_max": "ttgl.max({0}, 1)",
+            "row_max": "ttgl.maximum({0}, {1})",
+            "drop": "({0} - {1}) * scale",
+            "alpha": "ttgl.exp2({0})",
+            "shifted": "{0} * scale - ({1} * scale)[:, None]",
+            "weights": "ttgl.exp2({0})",
+            "tile_sum": "ttgl.sum({0}, 1)",
+            "row_sum": "{0} * {1} + {2}",
+            "weights_low": f"ttgl.convert_layout({{0}}.to({low}), WEIGHTS)",
+            "rescaled": f"{{0}} * ttgl.convert_layout({wide}, ACC_ROWS)[:, None]",
+        }
+        if stem not in forms:
+            return super().statement(operation, operands)
+        return forms[stem].format(*operands)
+
+    def _suffix(self, name: str) -> str:
+        return next((suffix for suffix in self.suffixes if suffix and name.endswith(suffix)), "")
+
+    # --- masks ------------------------------------------------------------------------------------------------------
+
+    def masks(self) -> bool:
+        """Whether some steps of a tile need masks."""
+        return True
+
+    def mask_stage(self, group: WarpGroup) -> int:
+        """Return the stage of the operation that is masked."""
+        return next(i.stage for i in group.steady if i.action is Action.PERFORM and i.subject.startswith("tile_max"))
+
+    def mask(self, operation: TileOperation, iteration: str) -> Lines:
+        """Return what a masked step does before an operation."""
+        if not operation.name.startswith("tile_max"):
+            return []
+        suffix = self._suffix(operation.name)
+        start = f"({iteration}) * BLOCK_N" if " " in iteration else f"{iteration} * BLOCK_N"
+        return [
+            f"scores{suffix} = ttgl.where(columns[None, :] < (seen{suffix} - {start})[:, None], scores{suffix}, "
+            'float("-inf"))'
+        ]
+
+    # --- tiles ------------------------------------------------------------------------------------------------------
+
+    def opening(self, group: WarpGroup) -> Lines:
+        """Return what a group does before its first tile."""
+        lines = ["tiles = ttgl.cdiv(seq, BLOCK_M) * batch * heads", "tiles_done = 0"]
+        if not self.is_load(group):
+            lines.append("columns = ttgl.arange(0, BLOCK_N, COLUMNS)")
+        return lines
+
+    def tile(self, group: WarpGroup) -> Lines:
+        """Return how a group finds its tile of the grid and the trips of its loop."""
+        lines = ["first_row, head, kv_head = _tile_of(tile, batch, heads, kv_heads, seq)"]
+        if self.shape["causal"]:
+            lines += [
+                "# Query i sees the keys up to i + kv_seq - seq.",
+                "end = ttgl.minimum(first_row + BLOCK_M, seq) + kv_seq - seq",
+                "full = (first_row + kv_seq - seq + 1) // BLOCK_N",
+            ]
+        else:
+            lines += ["end = kv_seq", "full = kv_seq // BLOCK_N"]
+        return [*lines, "trips = ttgl.cdiv(end, BLOCK_N)"]
+
+    def start(self, group: WarpGroup) -> Lines:
+        """Return what a group does before the loop of a tile."""
+        if self.is_load(group):
+            return self._load_queries()
+        lines: Lines = []
+        for suffix in self._own(group):
+            slot, parity = self._query_slot()
+            rows = f"first_row + {self.rows * self.suffixes.index(suffix)} + ttgl.arange(0, {self.rows}, ROWS)"
+            seen = (
+                f"{rows} + (kv_seq - seq + 1)"
+                if self.shape["causal"]
+                else f"ttgl.full(({self.rows},), kv_seq, ttgl.int32, ROWS)"
+            )
+            width = self.shape["v_head_dim"]
+            lines += [
+                f"seen{suffix} = {seen}",
+                f'row_max{suffix} = ttgl.full(({self.rows},), float("-inf"), ttgl.float32, ROWS)',
+                f"row_sum{suffix} = ttgl.zeros(({self.rows},), ttgl.float32, ROWS)",
+                f"acc{suffix} = ttgl.zeros(({self.rows}, {width}), ttgl.float32, ACC)",
+                f"mbarrier.wait(q{suffix}_full.index({slot}), {parity})",
+            ]
+        return lines
+
+    def _own(self, group: WarpGroup) -> list[str]:
+        """Return the sub-tiles that a group computes."""
+        return [suffix for suffix in self.suffixes if self.makes(group, f"row_max{suffix}")]
+
+    def _query_slot(self) -> tuple[str, str]:
+        slots = self.query_slots
+        return ("0" if slots == 1 else f"_slot(tiles_done, {slots})"), f"_parity(tiles_done, {slots})"
+
+    def _load_queries(self) -> Lines:
+        lines: Lines = []
+        slot, parity = self._query_slot()
+        for at, suffix in enumerate(self.suffixes):
+            row = f"first_row + {at * self.rows}" if at else "first_row"
+            target = self.destination("q", f"q{suffix}.index({slot})")
+            lines += [
+                f"mbarrier.wait(q{suffix}_empty.index({slot}), {parity} ^ 1)",
+                f"mbarrier.expect(q{suffix}_full.index({slot}), q.block_type.nbytes)",
+                f"_copy(q, [head, {row}, 0], q{suffix}_full.index({slot}), {target})",
+            ]
+        return lines
+
+    def finish(self, group: WarpGroup) -> Lines:
+        """Return what a group does after the loop of a tile."""
+        lines: Lines = []
+        slot, _ = self._query_slot()
+        for suffix in self._own(group):
+            at = self.suffixes.index(suffix)
+            row = f"first_row + {at * self.rows}" if at else "first_row"
+            source = f"staging{suffix}.index(0)" if self.staged else f"q{suffix}.index({slot})"
+            release = f"mbarrier.arrive(q{suffix}_empty.index({slot}), count=1)"
+            target = self.destination("out", source)
+            shared = source
+            if not self.staged and self.shape["v_head_dim"] != self.shape["qk_head_dim"]:
+                shared = f"{source}.slice(0, {self.shape['v_head_dim']}, dim=1)"
+            lines += [
+                f"result{suffix} = acc{suffix} / ttgl.convert_layout(row_sum{suffix}, ACC_ROWS)[:, None]",
+                *([release, "tma.store_wait(0)"] if self.staged else []),
+                f"{shared}.store(result{suffix}.to({self.element}))",
+                "fence_async_shared()",
+                f"_copy_out(out, [head, {row}, 0], {target})",
+                *([] if self.staged else ["tma.store_wait(0)", release]),
+            ]
+        return [*lines, "tiles_done += 1"]
+
+    def closing(self, group: WarpGroup) -> Lines:
+        """Return what a group does after its last tile."""
+        return [] if self.is_load(group) else ["tma.store_wait(0)"]

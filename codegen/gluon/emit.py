@@ -1,0 +1,234 @@
+"""A warp program as a Gluon module: groups as functions, rings and barriers by name, a launcher with checks.
+
+The module stands alone (triton and torch), compiles with Triton 3.6 and newer, and says at its top what schedule it is.
+Same kernel, same text.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from treadle.codegen.gluon.attention import AttentionFrame
+from treadle.codegen.gluon.errors import NoGluonFrame
+from treadle.codegen.gluon.frames import SHORT_TYPES, FrameBase
+from treadle.codegen.gluon.header import header_lines
+from treadle.codegen.gluon.kernel import Budgets, WarpKernel, budgets, identifier
+from treadle.codegen.gluon.matrix import L2_GROUP, MatrixFrame
+from treadle.codegen.gluon.writer import GroupWriter, Lines
+from treadle.ir.tile.program import Memory
+from treadle.ir.warp.program import WarpGroup
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = Path(__file__).parents[1] / "templates" / "gluon"
+
+HOPPER_FRAMES: dict[str, type[FrameBase]] = {"attention_fwd": AttentionFrame, "gemm": MatrixFrame}
+BLACKWELL_FRAMES: dict[str, type[FrameBase]] = {}
+
+HOPPER_IMPORTS = (
+    "from triton.experimental.gluon.language.nvidia.hopper import (",
+    "    fence_async_shared,",
+    "    mbarrier,",
+    "    tma,",
+    "    warpgroup_mma,",
+    "    warpgroup_mma_init,",
+    "    warpgroup_mma_wait,",
+    ")",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupText:
+    """One group as a function."""
+
+    name: str
+    summary: str
+    arguments: tuple[str, ...]
+    lines: tuple[str, ...]
+    warps: int
+    registers: int
+
+
+def frame_of(kernel: WarpKernel) -> FrameBase:
+    """Return what surrounds a kernel's loop; raises NoGluonFrame, NotEmittable, NoSharedMemoryLeft."""
+    frames = BLACKWELL_FRAMES if kernel.blackwell else HOPPER_FRAMES
+    if kernel.program.family not in frames or not kernel.machine.has("tma"):
+        raise NoGluonFrame(family=kernel.program.family, kernel=kernel.name, architecture=kernel.machine.architecture)
+    return frames[kernel.program.family](kernel)
+
+
+def default_group(kernel: WarpKernel, frame: FrameBase) -> int:
+    """Return the position of the group that Gluon calls the default one: the first that computes."""
+    return next(at for at, group in enumerate(kernel.warp_program.groups) if not frame.is_load(group))
+
+
+def register_budgets(kernel: WarpKernel) -> Budgets:
+    """Return the registers that the emitted kernel asks for."""
+    return _budgets(kernel, frame_of(kernel))
+
+
+def _budgets(kernel: WarpKernel, frame: FrameBase) -> Budgets:
+    loads = tuple(frame.is_load(group) for group in kernel.warp_program.groups)
+    return budgets(kernel, default_group(kernel, frame), loads)
+
+
+def emit(kernel: WarpKernel, plan_id: str = "") -> str:
+    """Return the source of a Gluon module that runs the kernel.
+
+    Raises:
+        NoGluonFrame, NotEmittable, NoSharedMemoryLeft.
+    """
+    frame = frame_of(kernel)
+    default = default_group(kernel, frame)
+    registers = _budgets(kernel, frame)
+    pool = _names(kernel, frame)
+    groups = [_group(kernel, position, frame, registers, pool) for position in range(len(kernel.warp_program.groups))]
+    ordered = [groups[default], *(group for at, group in enumerate(groups) if at != default)]
+    context = {
+        "summary": frame.summary,
+        "name": identifier(kernel.program.name),
+        "dtype": kernel.dtype,
+        "header": header_lines(kernel, registers, plan_id),
+        "imports": HOPPER_IMPORTS,
+        "tiles": {key: value for key, value in kernel.program.tile_sizes.items() if key.startswith("block")},
+        "constants": frame.constants(),
+        "descriptors": frame.descriptors(),
+        "short_types": SHORT_TYPES,
+        "scalars": frame.scalars(),
+        "default_warps": groups[default].warps,
+        "budgets": registers,
+        "groups": groups,
+        "ordered": ordered,
+        "arguments": [*(d.name for d in frame.descriptors()), *frame.scalars()],
+        "body": _memory(kernel, frame),
+        "capability": "10.0" if kernel.blackwell else "9.0",
+        "capability_major": 10 if kernel.blackwell else 9,
+        "shape": kernel.program.shape,
+        "halves": any("_halves(" in line for group in groups for line in group.lines),
+        "l2_group": L2_GROUP,
+    }
+    return _environment().get_template(frame.template).render(context).rstrip() + "\n"
+
+
+def _names(kernel: WarpKernel, frame: FrameBase) -> tuple[str, ...]:
+    """Return what a group may be handed: descriptors, sizes, buffers and barriers."""
+    program = kernel.warp_program
+    names = [*(d.name for d in frame.descriptors()), *frame.scalars()]
+    names += [identifier(buffer.name) for buffer in program.buffers]
+    for channel in program.channels:
+        names += [f"{identifier(channel.name)}_full", f"{identifier(channel.name)}_empty"]
+    names += [identifier(turn.name) for turn in program.turns]
+    for extra in frame.extras():
+        names += [extra.name, f"{extra.name}_full", f"{extra.name}_empty"]
+    return tuple(names)
+
+
+def _memory(kernel: WarpKernel, frame: FrameBase) -> Lines:
+    """Return the allocation of buffers and barriers, and the barriers' first phases."""
+    lines: Lines = []
+    program = kernel.warp_program
+    layouts = dict(frame.rings().items())
+    for buffer in program.buffers:
+        name = identifier(buffer.name)
+        if buffer.memory is Memory.SHARED:
+            block, element, layout = layouts[buffer.name]
+            shape = [buffer.slots, *block]
+            lines.append(f"{name} = ttgl.allocate_shared_memory({element}, {shape}, {layout})")
+        else:
+            lines += frame.tensor_buffer(buffer)
+    for extra in frame.extras():
+        shape = [extra.slots, *extra.block]
+        lines.append(f"{extra.name} = ttgl.allocate_shared_memory(ttgl.{extra.dtype}, {shape}, {extra.layout})")
+        if extra.arrivals:
+            lines += _barriers(f"{extra.name}_full", extra.slots, 1)
+            lines += _barriers(f"{extra.name}_empty", extra.slots, extra.arrivals)
+    for channel in program.channels:
+        slots = program.buffer(channel.buffer).slots
+        lines += _barriers(f"{identifier(channel.name)}_full", slots, 1)
+        if not channel.one_way:
+            lines += _barriers(f"{identifier(channel.name)}_empty", slots, len(channel.consumers))
+    for turn in program.turns:
+        lines += _barriers(identifier(turn.name), len(turn.holders), 1)
+    return [*lines, "fence_async_shared()"]
+
+
+def _barriers(name: str, count: int, arrivals: int) -> Lines:
+    return [
+        f"{name} = ttgl.allocate_shared_memory(ttgl.int64, [{count}, 1], mbarrier.MBarrierLayout())",
+        f"for slot in ttgl.static_range({count}):",
+        f"    mbarrier.init({name}.index(slot), count={arrivals})",
+    ]
+
+
+def _group(kernel: WarpKernel, position: int, frame: FrameBase, registers: Budgets, pool: tuple[str, ...]) -> GroupText:
+    group = kernel.warp_program.groups[position]
+    lines = _group_lines(kernel, position, frame)
+    words = set(re.findall(r"\w+", "\n".join(lines)))
+    return GroupText(
+        name=identifier(group.name),
+        summary=_summary(group, frame),
+        arguments=tuple(name for name in pool if name in words),
+        lines=tuple(lines),
+        warps=1 if frame.is_load(group) else group.warps,
+        registers=registers.groups[position],
+    )
+
+
+def _summary(group: WarpGroup, frame: FrameBase) -> str:
+    if frame.is_load(group):
+        return "Copies tiles into the rings; one warp does all of it."
+    return f"{group.warps} warps; iterations of {group.stages} stages overlap."
+
+
+def _group_lines(kernel: WarpKernel, position: int, frame: FrameBase) -> Lines:
+    """Return the body of a group's function: the tile loop around prologue, steady state and epilogue."""
+    group = kernel.warp_program.groups[position]
+    masked = frame.masks() and not frame.is_load(group)
+    printed = GroupWriter(kernel, position, frame).printed(masked=masked)
+    ahead = group.stages - 1
+    steady = _loop(f"range({ahead}, trips)" if ahead else "range(trips)", printed.steady)
+    if masked:
+        stage = frame.mask_stage(group)
+        steady = [
+            f"# Steps up to `whole` see no mask: those of iteration `full` on, which stage {stage} works for, do.",
+            f"whole = ttgl.minimum(ttgl.maximum(full + {stage}, {ahead}), trips)",
+            *_loop(f"range({ahead}, whole)", printed.steady),
+            *_loop(f"range(ttgl.maximum(whole, {ahead}), trips)", printed.masked),
+        ]
+    body = [*printed.prologue, *steady, *printed.epilogue]
+    if printed.serial:
+        body = [f"if trips < {ahead}:", *_indented(_loop("range(trips)", printed.serial)), "else:", *_indented(body)]
+    turning = any(position in turn.holders for turn in kernel.warp_program.turns)
+    tile = [*frame.tile(group), *frame.start(group), *body, *frame.finish(group), "first += trips"]
+    tile += [f"turns += trips + {ahead}"] if turning else []
+    opening = ["first = 0", "turns = 0"] if turning else ["first = 0"]
+    loop = ["for tile in range(ttgl.program_id(0), tiles, ttgl.num_programs(0)):", *_indented(tile)]
+    return [*frame.opening(group), *opening, *loop, *frame.closing(group)]
+
+
+def _loop(over: str, lines: Lines) -> Lines:
+    counted = any(re.search(r"\bat\b", line) for line in lines)
+    return [f"for step in {over}:", *_indented([*(["at = first + step"] if counted else []), *lines])]
+
+
+def _indented(lines: Lines) -> Lines:
+    return [f"    {line}" for line in lines]
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )

@@ -1,0 +1,186 @@
+"""What surrounds the loop of a kernel: memory, barriers, tiles of the grid, first values, output - by family."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from treadle.codegen.gluon.errors import NoSharedMemoryLeft, NotEmittable
+from treadle.codegen.gluon.kernel import LARGEST_INSTRUCTION_N, WarpKernel, identifier, loads_only
+from treadle.codegen.gluon.writer import Lines
+from treadle.ir.tile.program import DTYPE_BYTES, Memory, OperationKind, TileOperation
+from treadle.ir.warp.program import Buffer, Role, WarpGroup
+
+GLUON_TYPES = {"bfloat16": "ttgl.bfloat16", "float16": "ttgl.float16", "float32": "ttgl.float32"}
+SHORT_TYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+BARRIER_BYTES = 8
+"""An mbarrier is 64 bits in shared memory (PTX ISA)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A tensor that is copied by TMA: name, block, and the extents of the tensor it is cut from, as text."""
+
+    name: str
+    block: tuple[int, ...]
+    dtype: str
+
+    @property
+    def layout(self) -> str:
+        """Name of its shared-memory layout."""
+        return f"{self.name.upper()}_LAYOUT"
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """A buffer or barrier pair outside the loop: `slots` tiles, handed from one group to another once a tile."""
+
+    name: str
+    block: tuple[int, ...]
+    dtype: str
+    layout: str
+    slots: int = 1
+    arrivals: int = 0
+    """Arrivals that empty a slot; 0 when nothing is handed over."""
+
+
+class FrameBase(ABC):
+    """Common parts of all frames; a family says the rest."""
+
+    def __init__(self, kernel: WarpKernel) -> None:
+        self.kernel = kernel
+        self.program = kernel.program
+        self.warp = kernel.warp_program
+        self.sizes = kernel.program.tile_sizes
+        self.shape = kernel.program.shape
+        self.element = GLUON_TYPES[kernel.dtype]
+
+    # --- of the family ----------------------------------------------------------------------------------------------
+
+    template: str
+    summary: str
+
+    @abstractmethod
+    def descriptors(self) -> tuple[Descriptor, ...]:
+        """Return the tensors copied by TMA, in the order of the kernel's arguments."""
+
+    @abstractmethod
+    def scalars(self) -> dict[str, int | str]:
+        """Return the kernel's other arguments with their planned values (or types)."""
+
+    @abstractmethod
+    def constants(self) -> Lines:
+        """Return module-level constants."""
+
+    @abstractmethod
+    def extras(self) -> tuple[Extra, ...]:
+        """Return buffers outside the loop."""
+
+    @abstractmethod
+    def tile(self, group: WarpGroup) -> Lines:
+        """Return how a group finds its tile of the grid and the trips of its loop."""
+
+    @abstractmethod
+    def start(self, group: WarpGroup) -> Lines:
+        """Return what a group does before the loop of a tile."""
+
+    @abstractmethod
+    def finish(self, group: WarpGroup) -> Lines:
+        """Return what a group does after the loop of a tile."""
+
+    @abstractmethod
+    def rings(self) -> dict[str, tuple[tuple[int, ...], str, str]]:
+        """Return block, element type and layout of every buffer of the loop in shared memory."""
+
+    def opening(self, group: WarpGroup) -> Lines:
+        """Return what a group does before its first tile."""
+        return []
+
+    def closing(self, group: WarpGroup) -> Lines:
+        """Return what a group does after its last tile."""
+        return []
+
+    def mask_stage(self, group: WarpGroup) -> int:
+        """Return the stage of the operation that is masked."""
+        raise NotEmittable(kernel=self.kernel.name, reason=f"group `{group.name}` masks nothing")
+
+    def tensor_buffer(self, buffer: Buffer) -> Lines:
+        """Return the allocation of a buffer in tensor memory."""
+        raise NotEmittable(kernel=self.kernel.name, reason=f"buffer `{buffer.name}` is in tensor memory")
+
+    # --- shared -----------------------------------------------------------------------------------------------------
+
+    def is_load(self, group: WarpGroup) -> bool:
+        """Whether a group only issues copies."""
+        return loads_only(group, self.program)
+
+    def makes(self, group: WarpGroup, name: str) -> bool:
+        """Whether a group performs an operation."""
+        return any(i.action.value == "perform" and i.subject == name for i in group.instructions())
+
+    def products(self, group: WarpGroup) -> tuple[TileOperation, ...]:
+        """Return the products of a group, in program order."""
+        return tuple(
+            operation
+            for operation in self.program.operations
+            if operation.kind is OperationKind.MMA and self.makes(group, operation.name)
+        )
+
+    def mask(self, operation: TileOperation, iteration: str) -> Lines:
+        """Return what a masked step does before an operation: nothing, unless the family says so."""
+        return []
+
+    def masks(self) -> bool:
+        """Whether some steps of a tile need masks."""
+        return False
+
+    def statement(self, operation: TileOperation, operands: Sequence[str]) -> str:
+        """Refuse operations that the family does not know."""
+        raise NotEmittable(kernel=self.kernel.name, reason=f"operation `{operation.name}` has no Gluon form")
+
+    @abstractmethod
+    def copy(self, operation: str, iteration: str) -> tuple[str, str]:
+        """Return the descriptor and the coordinates of a load."""
+
+    @abstractmethod
+    def layout(self, value: str) -> str:
+        """Return the layout of a value in registers."""
+
+    def destination(self, descriptor: str, slot: str) -> str:
+        """Return the text of a slot as the descriptor's block."""
+        return slot
+
+    def invariant(self, value: str) -> str:
+        """Return the text of a value made before the loop."""
+        return identifier(value)
+
+    def view(self, value: str, slot: str, role: Role, reader: TileOperation) -> str:
+        """Return a product's operand: weights and keys are stored (n, k) and read transposed."""
+        return f"{slot}.permute((1, 0))" if role is Role.B else slot
+
+    def tile_bytes(self, block: tuple[int, ...], dtype: str) -> int:
+        """Return the bytes of a block."""
+        size = 1
+        for extent in block:
+            size *= extent
+        return int(size * DTYPE_BYTES[dtype])
+
+    def free_bytes(self) -> int:
+        """Return the shared memory that rings and barriers of the loop leave, bytes."""
+        buffers = sum(b.slots * b.slot_bytes for b in self.warp.buffers if b.memory is Memory.SHARED)
+        barriers = sum(2 * self.warp.buffer(c.buffer).slots for c in self.warp.channels)
+        barriers += sum(len(turn.holders) for turn in self.warp.turns)
+        capacity = int(self.kernel.machine.value("shared_capacity_bytes"))
+        return capacity - buffers - (barriers + 64) * BARRIER_BYTES
+
+    def need(self, name: str, needed: int) -> None:
+        """Refuse a frame that does not fit; raises NoSharedMemoryLeft."""
+        if needed > self.free_bytes():
+            raise NoSharedMemoryLeft(kernel=name, needed=needed, free=max(0, self.free_bytes()))
+
+
+def wgmma_layout(columns: int) -> str:
+    """Return the register layout of a product of one warp group, with as many columns (at most 256 an instruction)."""
+    width = min(columns, LARGEST_INSTRUCTION_N)
+    return f"ttgl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, {width}, 16])"

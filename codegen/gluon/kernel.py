@@ -1,0 +1,97 @@
+"""What the emitter prints: a warp program with the tile program, machine and schedule it is from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from treadle.ir.certificate import Certificate
+from treadle.ir.machine import Machine
+from treadle.ir.plan import Prediction
+from treadle.ir.tile.program import OperationKind, TileProgram
+from treadle.ir.tile.warps import WarpLoop, WarpSchedule
+from treadle.ir.warp.program import WarpGroup, WarpProgram
+
+SETMAXNREG_STEP = 8
+"""`setmaxnreg` takes multiples of 8 (PTX ISA)."""
+LEAST_REGISTERS = 24
+"""The fewest registers `setmaxnreg` may leave a warp (PTX ISA)."""
+MOST_REGISTERS = 256
+"""The most that `setmaxnreg` may ask for (PTX ISA); instructions address 255."""
+LEAST_LAUNCH_REGISTERS = 64
+"""Registers that the part of a kernel before its groups (allocation, barriers) is compiled with at least."""
+LARGEST_INSTRUCTION_N = 256
+"""Columns of one `wgmma` (PTX ISA)."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarpKernel:
+    """One kernel to emit; `warp_program` is the lowering of `made`."""
+
+    name: str
+    program: TileProgram
+    machine: Machine
+    warps: WarpLoop
+    made: WarpSchedule
+    certificate: Certificate
+    warp_program: WarpProgram
+    predictions: tuple[Prediction, ...] = ()
+
+    @property
+    def blackwell(self) -> bool:
+        """Whether products accumulate in tensor memory."""
+        return self.machine.has("tensor_memory")
+
+    @property
+    def dtype(self) -> str:
+        """Element type of the operands."""
+        return str(self.program.options["dtype"])
+
+
+def identifier(name: str) -> str:
+    """Return a Python name for a value, buffer or group."""
+    return name.replace(".", "_")
+
+
+def loads_only(group: WarpGroup, program: TileProgram) -> bool:
+    """Whether a group only issues copies: one of its warps does all the work."""
+    names = {operation.name: operation.kind.value for operation in program.operations}
+    performed = [names.get(i.subject) for i in group.instructions() if i.action.value == "perform"]
+    return bool(performed) and all(kind == "load" for kind in performed)
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """Registers per thread: what the kernel is launched with, and what each group has after `setmaxnreg`."""
+
+    launch: int
+    groups: tuple[int, ...]
+
+
+def budgets(kernel: WarpKernel, default: int, loads: tuple[bool, ...]) -> Budgets:
+    """Return what Gluon must be told so that every group gets its planned registers, rounded up to a multiple of 8.
+
+    Triton gives the default group (position `default`) what the others leave of launch registers x groups. ptxas wants
+    the launch figure to hold one instruction's registers at least; what that and rounding add is spread over the groups
+    that compute.
+    """
+    step = SETMAXNREG_STEP
+    planned = kernel.made.registers
+    granted = [max(LEAST_REGISTERS, ceil(registers / step) * step) for registers in planned]
+    launch = max(ceil(sum(granted) / len(granted) / step) * step, _launch_floor(kernel))
+    spare = launch * len(granted) - sum(granted)
+    computing = [at for at in (default, *range(len(granted))) if not loads[at]]
+    while spare >= step and any(granted[at] < MOST_REGISTERS for at in computing):
+        for at in dict.fromkeys(computing):
+            if spare >= step and granted[at] < MOST_REGISTERS:
+                granted[at] += step
+                spare -= step
+    return Budgets(launch, tuple(granted))
+
+
+def _launch_floor(kernel: WarpKernel) -> int:
+    """Return the fewest registers with which ptxas compiles the widest `wgmma`: its accumulators and 26 more (seen)."""
+    if kernel.blackwell:
+        return LEAST_LAUNCH_REGISTERS
+    columns = max(o.result.shape[1] for o in kernel.program.operations if o.kind is OperationKind.MMA)
+    return ceil((min(columns, LARGEST_INSTRUCTION_N) // 2 + 32) / SETMAXNREG_STEP) * SETMAXNREG_STEP
