@@ -20,6 +20,8 @@ PRODUCTS = Queue("products", 8)
 """Products waited for with `wgmma.wait_group` N; CUTLASS takes N from 0 to 7 (`warpgroup_wait`)."""
 COPIES = Queue("copies", 64)
 """Copies waited for with `cp.async.wait_group` N (PTX sets no limit; deeper than any ring here)."""
+STORES = Queue("stores", 64)
+"""Bulk copies to global memory, waited for with `cp.async.bulk.wait_group.read` N (PTX ISA)."""
 TENSOR_LOADS = Queue("tensor_loads", 64, drains=True)
 """`tcgen05.ld`, waited for with `tcgen05.wait::ld`, which waits for all of them (PTX ISA)."""
 TENSOR_STORES = Queue("tensor_stores", 64, drains=True)
@@ -59,7 +61,7 @@ class _Facts:
         return Facts(
             performed,
             tuple(Buffer(name, Memory.TENSOR, 1, self.program.tile_of(name).bytes) for name in own),
-            tuple(queue for queue in (PRODUCTS, COPIES, TENSOR_LOADS, TENSOR_STORES) if queue.name in used),
+            tuple(queue for queue in (PRODUCTS, COPIES, STORES, TENSOR_LOADS, TENSOR_STORES) if queue.name in used),
             self._turn_units(),
             round(self.machine.value("warps_per_group")),
             round(self.machine.value(barrier)),
@@ -83,7 +85,12 @@ class _Facts:
             queue,
             chained=product,
             transaction=asynchronous and not product and not queue,
+            staged=queue == STORES.name,
         )
+
+    def _stores(self, name: str) -> bool:
+        operation = self._tile_operation(name)
+        return operation is not None and operation.kind is OperationKind.STORE
 
     def _waiting(self, name: str, unit: str) -> tuple[str, bool]:
         """Return (queue, whether an operation is asynchronous)."""
@@ -92,6 +99,8 @@ class _Facts:
             return (PRODUCTS.name if self._queued(by_barrier) else "", self.machine.has("async_mma"))
         if unit == TENSOR_PORT:
             return (TENSOR_LOADS.name if name.endswith(".to_registers") else TENSOR_STORES.name), True
+        if self._stores(name):
+            return (STORES.name if self.machine.has("tma") else ""), True
         if unit == memory_unit(self.machine):
             home = self.made.groups[name]
             readers = {self.made.groups[d.target] for d in self.warps.loop.dependences if d.source == name}
@@ -133,10 +142,10 @@ class _Facts:
 
     def _result(self, name: str) -> str:
         """Return the buffer that an operation's result goes to, empty for registers and global memory."""
-        rings = {ring.name: ring for ring in self.warps.loop.rings}
+        rings = {ring.producer: ring.name for ring in self.warps.loop.rings}
         base, _, move = name.partition(".")
         if name in rings:
-            return name
+            return rings[name]
         if move == "to_tensor":
             return self._destination(base, name)
         if move or not self.machine.has("tensor_memory") or self._tile_operation(base) is None:
@@ -149,7 +158,7 @@ class _Facts:
 
     def _accumulator(self, product: TileOperation) -> str:
         """Return the buffer a product accumulates into: its ring, that of the chain it goes on, or one of its own."""
-        rings = {ring.name for ring in self.warps.loop.rings}
+        rings = {ring.producer for ring in self.warps.loop.rings}
         name = product.name
         while name not in rings and len(product.operands) > 2 and not product.operands[2].distance:
             before = self._tile_operation(product.operands[2].value)
@@ -165,7 +174,7 @@ class _Facts:
             accumulates = operation.kind is OperationKind.MMA and adds_to == value
             if accumulates and self._taken_from(value, operation.name) == transfer:
                 return self._accumulator(operation)
-        rings = {ring.name for ring in self.warps.loop.rings if ring.memory == "tensor"}
+        rings = {ring.producer for ring in self.warps.loop.rings if ring.memory == "tensor"}
         walked = self._tile_operation(value)
         while walked is not None and walked.name not in rings and walked.operands:
             same = [o.value for o in walked.operands if self.program.tile_of(o.value).shape == walked.result.shape]

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from treadle.costmodels.warp_semantics import Array, FamilySemantics, Semantics
+from treadle.costmodels.warp_rules import Array
+from treadle.costmodels.warp_semantics import Semantics
 from treadle.ir.diagnostics import ExitCode, TreadleError
 from treadle.ir.warp.execution import Execution, Flight
 from treadle.ir.warp.facts import Facts
@@ -73,7 +74,7 @@ def reference(facts: Facts, trips: int, semantics: Semantics) -> Results:
 
     def result(name: str, iteration: int) -> Array:
         operands = [value(source, iteration) for source in performed[name].operands]
-        return _computed(semantics, name, iteration, operands)
+        return semantics.apply(name, iteration, operands)
 
     for iteration in range(trips):
         for name in performed:
@@ -94,14 +95,6 @@ def differences(found: Results, expected: Results, tolerance: float = 1e-9) -> l
         if other.shape != array.shape or not np.allclose(other, array, rtol=0, atol=bound):
             wrong.append(f"{name} of iteration {iteration}")
     return wrong
-
-
-def _computed(semantics: Semantics, name: str, iteration: int, operands: list[Array]) -> Array:
-    if not operands:
-        return semantics.load(name, iteration)
-    if "." in name and isinstance(semantics, FamilySemantics):
-        return operands[0]
-    return semantics.apply(name, operands)
 
 
 @dataclass
@@ -137,7 +130,9 @@ class _Data:
         in_place = any(source.buffer and source.buffer == instruction.result for source in instruction.operands)
         self.early[instruction.subject, iteration] = [
             self._read(group, source, iteration)
-            if source.buffer and source.buffer != instruction.result and self.chance.random() < 0.5
+            if source.buffer
+            and source.buffer != instruction.result
+            and (self.program.copies(instruction.subject) or self.chance.random() < 0.5)
             else None
             for source in instruction.operands
         ]
@@ -151,7 +146,7 @@ class _Data:
             self._read(group, source, iteration) if read is None else read
             for source, read in zip(instruction.operands, early, strict=True)
         ]
-        result = _computed(self.semantics, instruction.subject, iteration, operands)
+        result = self.semantics.apply(instruction.subject, iteration, operands)
         self.results[instruction.subject, iteration] = result
         if instruction.result:
             self._store(instruction.result, iteration, result)

@@ -1,33 +1,25 @@
-"""What tile operations compute, in float64: by family where arithmetic is known, else as uninterpreted functions.
+"""What tile operations compute: arithmetic on random tiles for the library, uninterpreted functions for any loop.
 
-Row vectors (rows,) meet blocks (rows, columns) along rows. Values before the first iteration are zeros, except running
-maxima. An uninterpreted operation mixes all elements of its operands irreversibly, so that any operand exchanged for
-another, of another iteration, or half written, changes the result; it needs no knowledge of the family.
+An uninterpreted operation mixes all elements of its operands irreversibly, so that any operand exchanged for another,
+of another iteration, or half written, changes the result; it needs no knowledge of the family.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from treadle.costmodels.errors import UnsupportedOperation
-from treadle.ir.tile.program import OperationKind, TileOperation, TileProgram
-
-Array = NDArray[np.float64]
-Rule = Callable[..., Array]
+from treadle.costmodels.warp_rules import INITIAL, LIE, RULES, Array
+from treadle.ir.tile.program import OperationKind, TileProgram
 
 
 class Semantics(Protocol):
     """What the interpreter asks."""
-
-    def load(self, name: str, iteration: int) -> Array:
-        """Return the tile that a load brings in an iteration."""
-        ...
 
     def invariant(self, name: str) -> Array:
         """Return a tile that is there before the loop."""
@@ -37,81 +29,25 @@ class Semantics(Protocol):
         """Return what a carried value is before the first iteration."""
         ...
 
-    def apply(self, name: str, operands: Sequence[Array]) -> Array:
-        """Return the result of an operation."""
+    def apply(self, name: str, iteration: int, operands: Sequence[Array]) -> Array:
+        """Return the result of an operation in an iteration."""
         ...
 
 
-def _block(row: Array) -> Array:
-    return row[..., None]
-
-
-def _high(block: Array) -> Array:
-    result: Array = block.max(-1)
-    return result
-
-
-def _total(block: Array) -> Array:
-    result: Array = block.sum(-1)
-    return result
-
-
-def _larger(tile: Array, before: Array) -> Array:
-    return np.maximum(tile, before)
-
-
-def _power(exponent: Array) -> Array:
-    result: Array = np.exp2(exponent)
-    return result
-
-
-def _same(block: Array) -> Array:
-    return block
-
-
-def _rescaled_sum(total: Array, alpha: Array, tile: Array) -> Array:
-    return total * alpha + tile
-
-
-def _rescaled(block: Array, alpha: Array) -> Array:
-    return block * _block(alpha)
-
-
-_SOFTMAX: dict[str, Rule] = {
-    "tile_max": _high,
-    "row_max": _larger,
-    "alpha": _power,
-    "weights": _power,
-    "tile_sum": _total,
-    "row_sum": _rescaled_sum,
-    "weights_low": _same,
-    "rescaled": _rescaled,
-}
-
-RULES: dict[str, dict[str, Rule]] = {
-    "gemm": {},
-    "grouped_gemm": {},
-    "swiglu": {},
-    "attention_fwd": _SOFTMAX,
-}
-"""Rules by family and by name of the operation without its sub-tile; products and conversions need none."""
-
-_LOW = {"row_max": -np.inf}
+def _drawn(name: str, iteration: int, shape: tuple[int, ...] | int) -> Array:
+    return np.random.default_rng([zlib.crc32(name.encode()), iteration + 1]).standard_normal(shape)
 
 
 class FamilySemantics:
-    """Arithmetic of a program of the library on random tiles; `values` keeps what was drawn."""
+    """Arithmetic of a program of the library on random tiles."""
 
-    def __init__(self, program: TileProgram, seed: int) -> None:
+    def __init__(self, program: TileProgram) -> None:
         self.program = program
-        self.chance = np.random.default_rng(seed)
-        self.drawn: dict[tuple[str, int], Array] = {}
-        rules = RULES.get(program.family)
-        if rules is None:
+        self.family = next((family for family in _families(program.family) if family in RULES), "")
+        if not self.family:
             raise UnsupportedOperation(
                 operation=program.name, program=program.name, what="interpreting this family", machine="numpy"
             )
-        self.rules = rules
 
     @property
     def scale(self) -> float:
@@ -120,56 +56,62 @@ class FamilySemantics:
 
     def load(self, name: str, iteration: int) -> Array:
         """Return the tile that a load brings in an iteration, the same one whenever it is asked for."""
-        key = (name, iteration)
-        if key not in self.drawn:
-            rng = np.random.default_rng([zlib.crc32(name.encode()), iteration + 1])
-            self.drawn[key] = rng.standard_normal(self.program.tile_of(name).shape)
-        return self.drawn[key]
+        return _drawn(name, iteration, self.program.tile_of(name).shape)
 
     def invariant(self, name: str) -> Array:
         """Return a tile that is there before the loop."""
         return self.load(name, -1)
 
     def initial(self, name: str) -> Array:
-        """Return zeros, or minus infinity for a running maximum."""
+        """Return zeros, or the neutral element of a running maximum or minimum."""
         base = name.partition(".")[0]
-        return np.full(self.program.tile_of(base).shape, _LOW.get(_stem(base), 0.0))
+        return np.full(self.program.tile_of(base).shape, INITIAL.get(_stem(base), 0.0))
 
-    def apply(self, name: str, operands: Sequence[Array]) -> Array:
-        """Return the result of an operation."""
-        operation = self.program.operation(name)
-        match operation.kind:
-            case OperationKind.MMA:
-                return _product(operation, operands)
-            case OperationKind.CONVERT | OperationKind.BARRIER:
-                return operands[0]
-            case _:
-                pass
-        stem = _stem(name)
+    def apply(self, name: str, iteration: int, operands: Sequence[Array]) -> Array:
+        """Return the result of an operation or of a transfer."""
+        if "." in name:
+            return operands[0]
+        operation, stem = self.program.operation(name), _stem(name)
+        rule = RULES[self.family].get(stem)
+        if operation.kind is OperationKind.LOAD:
+            return self.load(name, iteration)
+        if operation.kind is OperationKind.MMA:
+            return self._product(name, stem, operands)
         if stem == "shifted":
-            return self.scale * (operands[0] - _block(operands[1]))
+            statistic = operands[1] if self.family == "attention_bwd" else operands[1][:, None]
+            return self.scale * (operands[0] - statistic)
         if stem == "drop":
-            with np.errstate(invalid="ignore"):
-                return self.scale * (operands[0] - operands[1])
-        if stem not in self.rules:
-            raise UnsupportedOperation(
-                operation=name, program=self.program.name, what="interpreting it", machine="numpy"
-            )
-        result: Array = self.rules[stem](*operands)
-        return result
+            return self.scale * (operands[0] - operands[1])
+        if stem == "index":
+            columns = self.program.operation("distance").result.shape[1]
+            return np.where(operands[0] > 0, operands[1] + iteration * columns, operands[2])
+        if rule is None and operation.kind in (OperationKind.CONVERT, OperationKind.STORE, OperationKind.BARRIER):
+            return operands[0]
+        if rule is None:
+            raise UnsupportedOperation(operation=name, program=self.program.name, what="it", machine="the interpreter")
+        return rule(*operands)
+
+    def _product(self, name: str, stem: str, operands: Sequence[Array]) -> Array:
+        a, b = operands[0], operands[1]
+        lie = LIE.get(self.family, {}).get(stem.partition("_")[0], "nt")
+        if lie == "tn":
+            rows = self.program.operation(name).result.shape[0]
+            piece = name.split("_")[1] if a.shape[1] > rows else "0"
+            a = a[:, int(piece) * rows : (int(piece) + 1) * rows].T
+        result = a @ (b.T if lie == "nt" else b)
+        return result + operands[2] if len(operands) > 2 else result
 
 
-def _product(operation: TileOperation, operands: Sequence[Array]) -> Array:
-    """a (m, k) times b (n, k) transposed, or b (k, n) where the note says so (`P V`)."""
-    a, b = operands[0], operands[1]
-    result = a @ (b if operation.note == "P V" else b.swapaxes(-1, -2))
-    return result + operands[2] if len(operands) > 2 else result
+def _families(name: str) -> list[str]:
+    """A family and, for a sibling loop named after it, the families its name begins with, longest first."""
+    words = name.split("_")
+    return ["_".join(words[:count]) for count in range(len(words), 0, -1)]
 
 
 def _stem(name: str) -> str:
     """Name without the number of a sub-tile."""
     head, _, tail = name.rpartition("_")
-    return head if tail.isdigit() else name
+    return head if tail.isdigit() and head else name
 
 
 class MixedSemantics:
@@ -177,21 +119,17 @@ class MixedSemantics:
 
     WIDTH = 4
 
-    def load(self, name: str, iteration: int) -> Array:
-        """Return numbers that only this load in this iteration gives."""
-        return np.random.default_rng([zlib.crc32(name.encode()), iteration + 1]).standard_normal(self.WIDTH)
-
     def invariant(self, name: str) -> Array:
         """Return numbers that stand for an invariant."""
-        return self.load(name, -1)
+        return _drawn(name, -1, self.WIDTH)
 
     def initial(self, name: str) -> Array:
         """Return numbers that stand for the initial value."""
-        return self.load(f"{name} before", -1)
+        return _drawn(f"{name} before", -1, self.WIDTH)
 
-    def apply(self, name: str, operands: Sequence[Array]) -> Array:
-        """Return numbers that depend on the operation and on every operand and its place."""
-        result = self.load(f"{name} of", len(operands))
+    def apply(self, name: str, iteration: int, operands: Sequence[Array]) -> Array:
+        """Return numbers that depend on the operation, every operand and its place; of a load, on the iteration."""
+        result = _drawn(name, iteration if not operands else -1, self.WIDTH)
         for place, operand in enumerate(operands):
             result = np.sin(3.0 * result + (place + 1.5) * np.roll(operand, place + 1))
         return result

@@ -56,9 +56,9 @@ def measure_pace(program: WarpProgram, warps: WarpLoop, facts: Facts) -> Pace:
     """Return the pace of a warp program; raises Stuck when it does not end."""
     stages = max(group.stages for group in program.groups)
     long = simulate(program, warps, facts, 3 * SETTLED + stages)
-    name = next(i.subject for group in program.groups for i in group.steady if i.action is Action.PERFORM)
     last, first = long.trips - stages - 1, SETTLED
-    steady = (long.starts[name, last] - long.starts[name, first]) / (last - first)
+    names = {name for name, _ in long.starts}
+    steady = max((long.starts[name, last] - long.starts[name, first]) / (last - first) for name in names)
     short = tuple(simulate(program, warps, facts, trips).cycles for trips in range(stages + 3))
     return Pace(steady, long.cycles - steady * long.trips, short)
 
@@ -95,6 +95,7 @@ class _Machine:
         self.issue = {issue.operation: issue.issue_cycles for issue in warps.issues}
         self.delay = {(d.source, d.target, d.distance): d.delay_cycles for d in loop.dependences}
         self.bound = _bound(warps)
+        self.staged = {performed.operation for performed in facts.operations if performed.staged}
         homes = {i.subject: at for at, g in enumerate(program.groups) for i in g.steady if i.action is Action.PERFORM}
         self.ready = ready_cycles(warps, homes)
         self.counts = {unit.name: unit.count for unit in loop.units}
@@ -253,9 +254,7 @@ class _Machine:
         if not instruction.after:
             return cycle
         end = self.starts[instruction.after, iteration] + self.operations[instruction.after].latency_cycles
-        channel = self.channels.get(instruction.after)
-        copies = channel is not None and channel.transaction
-        return max(cycle, end if copies else max(end, group.committed))
+        return max(cycle, end if self.program.copies(instruction.after) else max(end, group.committed))
 
     def _perform(self, group: _Group, instruction: Instruction, iteration: int, cycle: int) -> None:
         name = instruction.subject
@@ -269,12 +268,14 @@ class _Machine:
                 instances[instances.index(min(instances))] = start + operation.occupancy_cycles
         self.starts[name, iteration] = start
         group.free = (cycle if instruction.asynchronous else start) + self.issue[name]
-        channel = self.channels.get(name)
-        if instruction.asynchronous and not instruction.queue and not (channel is not None and channel.transaction):
+        if instruction.asynchronous and not instruction.queue and not self.program.copies(name):
             group.committed = max(group.committed, start + self.operations[name].latency_cycles)
         if instruction.queue:
             ends = group.flights[instruction.queue]
-            ends.append(max([start + self.operations[name].latency_cycles, *ends[-1:]]))
+            taken = (
+                self.operations[name].occupancy_cycles if name in self.staged else self.operations[name].latency_cycles
+            )
+            ends.append(max([start + taken, *ends[-1:]]))
 
     def _handoff(self, channel: str, group: int) -> int:
         """Cycles from a put until a group's first reader has the value."""

@@ -130,7 +130,7 @@ class _Unrolling:
             begin = self._event(f"{self.out.labels[event]} begins", event)
             end = self._event(f"{self.out.labels[event]} ends", begin)
             self._follow(group, instruction, begin, end)
-            if not instruction.queue and not self._copies(instruction.subject):
+            if not instruction.queue and not self.program.copies(instruction.subject):
                 self.committed[group].append(end)
         self.out.spans[instance] = (event, begin, end)
         for source in instruction.operands:
@@ -138,7 +138,8 @@ class _Unrolling:
             if source.invariant:
                 continue
             if source.buffer:
-                self._access(self.out.reads, source.buffer, read, begin, end, event, group)
+                over = event if self.program.copies(instruction.subject) else end
+                self._access(self.out.reads, source.buffer, read, min(begin, over), over, event, group)
             else:
                 chained = source.role is Role.ACCUMULATOR and bool(instruction.queue)
                 self.out.held.append((read, group, instance, chained))
@@ -169,10 +170,6 @@ class _Unrolling:
                 return
         if instruction.result:
             self.chain[f"{group} {instruction.result}"] = end
-
-    def _copies(self, operation: str) -> bool:
-        channel = self.channels.get(operation)
-        return channel is not None and channel.transaction
 
     def _access(
         self, accesses: list[Access], buffer: str, instance: Instance, begin: int, end: int, event: int, group: int
@@ -274,7 +271,7 @@ class _Unrolling:
         """
         if not instruction.after:
             return event
-        covered = [] if self._copies(instruction.after) else self.committed[group]
+        covered = [] if self.program.copies(instruction.after) else self.committed[group]
         arrival = self._event(f"{self.out.labels[event]} arrives", event, *covered)
         self.late.append((arrival, "end", (instruction.after, iteration)))
         return arrival

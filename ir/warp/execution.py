@@ -152,23 +152,19 @@ class Execution:
         """Arrive now, or when what it is for has ended: one copy, or all that the group has issued (a commit)."""
         awaited: frozenset[Flight] = frozenset()
         if instruction.after:
-            copies = self._copies(instruction.after)
+            copies = self.program.copies(instruction.after)
             awaited = frozenset(
                 flight
                 for flight in self.flying
                 if flight.group == group
                 and not flight.instruction.queue
-                and copies == self._copies(flight.instruction.subject)
+                and copies == self.program.copies(flight.instruction.subject)
                 and (not copies or (flight.instruction.subject, flight.iteration) == (instruction.after, iteration))
             )
         if awaited:
             self.owed.append((awaited, f"{kind} {channel}", slot))
         else:
             self._arrive(f"{kind} {channel}", slot)
-
-    def _copies(self, operation: str) -> bool:
-        channel = self.channels.get(operation)
-        return channel is not None and channel.transaction
 
     def _arrive(self, barrier: str, slot: int) -> None:
         kind, _, channel = barrier.partition(" ")

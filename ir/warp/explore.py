@@ -69,7 +69,7 @@ class _Slots:
             self.fault = self.fault or f"{label} reads `{buffer}` while it is written"
         elif not mine and self.contents.get(slot, wanted if wanted[1] < 0 else None) != wanted:
             self.fault = self.fault or f"{label} finds another value than `{wanted[0]}` of iteration {wanted[1]}"
-        if flight.instruction.asynchronous:
+        if flight.instruction.asynchronous and not self.program.copies(flight.instruction.subject):
             self.reading.append((flight, *slot))
 
     def _read_register(

@@ -15,7 +15,8 @@ class Performed:
 
     `result` is the buffer that the result goes to, empty for registers. An asynchronous operation is waited for through
     its `queue`, or, without one, through the barrier it signals when it is done. `chained` operations that accumulate
-    into a result of their own kind follow each other on the unit without a wait.
+    into a result of their own kind follow each other on the unit without a wait. A `staged` one reads from a slot of
+    its own, which its group fills again only after the one of the iteration before has read it.
     """
 
     operation: str
@@ -25,6 +26,7 @@ class Performed:
     queue: str = ""
     chained: bool = False
     transaction: bool = False
+    staged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,7 @@ class _Lowering:
     def _by_hardware(self, operation: str) -> bool:
         """Whether hardware signals the end of an operation, since its group cannot wait for it."""
         performed = self.performed[operation]
-        return performed.asynchronous and not performed.queue
+        return performed.asynchronous and not performed.queue and not performed.transaction
 
     def _follows(self, producer: Performed, reader: Performed, source: Source) -> bool:
         """Whether a product accumulates into the result of another one of its group, right behind it on the unit."""
@@ -204,9 +204,13 @@ class _Lowering:
 
     def _acquired(self, channel: Channel) -> int:
         """Cycle at which the producer needs a slot: it starts to write there."""
-        if channel.buffer == channel.name and channel.name not in self.rings:
+        if self._hands_over(channel):
             return self.start[channel.name] + self.ready[channel.name]
         return self.start[channel.name]
+
+    def _hands_over(self, channel: Channel) -> bool:
+        """Whether a channel takes a register value to other groups through shared memory."""
+        return not self.performed[channel.name].result
 
     def _released(self, channel: Channel) -> int:
         """Cycle at which the last consumer gives a slot back, counted from its iteration."""
@@ -275,6 +279,8 @@ class _Lowering:
             elif not local and not producer.result:
                 handed = Source(source.value, distance=source.distance, buffer=source.value)
                 self._add(group, start, Order.READ, name, Instruction(Action.READ, source.value, operands=(handed,)))
+        if performed.staged:
+            self._await(group, start, Order.WAIT, name, name, 1)
         ring = self.rings.get(performed.result)
         if ring is not None and ring.producer == name and name not in self.channels:
             self._protect(ring, group, start)
@@ -299,11 +305,11 @@ class _Lowering:
         name, group = channel.name, channel.producer
         performed = self.performed[name]
         start = self.start[name]
-        hardware = self._by_hardware(name)
+        hardware = performed.asynchronous and not performed.queue
         done = start if hardware else start + self.ready[name]
         early = Order.AFTER if hardware or done == start else Order.DONE
         if not channel.one_way:
-            at = done if channel.buffer == name and name not in self.rings else start
+            at = done if self._hands_over(channel) else start
             order = Order.ACQUIRE if at == start else Order.DONE
             self._add(group, at, order, name, Instruction(Action.ACQUIRE, name))
         if performed.queue:
@@ -333,12 +339,12 @@ class _Lowering:
         release = Instruction(Action.RELEASE, channel.name, distance=distance, after=hardware[-1] if hardware else "")
         start = self.start[last]
         at, order = end - self.ii * distance, Order.DONE
-        if channel.name not in self.rings:
+        if self._hands_over(channel):
             at, order = start, Order.READ
         elif hardware[-1:] == [last] or at == start:
             at, order = start, Order.AFTER
         for _, reader, back in uses:
-            if self.performed[reader].queue and channel.name in self.rings:
+            if self.performed[reader].queue and not self._hands_over(channel):
                 self._await(group, at, order, last, reader, distance - back)
         self._add(group, at, order, last, release)
 

@@ -249,6 +249,10 @@ class WarpProgram:
         """Return the queue called `name`; raises KeyError."""
         return _named(self.queues, name)
 
+    def copies(self, operation: str) -> bool:
+        """Whether an operation is a copy that counts bytes; it reads its operands (addresses, pages) at its issue."""
+        return any(channel.name == operation and channel.transaction for channel in self.channels)
+
     def turn(self, name: str) -> Turn:
         """Return the turn called `name`; raises KeyError."""
         return _named(self.turns, name)

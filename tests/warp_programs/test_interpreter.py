@@ -11,7 +11,8 @@ from tests.warp_programs.cases import CASES, case, needed_slots
 from tests.warp_programs.mutations import mutants
 from treadle.costmodels.errors import UnsupportedOperation
 from treadle.costmodels.warp_interpreter import Results, Stuck, differences, interpret, reference
-from treadle.costmodels.warp_semantics import Array, FamilySemantics, MixedSemantics
+from treadle.costmodels.warp_rules import Array
+from treadle.costmodels.warp_semantics import FamilySemantics, MixedSemantics
 from treadle.ir.tile.program import OperationKind
 
 
@@ -26,7 +27,7 @@ def test_any_interleaving_gives_the_reference(name: str, machine: str) -> None:
 
 def _run(name: str, machine: str, trips: int) -> tuple[FamilySemantics, Results]:
     solved = case(name, machine)
-    semantics = FamilySemantics(solved.program, 0)
+    semantics = FamilySemantics(solved.program)
     return semantics, interpret(solved.lowered, trips, semantics, 3)
 
 
@@ -84,8 +85,8 @@ def test_races_show_in_the_results() -> None:
 def test_unknown_arithmetic_is_refused() -> None:
     program = case("gemm", "h100").program
     with pytest.raises(UnsupportedOperation, match="interpreting this family"):
-        FamilySemantics(replace(program, family="mystery"), 0)
+        FamilySemantics(replace(program, family="mystery"))
     strange = replace(program.operations[2], name="strange", kind=OperationKind.ELEMENTWISE, depth=0)
     changed = replace(program, operations=(*program.operations, strange))
     with pytest.raises(UnsupportedOperation, match="`strange`"):
-        FamilySemantics(changed, 0).apply("strange", [np.zeros(1)])
+        FamilySemantics(changed).apply("strange", 0, [np.zeros(1)])
