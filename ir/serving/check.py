@@ -51,9 +51,11 @@ def _check_gpus(plan: PoolsPlan) -> list[Finding]:
 
 def _check_budget(plan: PoolsPlan) -> list[Finding]:
     limit = Fraction(str(plan.problem.budget))
-    if not limit or plan.price <= limit:
+    pairs = zip(plan.problem.engines, plan.pools.counts, strict=True)
+    price = sum((plan.problem.price(engine, plan.problem.budget_in) * count for engine, count in pairs), Fraction(0))
+    if not limit or price <= limit:
         return []
-    return [Finding("TRD453", "budget", "the engines cost more", f"<= {float(limit)}", str(float(plan.price)))]
+    return [Finding("TRD453", "budget", "the engines cost more", f"<= {float(limit)}", str(float(price)))]
 
 
 def place_engines(pool: GpuPool, sizes: Sequence[int]) -> tuple[int, ...] | None:

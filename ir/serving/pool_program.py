@@ -44,7 +44,7 @@ def program_of(problem: PoolsProblem) -> Program:
     for pool in problem.gpus:
         rows += _gpu_rows(problem, pool)
     if problem.budget:
-        terms = tuple((index, problem.price(engine)) for index, engine in enumerate(problem.engines))
+        terms = tuple((index, problem.price(engine, problem.budget_in)) for index, engine in enumerate(problem.engines))
         rows.append(Row("budget", terms, Fraction(str(problem.budget))))
     return Program(tuple(variables), tuple(rows))
 
@@ -126,7 +126,7 @@ def _flow_rows(problem: PoolsProblem, flows: Flows, rate: int) -> list[Row]:
             )
             rows.append(Row(f"flow {pool}/{one.name}", terms, Fraction(0), equal=True))
         served = tuple((variable, -factor) for variable, engine, factor in parts if engine.role is not Role.PREFILL)
-        rows.append(Row(f"share {one.name}", (*served, (rate, Fraction(f"{one.share:.12g}"))), Fraction(0)))
+        rows.append(Row(f"share {one.name}", (*served, (rate, Fraction(f"{one.share:.12g}"))), Fraction(0), equal=True))
     return rows
 
 

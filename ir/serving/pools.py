@@ -122,7 +122,7 @@ class PoolsProblem:
 
     `efficiency` discounts prefill, decode and aggregated engines. `within_nodes` keeps engines inside nodes.
     `natural_mix`: an engine that serves several classes takes them in their natural proportion, the one its latencies
-    were estimated for. `budget` bounds the price of all engines (0: no bound).
+    were estimated for. `budget` bounds the price of all engines, counted as the goal `budget_in` does (0: no bound).
     """
 
     engines: tuple[Engine, ...]
@@ -134,6 +134,7 @@ class PoolsProblem:
     within_nodes: bool = True
     natural_mix: bool = False
     budget: float = 0.0
+    budget_in: Objective = Objective.FEWEST_GPUS
 
     def __post_init__(self) -> None:
         known = {pool.gpu for pool in self.gpus}
@@ -163,8 +164,8 @@ class PoolsProblem:
         shares = [Fraction(f"{one.share:.12g}") for one in self.classes]
         return shares[position] / sum(share for index, share in enumerate(shares) if engine.takes(index))
 
-    def price(self, engine: Engine) -> Fraction:
-        """Return what one engine adds to the objective that is minimised."""
+    def price(self, engine: Engine, goal: Objective | None = None) -> Fraction:
+        """Return what one engine adds to the objective that is minimised, or to another goal."""
         pool = next(pool for pool in self.gpus if pool.gpu == engine.gpu)
         per_gpu = {
             Objective.FEWEST_GPUS: Fraction(1),
@@ -172,7 +173,7 @@ class PoolsProblem:
             Objective.LEAST_COST: Fraction(str(pool.cost_per_hour)),
             Objective.LEAST_POWER: Fraction(str(pool.watts)),
         }
-        return per_gpu[self.objective] * engine.gpus
+        return per_gpu[goal or self.objective] * engine.gpus
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A branch-and-bound tree as a certificate, and the bound it proves, recomputed in exact arithmetic.
+"""A branch-and-bound tree as a certificate, and the bound it proves, recomputed in whole numbers with safe rounding.
 
 Inner nodes split one integer variable: `x <= at` below, `x >= at + 1` above, so the leaves cover every integer point. A
 leaf carries multipliers of the rows. For any multipliers of the right sign the Lagrangian
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from math import floor
+from math import ceil, floor
 
 from treadle.ir.errors import InvalidValue
 from treadle.ir.serving.program import Program
@@ -55,9 +55,8 @@ def tree_bound(program: Program, tree: Tree) -> Fraction | None:
     """
     if not tree.nodes:
         raise InvalidValue(message="the tree has no nodes")
-    boxes: dict[int, tuple[tuple[Fraction, Fraction], ...]] = {
-        0: tuple((variable.lower, variable.upper) for variable in program.variables)
-    }
+    scaled = _Scaled.of(program)
+    boxes: dict[int, Box] = {0: scaled.box}
     worst: Fraction | None = None
     for position, node in enumerate(tree.nodes):
         box = boxes.pop(position, None)
@@ -66,7 +65,7 @@ def tree_bound(program: Program, tree: Tree) -> Fraction | None:
         if isinstance(node, Split):
             _divide(program, tree, position, node, box, boxes)
             continue
-        bound = _leaf_bound(program, node, box)
+        bound = scaled.leaf_bound(node, box)
         if bound is not None:
             worst = bound if worst is None else max(worst, bound)
     if boxes:
@@ -74,47 +73,81 @@ def tree_bound(program: Program, tree: Tree) -> Fraction | None:
     return worst if worst is None or not program.integral else Fraction(floor(worst))
 
 
-def _divide(
-    program: Program,
-    tree: Tree,
-    position: int,
-    node: Split,
-    box: tuple[tuple[Fraction, Fraction], ...],
-    boxes: dict[int, tuple[tuple[Fraction, Fraction], ...]],
-) -> None:
+_UNIT = 10**24
+"""Numbers are whole multiples of 1 / _UNIT; what rounding to them may change is added to the bound."""
+
+Box = tuple[tuple[int, int], ...]
+
+
+def _divide(program: Program, tree: Tree, position: int, node: Split, box: Box, boxes: dict[int, Box]) -> None:
     inside = 0 <= node.variable < len(program.variables) and position < min(node.below, node.above)
     if not inside or node.below == node.above or max(node.below, node.above) >= len(tree.nodes):
         raise InvalidValue(message=f"node {position} of the tree is malformed")
     if not program.variables[node.variable].integer:
         raise InvalidValue(message=f"node {position} splits `{program.variables[node.variable].name}`, no integer")
     lower, upper = box[node.variable]
-    below = (lower, min(upper, Fraction(node.at)))
-    above = (max(lower, Fraction(node.at + 1)), upper)
+    below = (lower, min(upper, node.at * _UNIT))
+    above = (max(lower, (node.at + 1) * _UNIT), upper)
     for child, part in ((node.below, below), (node.above, above)):
         if child in boxes:
             raise InvalidValue(message=f"node {child} of the tree has two parents")
         boxes[child] = (*box[: node.variable], part, *box[node.variable + 1 :])
 
 
-def _leaf_bound(program: Program, leaf: Leaf, box: tuple[tuple[Fraction, Fraction], ...]) -> Fraction | None:
-    """Return the Lagrangian bound of a leaf, None for a leaf proven empty."""
-    if any(lower > upper for lower, upper in box):
-        return None
-    prices = [Fraction(0) if leaf.empty else variable.objective for variable in program.variables]
-    total = Fraction(0)
-    for key, text in leaf.multipliers.items():
-        row = program.rows[_position(key, len(program.rows))]
-        multiplier = Fraction(text)
-        if multiplier < 0 and not row.equal:
-            raise InvalidValue(message=f"row `{row.name}` has a negative multiplier")
-        total += multiplier * row.limit
-        for index, factor in row.terms:
-            prices[index] -= multiplier * factor
-    for price, (lower, upper) in zip(prices, box, strict=True):
-        total += price * (upper if price > 0 else lower)
-    if leaf.empty and total >= 0:
-        raise InvalidValue(message="a leaf is claimed empty and its ray proves nothing")
-    return None if leaf.empty else total
+@dataclass(frozen=True, slots=True)
+class _Scaled:
+    """A program in whole numbers: coefficients to the nearest unit, boxes rounded outwards."""
+
+    program: Program
+    rows: tuple[tuple[tuple[tuple[int, int], ...], int, bool, str], ...]
+    objective: tuple[int, ...]
+    box: Box
+
+    @classmethod
+    def of(cls, program: Program) -> _Scaled:
+        """Scale a program."""
+        return cls(
+            program,
+            tuple(
+                (
+                    tuple((index, round(factor * _UNIT)) for index, factor in row.terms),
+                    round(row.limit * _UNIT),
+                    row.equal,
+                    row.name,
+                )
+                for row in program.rows
+            ),
+            tuple(round(variable.objective * _UNIT) for variable in program.variables),
+            tuple((floor(one.lower * _UNIT), ceil(one.upper * _UNIT)) for one in program.variables),
+        )
+
+    def leaf_bound(self, leaf: Leaf, box: Box) -> Fraction | None:
+        """Return the Lagrangian bound of a leaf, None for a leaf proven empty.
+
+        Multipliers are rounded first: any multipliers of the right sign prove a bound. A price is then off by at most
+        half a unit for every unit of the multipliers, and of the objective; the bound grows by that over the box.
+        """
+        if any(lower > upper for lower, upper in box):
+            return None
+        prices = [0 if leaf.empty else objective * _UNIT for objective in self.objective]
+        total, used = 0, 0
+        for key, text in leaf.multipliers.items():
+            terms, limit, equal, name = self.rows[_position(key, len(self.rows))]
+            multiplier = round(Fraction(text) * _UNIT)
+            if multiplier < 0 and not equal:
+                raise InvalidValue(message=f"row `{name}` has a negative multiplier")
+            total += multiplier * limit * _UNIT
+            used += abs(multiplier)
+            for index, factor in terms:
+                prices[index] -= multiplier * factor
+        reach = 0
+        for price, (lower, upper) in zip(prices, box, strict=True):
+            total += price * (upper if price > 0 else lower)
+            reach += max(abs(lower), abs(upper))
+        total += (used + _UNIT) * (reach + _UNIT)
+        if leaf.empty and total >= 0:
+            raise InvalidValue(message="a leaf is claimed empty and its ray proves nothing")
+        return None if leaf.empty else Fraction(total, _UNIT**3)
 
 
 def _position(key: str, count: int) -> int:

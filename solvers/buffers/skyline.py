@@ -58,12 +58,17 @@ class _Spent(Exception):
 
 @dataclass(slots=True)
 class _Descent:
-    """One depth-first search with a fixed preference among buffers and a budget of nodes."""
+    """One depth-first search with a fixed preference among buffers and a budget of nodes.
+
+    A `complete` descent always works at a lowest section. The other kind takes sections with a single option first:
+    much faster, but what lies below a buffer placed that way is given up, so its failure proves nothing.
+    """
 
     sections: Sections
     limit: int
     preference: NDArray[Any]
     budget: int
+    complete: bool = False
     nodes: int = 0
     offsets: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
@@ -109,7 +114,8 @@ class _Descent:
             return False
         flat = reach == heights[:, None]
         options = flat.sum(axis=1) + (slack > 0)
-        section = int(np.lexsort((slack, options, heights, options > 1))[0])
+        forced = np.zeros_like(options) if self.complete else options > 1
+        section = int(np.lexsort((slack, options, heights, forced))[0])
         for position in self._ordered(open_, np.nonzero(flat[section])[0]):
             if self._place(position, heights, lowest, rest, slack, open_, begin):
                 return True
@@ -204,8 +210,8 @@ def search(sections: Sections, limit: int, nodes: int, seed: int = 0) -> Searche
     """Look for offsets with height at most `limit`.
 
     Restarts cycle over five preferences (area, lifetime, area over sections, size, sections) with growing
-    budgets; after the
-    first cycle each preference is perturbed by seeded log-normal noise.
+    budgets; after the first cycle each preference is perturbed by seeded log-normal noise. Once a descent that goes by
+    forced moves has exhausted its tree, the descents that follow are complete, and may refute the limit.
 
     Args:
         sections: the buffers.
@@ -218,18 +224,20 @@ def search(sections: Sections, limit: int, nodes: int, seed: int = 0) -> Searche
     sizes = sections.sizes.astype(float)
     bases = (sections.width * sizes, sections.width.astype(float), count * sizes, sizes, count)
     sys.setrecursionlimit(max(sys.getrecursionlimit(), 4 * len(sizes) + 4 * len(sections.live) + 1000))
-    spent, restart, budget = 0, 0, 300.0
+    spent, restart, budget, complete = 0, 0, 300.0, False
     while spent < nodes:
         noise = 0.0 if restart < len(bases) and not seed else 0.15 * (1 + restart % 3)
         preference = bases[restart % len(bases)] * np.exp(random.normal(0.0, noise, len(sizes)))
-        descent = _Descent(sections, limit, preference, min(int(budget), nodes - spent))
+        descent = _Descent(sections, limit, preference, min(int(budget), nodes - spent), complete)
         try:
             found = descent.run()
         except _Spent:
             found = None
         else:
-            answer = None if found is None else tuple(int(offset) for offset in found)
-            return Searched(answer, found is None, spent + descent.nodes)
+            if found is not None or complete:
+                answer = None if found is None else tuple(int(offset) for offset in found)
+                return Searched(answer, found is None, spent + descent.nodes)
+            complete, budget = True, max(budget, nodes / 4)
         spent += descent.nodes
         restart += 1
         budget *= 1.2 if restart % len(bases) == 0 else 1.0

@@ -12,18 +12,11 @@ from treadle.ir.serving.pool_program import program_of, routing_of
 from treadle.ir.serving.pools import Objective, Pools, PoolsPlan, PoolsProblem, Role
 from treadle.ir.serving.recursion import applies, best_pools
 from treadle.ir.serving.tree import Tree, tree_bound
+from treadle.ir.serving.units import UNITS
 from treadle.solvers.serving.branch import maximise
 
 TOLERANCE = 1e-9
 """Relative distance within which value and bound count as equal: rates are rounded to twelve digits."""
-
-UNITS = {
-    Objective.MOST_REQUESTS: ("rate", "req/s"),
-    Objective.FEWEST_GPUS: ("gpus", "GPUs"),
-    Objective.LEAST_COST: ("cost", "per hour"),
-    Objective.LEAST_POWER: ("power", "W"),
-}
-"""Name and unit of each goal's level."""
 
 
 def solve_pools(problem: PoolsProblem, nodes: int = 3000) -> tuple[PoolsPlan, Certificate]:
@@ -36,7 +29,7 @@ def solve_pools(problem: PoolsProblem, nodes: int = 3000) -> tuple[PoolsPlan, Ce
         raise _unmet(problem)
     counts = tuple(int(value) for value in solved.solution[: len(problem.engines)])
     routing = routing_of(problem, solved.solution)
-    plan = PoolsPlan(problem, Pools(counts, _idle_off(counts, routing)))
+    plan = PoolsPlan(problem, Pools(counts, idle_off(counts, routing)))
     return plan, certificate_of(plan, solved.tree)
 
 
@@ -105,7 +98,7 @@ def certificate_of(plan: PoolsPlan, tree: Tree | None) -> Certificate:
     return Certificate("pools", "engine times and efficiencies of the candidates", (level,))
 
 
-def _idle_off(counts: tuple[int, ...], routing: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
+def idle_off(counts: tuple[int, ...], routing: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
     """Clear rates of candidates without engines: rounding dust of the linear solver."""
     return tuple(rates if count else tuple(0.0 for _ in rates) for count, rates in zip(counts, routing, strict=True))
 

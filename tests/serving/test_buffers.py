@@ -7,7 +7,7 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from treadle.frontends.layout_buffers import read_buffers
@@ -48,6 +48,7 @@ def least_height(one: BuffersProblem) -> int:
 ROWS = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 4), st.integers(1, 5)), min_size=1, max_size=6)
 
 
+@example([(0, 1, 1), (0, 2, 2), (1, 2, 2), (2, 1, 1)])  # a forced move above free space must not refute
 @settings(max_examples=40, deadline=None)
 @given(ROWS)
 def test_search_decides_every_height_as_brute_force_does(rows: list[tuple[int, int, int]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from treadle.costmodels.machines import load_machine
@@ -18,15 +19,20 @@ from treadle.ir.plan import Plan, Prediction, digest, input_from
 from treadle.ir.serving.plan import Policies, ServingPlan
 from treadle.ir.workload import Deployment
 from treadle.solvers.serving.fleet_plan import plan_serving
+from treadle.solvers.serving.front import pareto_front
+from treadle.solvers.serving.robust import Robust, robust_choice
 
 
-def plan_deployment(path: Path, roofline: bool, tell: Callable[[str], None]) -> tuple[Plan, Deployment]:
+def plan_deployment(
+    path: Path, roofline: bool, tell: Callable[[str], None], pareto: bool = False
+) -> tuple[Plan, Deployment]:
     """Plan the serving of a deployment specification.
 
     Args:
         path: `deployment.toml` or its folder.
         roofline: take estimates where the measured tables do not cover the model.
         tell: receives progress.
+        pareto: also prove the Pareto front of price and rate.
 
     Returns: the unsealed plan, and the specification.
 
@@ -37,11 +43,16 @@ def plan_deployment(path: Path, roofline: bool, tell: Callable[[str], None]) -> 
     deployment = load_deployment(path)
     model = load_model(deployment.model_path, weight_dtype=deployment.weight_dtype, kv_dtype=deployment.kv_dtype)
     specification = path / "deployment.toml" if path.is_dir() else path
-    return plan_loaded(deployment, model, specification, roofline, tell), deployment
+    return plan_loaded(deployment, model, specification, roofline, tell, pareto), deployment
 
 
 def plan_loaded(
-    deployment: Deployment, model: ModelGraph, specification: Path, roofline: bool, tell: Callable[[str], None]
+    deployment: Deployment,
+    model: ModelGraph,
+    specification: Path,
+    roofline: bool,
+    tell: Callable[[str], None],
+    pareto: bool = False,
 ) -> Plan:
     """Plan the serving of a specification that is loaded already; see `plan_deployment`."""
     refuse_without_levels(deployment)
@@ -49,13 +60,15 @@ def plan_loaded(
     request = request_of(deployment, model, roofline)
     policies = Policies(options.router, options.admission, options.batching)
     body, certificate = plan_serving(request, policies, tell)
+    if pareto:
+        body = replace(body, front=pareto_front(body.pools.problem))
     machines = [load_machine(offer.gpu) for offer in options.gpus] or [load_machine(deployment.cluster.gpu)]
     inputs = (
         input_from("specification", specification),
         input_from("model", Path(deployment.model_path)),
         *(PlanInput("machine", machine.id, digest(encode(machine))) for machine in machines),
     )
-    chosen = {"roofline": roofline}
+    chosen = {"roofline": roofline, "pareto": pareto}
     return Plan("serving", inputs, chosen, versions(), body, (certificate,), predictions(body, certificate))
 
 
@@ -68,3 +81,8 @@ def predictions(body: ServingPlan, certificate: Certificate) -> tuple[Prediction
         Prediction("ttft", max((engine.ttft_s for engine in used), default=0.0), "s"),
         Prediction("tpot", max((engine.tpot_s for engine in used), default=0.0), "s"),
     )
+
+
+def robustness(body: ServingPlan) -> tuple[Robust, ...]:
+    """Return what the plan may lose if step times are off by 10 and 20 %, and the plan that loses least at worst."""
+    return tuple(robust_choice(body.pools, error) for error in (0.1, 0.2))

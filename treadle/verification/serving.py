@@ -10,6 +10,7 @@ from treadle.ir.codec import decode, file_locator
 from treadle.ir.diagnostics import Finding, TreadleError
 from treadle.ir.plan import Plan
 from treadle.ir.serving.check import check
+from treadle.ir.serving.front import check_front
 from treadle.ir.serving.plan import ServingPlan
 from treadle.ir.serving.pool_program import program_of
 from treadle.ir.serving.pools import Objective, PoolsPlan
@@ -31,10 +32,12 @@ def review(plan: Plan, folder: Path | None) -> Review:
         value, bound = value_and_bound(body.pools, level.evidence.get("tree"))
     except TreadleError as error:
         return Review(2, 0, (Finding("TRD499", "certificate", f"the evidence cannot be read: {error}"),))
-    findings += compare(level, value, bound, 1e-8)
+    findings += compare(level, value, bound, 1e-8) + check_front(body.pools.problem, body.front)
     findings += _check_predictions(plan, body, value)
     return Review(
-        2 + len(body.pools.problem.engines) + 2 + len(plan.predictions), int(body.replay is not None), tuple(findings)
+        2 + len(body.pools.problem.engines) + 2 + len(plan.predictions) + 2 * len(body.front),
+        int(body.replay is not None),
+        tuple(findings),
     )
 
 
