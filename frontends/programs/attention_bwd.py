@@ -47,7 +47,8 @@ def _tiles(shape: Shape, options: Options) -> tuple[TileSizes, ...]:
     wide = shape["qk_head_dim"] + shape["v_head_dim"] > 256
     half, quarter = max(16, queries // 2), max(16, queries // 4)
     choices = [(quarter, max(16, keys // 2)), (16, max(16, keys // 2))] if wide else []
-    choices += [(half, keys), (queries, keys), (quarter, keys), (half, max(16, keys // 2))]
+    choices += [(half, keys), (queries, keys), (quarter, keys)]
+    choices += [(half, max(16, keys // 2)), (quarter, max(16, keys // 2))]
     return tuple({"block_m": m, "block_n": n, "sub_tiles": 1} for m, n in dict.fromkeys(choices))
 
 

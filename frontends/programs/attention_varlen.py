@@ -56,4 +56,5 @@ FAMILY = Family(
     tiles=_tiles,
     assemble=_assemble,
     complete=_complete,
+    options={"lse": (False, True)},
 )

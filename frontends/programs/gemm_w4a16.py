@@ -36,7 +36,7 @@ def _body(sizes: TileSizes, dtype: str) -> tuple[TileOperation, ...]:
         name = "acc_low" if part == "low" else "acc"
         operations += [
             compute(f"bits_{part}", OperationKind.ELEMENTWISE, ("load_w",), half, "int8", work=2, note="mask or shift"),
-            compute(f"wide_{part}", OperationKind.CONVERT, (f"bits_{part}",), half, dtype),
+            compute(f"wide_{part}", OperationKind.CONVERT, (f"bits_{part}",), half),
             compute(f"weight_{part}", OperationKind.ELEMENTWISE, (f"wide_{part}", "load_scale"), half, dtype, work=2),
             mma(name, (f"weight_{part}", f"load_a_{part}", before), (columns, rows), depth // 2),
         ]

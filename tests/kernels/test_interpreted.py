@@ -1,16 +1,11 @@
 """Every emitted kernel, run by Triton's interpreter on the CPU, equals a float64 reference.
 
-Inputs are random, outputs are poisoned with NaN before the launch, and sizes are ragged. The interpreter is chosen
-when triton is imported, so nothing else in the test process may import triton; compilation has a process of its own.
+Inputs are random, outputs are poisoned with NaN before the launch, and sizes are ragged.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -18,53 +13,8 @@ import pytest
 import torch
 
 from tests.kernels import references
-from tests.kernels.plans import HOPPER, tiny
-from treadle.codegen.triton.emit import emit
-
-TOLERANCE = {"bfloat16": 2e-2, "float16": 5e-3}
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-
-Load = Callable[..., ModuleType]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _interpreter() -> Iterator[None]:
-    assert "triton" not in sys.modules, "triton was imported before its interpreter could be chosen"
-    os.environ["TRITON_INTERPRET"] = "1"
-    yield
-    del os.environ["TRITON_INTERPRET"]
-
-
-@pytest.fixture
-def load(tmp_path: Path) -> Load:
-    def build(family: str, shape: dict[str, int], tiles: dict[str, int], **options: str | int | bool) -> ModuleType:
-        path = tmp_path / f"{family}.py"
-        path.write_text(emit(tiny(family, shape, tiles, options), HOPPER))
-        specification = importlib.util.spec_from_file_location(family, path)
-        assert specification is not None
-        assert specification.loader is not None
-        module = importlib.util.module_from_spec(specification)
-        specification.loader.exec_module(module)
-        return module
-
-    return build
-
-
-def random(seed: int, dtype: str, *shape: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator).to(DTYPES[dtype])
-
-
-def poison(dtype: str, *shape: int) -> torch.Tensor:
-    return torch.full(shape, float("nan"), dtype=DTYPES[dtype])
-
-
-def assert_close(found: torch.Tensor, expected: torch.Tensor, dtype: str) -> None:
-    assert not found.isnan().any()
-    norm = expected.norm()
-    error = (found.double() - expected).norm() / (norm if norm else 1.0)
-    assert error < TOLERANCE[dtype], f"relative error {error:.2e}"
-
+from tests.kernels.conftest import Load
+from tests.kernels.tensors import assert_close, poison, random
 
 SMALL = {"block_m": 16, "block_n": 32, "block_k": 16}
 
