@@ -11,6 +11,7 @@ from treadle.ir.plan import Prediction
 from treadle.ir.tile.loop import Loop
 from treadle.ir.tile.program import TileProgram
 from treadle.ir.tile.schedule import Schedule
+from treadle.ir.tile.warps import WarpLoop, WarpSchedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,15 @@ class ScheduledLoop:
 
 
 @dataclass(frozen=True, slots=True)
+class WarpPlan:
+    """The same loop over warp groups: the problem, its schedule, and how good that is proven to be, level by level."""
+
+    warps: WarpLoop
+    schedule: WarpSchedule
+    certificate: Certificate
+
+
+@dataclass(frozen=True, slots=True)
 class KernelPlan:
     """One scheduled loop. `calls` says how often one forward pass of the model runs it, and in which phase."""
 
@@ -58,6 +68,10 @@ class KernelPlan:
     phase: str = ""
     siblings: tuple[ScheduledLoop, ...] = ()
     """The program's other loops, in the order of `program.siblings`."""
+    groups: WarpPlan | None = None
+    """The main loop over warp groups; None when they were not asked for, or there are none."""
+    groupless: str = ""
+    """Why the machine runs no schedule over warp groups, or why none was found; empty otherwise."""
 
     def __post_init__(self) -> None:
         binaries = [compiled.binary for compiled in self.compiled]
@@ -66,6 +80,8 @@ class KernelPlan:
         loops = [loop.name for loop in self.program.siblings] if self.program else []
         if loops != [sibling.loop.name for sibling in self.siblings]:
             raise InvalidValue(message=f"kernel `{self.name}` schedules other loops than its program has")
+        if self.groups is not None and self.groups.warps.loop != self.loop:
+            raise InvalidValue(message=f"the warp groups of kernel `{self.name}` run another loop")
 
     def prediction(self, name: str) -> Prediction:
         """Return the prediction called `name`; raises KeyError."""

@@ -12,7 +12,7 @@ from treadle.driver.resume import earlier_schedules
 from treadle.ir.certificate import Status
 from treadle.ir.diagnostics import ExitCode
 
-COMMAND = ["kernel", "attention_fwd", "--machine", "b200", "--no-compile", "--json"]
+COMMAND = ["kernel", "attention_fwd", "--machine", "b200", "--no-warps", "--no-compile", "--json"]
 
 
 def test_a_kernel_is_continued(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,20 +11,23 @@ import typer
 from treadle.cli.options import JsonFlag, OutputFolder, ResumeFlag
 from treadle.cli.output import console, level_line, number, print_json, say
 from treadle.codegen.folder import write_plan
+from treadle.codegen.group_timeline import group_names
 from treadle.driver.artifacts import Files
 from treadle.driver.kernel import KernelRequest, plan_kernel, plan_loop
-from treadle.driver.kernels import KernelOptions
+from treadle.driver.kernels import KernelOptions, objective_levels
 from treadle.driver.resume import earlier_schedules
 from treadle.driver.shapes import shape_for, tiles_for
 from treadle.frontends.hls import resources_beside
-from treadle.ir.certificate import Status
+from treadle.ir.certificate import Certificate, Status
 from treadle.ir.codec import encode
 from treadle.ir.diagnostics import ExitCode
 from treadle.ir.errors import InvalidValue
 from treadle.ir.machine import Machine
 from treadle.ir.plan import Plan
-from treadle.ir.tile.kernel import KernelPlan
+from treadle.ir.tile.kernel import KernelPlan, WarpPlan
+from treadle.ir.tile.schedule import Schedule
 from treadle.solvers.backend import Limits
+from treadle.solvers.pipeline.solve import OBJECTIVE
 from treadle.verification.core import Review, review_plan
 
 
@@ -38,12 +41,20 @@ def command(
     resources: Annotated[Path | None, typer.Option(help="Resource model of a loop file.", metavar="FILE")] = None,
     top: Annotated[int, typer.Option(min=1, help="Keep the N best candidates.")] = 1,
     limit: Annotated[float, typer.Option(min=0.001, help="Deterministic seconds per question to the solver.")] = 1.0,
+    warps: Annotated[
+        bool | None,
+        typer.Option("--warps/--no-warps", help="Schedule over warp groups (where the machine has them unless given)."),
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(help="Levels after the interval in their order.", metavar="LEVELS")
+    ] = ",".join(OBJECTIVE),
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile to binaries.")] = True,
     output: OutputFolder = None,
     resume: ResumeFlag = False,
     json: JsonFlag = False,
 ) -> None:
-    """Schedule PROGRAM on a machine: least interval, least length, fewest ring bytes, each with its proof.
+    """Schedule PROGRAM on a machine: its loop (interval, length, ring bytes), and the loop over warp groups (interval,
+    traffic, barriers, groups, registers, length), each level with its proof.
 
     With -o the plan folder holds the schedule, the emitted kernel and its binaries. Exit status 0: proven at every
     level. 3: stopped at a limit. 1: it cannot be done. 2: bad input.
@@ -54,7 +65,14 @@ def command(
     started = time.perf_counter()
     earlier = earlier_schedules(output) if resume and output is not None else {}
     wanted = compiled and output is not None
-    options = KernelOptions(limits=Limits(deterministic_s=limit), top=top, compiled=wanted, earlier=earlier)
+    options = KernelOptions(
+        limits=Limits(deterministic_s=limit),
+        top=top,
+        compiled=wanted,
+        warps=warps,
+        objective=objective_levels(objective),
+        earlier=earlier,
+    )
     if name.endswith(".graphml"):
         file = Path(name)
         plan, files = plan_loop(file, resources or resources_beside(file), options, _tell)
@@ -63,7 +81,7 @@ def command(
         plan, files = plan_kernel(request, options, _tell)
     solved = time.perf_counter() - started
     review = review_plan(plan.sealed(), None)
-    _report(plan, review, solved, json)
+    _report(plan, review, solved, options.spent_s, json)
     if output is not None:
         _write(plan, files, output)
     raise typer.Exit(_exit_code(plan, review))
@@ -73,7 +91,7 @@ def _tell(line: str) -> None:
     say(line)
 
 
-def _report(plan: Plan, review: Review, seconds: float, as_json: bool) -> None:
+def _report(plan: Plan, review: Review, seconds: float, spent_s: dict[str, float], as_json: bool) -> None:
     if as_json:
         print_json(
             {
@@ -81,6 +99,7 @@ def _report(plan: Plan, review: Review, seconds: float, as_json: bool) -> None:
                 "kernels": [_kernel_data(kernel) for kernel in plan.body.kernels],
                 **_kernel_data(plan.body.kernels[0]),
                 "seconds": round(seconds, 4),
+                "solve_seconds": {name: round(spent, 4) for name, spent in spent_s.items()},
                 "findings": encode(review.findings),
             }
         )
@@ -88,22 +107,42 @@ def _report(plan: Plan, review: Review, seconds: float, as_json: bool) -> None:
     for kernel in plan.body.kernels:
         _print_kernel(kernel, plan.body.machine)
     found = f"{len(review.findings)} findings" if review.findings else "nothing found"
-    console().print(f"solved in {seconds:.2f} s; {review.rederived} claims re-derived, {found}")
+    over = f", warp groups in {sum(spent_s.values()):.2f} s" if spent_s else ""
+    console().print(f"solved in {seconds:.2f} s{over}; {review.rederived} claims re-derived, {found}")
     for finding in review.findings:
         console().print(str(finding), markup=False)
 
 
 def _kernel_data(kernel: KernelPlan) -> dict[str, object]:
+    """With warp groups the figures are those of the loop over them; those of the loop alone are under `loop`."""
+    alone = _schedule_data(kernel.schedule, kernel.certificate)
+    groups: dict[str, object] = {}
+    if kernel.groups is not None:
+        made = kernel.groups.schedule
+        groups = {
+            **_schedule_data(made.schedule, kernel.groups.certificate),
+            "groups": made.groups,
+            "group_names": list(group_names(kernel.groups)),
+            "registers": list(made.registers),
+            "loop": alone,
+        }
     return {
         "name": kernel.name,
-        "ii_cycles": kernel.schedule.ii_cycles,
-        "length_cycles": kernel.schedule.length_cycles,
-        "status": kernel.certificate.status.value,
-        "levels": [{**encode(level), "gap": level.gap} for level in kernel.certificate.levels],
-        "ring_depths": kernel.schedule.ring_depths,
-        "start_cycles": kernel.schedule.start_cycles,
+        **(groups or alone),
+        "without_groups_because": kernel.groupless,
         "predictions": encode(kernel.predictions),
         "tile_sizes": kernel.program.tile_sizes if kernel.program else None,
+    }
+
+
+def _schedule_data(schedule: Schedule, certificate: Certificate) -> dict[str, object]:
+    return {
+        "ii_cycles": schedule.ii_cycles,
+        "length_cycles": schedule.length_cycles,
+        "status": certificate.status.value,
+        "levels": [{**encode(level), "gap": level.gap} for level in certificate.levels],
+        "ring_depths": schedule.ring_depths,
+        "start_cycles": schedule.start_cycles,
     }
 
 
@@ -113,6 +152,10 @@ def _print_kernel(kernel: KernelPlan, machine: Machine | None) -> None:
     out.print(f"{kernel.name}{f' on {machine.name}' if machine else ''}{f'  ({sizes})' if sizes else ''}", markup=False)
     for level in kernel.certificate.levels:
         out.print("  " + level_line(level), markup=False)
+    if kernel.groups is not None:
+        _print_groups(kernel.groups)
+    elif kernel.groupless:
+        out.print(f"  no warp groups: {kernel.groupless}", markup=False)
     if kernel.predictions:
         time_us, rate = kernel.prediction("time").value, kernel.prediction("throughput").value
         share = kernel.prediction("roofline_share").value
@@ -126,6 +169,16 @@ def _print_kernel(kernel: KernelPlan, machine: Machine | None) -> None:
         )
 
 
+def _print_groups(plan: WarpPlan) -> None:
+    out = console()
+    out.print("  over warp groups", markup=False)
+    for level in plan.certificate.levels:
+        out.print("  " + level_line(level), markup=False)
+    for group, name in enumerate(group_names(plan)):
+        inside = [operation for operation, home in plan.schedule.groups.items() if home == group]
+        out.print(f"    {name} ({plan.schedule.registers[group]} registers): {', '.join(inside)}", markup=False)
+
+
 def _write(plan: Plan, files: Files, folder: Path) -> None:
     written = write_plan(folder, plan, files)
     say(f"wrote {folder} ({len(written.artifacts) + 1} files, plan {written.id})")
@@ -134,5 +187,7 @@ def _write(plan: Plan, files: Files, folder: Path) -> None:
 def _exit_code(plan: Plan, review: Review) -> ExitCode:
     if review.findings:
         return ExitCode.UNMET
-    proven = all(kernel.certificate.status is Status.OPTIMAL for kernel in plan.body.kernels)
+    certificates = [kernel.certificate for kernel in plan.body.kernels]
+    certificates += [kernel.groups.certificate for kernel in plan.body.kernels if kernel.groups is not None]
+    proven = all(certificate.status is Status.OPTIMAL for certificate in certificates)
     return ExitCode.DONE if proven else ExitCode.LIMIT

@@ -10,7 +10,7 @@ import typer
 
 from treadle.cli.options import JsonFlag, PlanPath
 from treadle.cli.output import console, level_line, number, print_json, say
-from treadle.driver.pages import drawn_rows, kernel_of, plan_text, report_page
+from treadle.driver.pages import drawn_kernel, drawn_rows, kernel_of, plan_text, report_page
 from treadle.ir.codec import encode
 from treadle.ir.plan import load
 from treadle.ir.tile.kernel import KernelPlan
@@ -35,7 +35,7 @@ def command(
     elif kernel and json:
         print_json(encode(kernel_of(found, kernel)))
     elif kernel:
-        _draw(kernel_of(found, kernel))
+        _draw(drawn_kernel(kernel_of(found, kernel)))
     else:
         page = report_page(plan, found).resolve()
         _print_path(str(page), json)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from treadle.codegen.group_timeline import by_groups
 from treadle.codegen.report import ReviewFigures, render
+from treadle.codegen.svg_timeline import standalone_svg
 from treadle.codegen.timeline import timeline_json
 from treadle.codegen.triton.compile import KernelBinary, compile_sources
 from treadle.codegen.triton.emit import emit
@@ -72,8 +74,14 @@ def _binary_files(name: str, binaries: Sequence[KernelBinary]) -> tuple[list[tup
 
 
 def timelines(kernels: Sequence[KernelPlan]) -> Files:
-    """Return a Perfetto trace of every kernel's schedule."""
-    return {f"timelines/{kernel.name}.json": timeline_json(kernel).encode() for kernel in kernels}
+    """Return a Perfetto trace of every kernel's schedule; over warp groups also one by group, and its picture."""
+    files = {f"timelines/{kernel.name}.json": timeline_json(kernel).encode() for kernel in kernels}
+    for kernel in kernels:
+        if kernel.groups is not None:
+            drawn = by_groups(kernel)
+            files[f"timelines/{kernel.name}.groups.json"] = timeline_json(drawn).encode()
+            files[f"timelines/{kernel.name}.groups.svg"] = standalone_svg(drawn).encode()
+    return files
 
 
 def report_of(plan: Plan, files: Files) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 from treadle.costmodels.machines import load_machine
 from treadle.driver.artifacts import Files, compile_kernels, emit_kernels, report_of, timelines
-from treadle.driver.kernels import KernelOptions, rank_programs
+from treadle.driver.kernels import KernelOptions, rank_programs, with_groups
 from treadle.driver.versions import versions
 from treadle.frontends import programs
 from treadle.frontends.hls import read_loop
@@ -48,7 +48,8 @@ def plan_kernel(request: KernelRequest, options: KernelOptions, tell: Tell) -> t
     """
     machine = load_machine(request.machine)
     ranked = rank_programs(_candidates(request), machine, options)[: options.top]
-    kernels = tuple(_numbered(kernel, rank) for rank, kernel in enumerate(ranked))
+    grouped = [with_groups(kernel, machine, options, tell) for kernel in ranked]
+    kernels = tuple(_numbered(kernel, rank) for rank, kernel in enumerate(grouped))
     envelope = _envelope(encode(request), (machine_input(machine),), options)
     return _with_files(envelope, machine, kernels, options, tell)
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from treadle.costmodels.lower import lower
+from treadle.costmodels.lower_warps import lower_warps
 from treadle.costmodels.predict import predict
 from treadle.frontends import programs
 from treadle.ir.codec import encode
 from treadle.ir.deployment import is_neutral
 from treadle.ir.diagnostics import ExitCode, TreadleError
+from treadle.ir.errors import InvalidValue
 from treadle.ir.machine import Machine
-from treadle.ir.tile.kernel import KernelPlan, ScheduledLoop
+from treadle.ir.tile.kernel import KernelPlan, ScheduledLoop, WarpPlan
 from treadle.ir.tile.loop import Loop
 from treadle.ir.tile.program import TileProgram
 from treadle.ir.workload import HotLoop
 from treadle.solvers.backend import Limits
 from treadle.solvers.modulo.solve import Options, Solution, schedule
+from treadle.solvers.pipeline import solve as pipeline
 
 QUICK = Limits(deterministic_s=0.02)
 """What a candidate may cost before it is known to be among the best."""
@@ -55,14 +59,36 @@ class KernelOptions:
     limits: Limits = field(default_factory=lambda: Limits(deterministic_s=1.0))
     top: int = 1
     compiled: bool = True
+    warps: bool | None = False
+    """Schedule over warp groups: a loop without such a schedule is refused when True, says why when None."""
+    objective: tuple[str, ...] = pipeline.OBJECTIVE
     earlier: Mapping[Loop, Solution] = field(default_factory=dict[Loop, Solution])
+    spent_s: dict[str, float] = field(default_factory=dict[str, float], compare=False)
+    """Filled with the seconds that each loop over warp groups took; not recorded in a plan."""
 
     def recorded(self) -> dict[str, Any]:
         """Return the options as a plan records them."""
-        return {"limits": encode(self.limits), "top": self.top, "compiled": self.compiled}
+        recorded = {"limits": encode(self.limits), "top": self.top, "compiled": self.compiled}
+        return recorded if self.warps is False else {**recorded, "objective": list(self.objective)}
 
 
 Tell = Callable[[str], None]
+
+
+def objective_levels(text: str) -> tuple[str, ...]:
+    """Read the levels of a warp schedule in the order of `--objective`; the interval is always first.
+
+    Raises:
+        InvalidValue: a level is unknown or named twice.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = [name for name in names if name != "ii"]
+    unknown = [name for name in names if name not in pipeline.OBJECTIVE]
+    if unknown or len(set(names)) != len(names):
+        wrong = f"unknown level `{unknown[0]}`" if unknown else "a level is named twice"
+        message = f"objective `{text}`: {wrong}; expected an order of {', '.join(pipeline.OBJECTIVE)}"
+        raise InvalidValue(message=message)
+    return ("ii", *names)
 
 
 def plan_program(program: TileProgram, machine: Machine, options: KernelOptions | None = None) -> KernelPlan:
@@ -77,6 +103,27 @@ def plan_program(program: TileProgram, machine: Machine, options: KernelOptions 
     siblings = tuple(_sibling(other, machine, options) for other in program.siblings)
     kernel = KernelPlan(program.name, loop, solved.schedule, solved.certificate, program, siblings=siblings)
     return replace(kernel, predictions=predict(program, loop, solved.schedule, machine, siblings))
+
+
+def with_groups(kernel: KernelPlan, machine: Machine, options: KernelOptions, tell: Tell) -> KernelPlan:
+    """Return the kernel with its loop scheduled over warp groups, or with the reason why there is none.
+
+    Raises:
+        TreadleError: there is none and `options.warps` asks for one, or it is a defect.
+    """
+    if kernel.program is None or options.warps is False:
+        return kernel
+    begin = time.perf_counter()
+    try:
+        warps = lower_warps(kernel.program, machine)
+        settings = pipeline.Options(options.limits, options.objective, COST_MODEL)
+        solved = pipeline.schedule(warps, settings, tell)
+        options.spent_s[kernel.name] = time.perf_counter() - begin
+    except TreadleError as error:
+        if options.warps or not _unfit(error):
+            raise
+        return replace(kernel, groupless=f"{error.code}: {error}")
+    return replace(kernel, groups=WarpPlan(warps, solved.schedule, solved.certificate))
 
 
 def _sibling(program: TileProgram, machine: Machine, options: KernelOptions) -> ScheduledLoop:
@@ -125,9 +172,13 @@ def _attempt(program: TileProgram, machine: Machine, options: KernelOptions) -> 
     try:
         return plan_program(program, machine, options)
     except TreadleError as error:
-        if error.exit_code is not ExitCode.UNMET and not error.code.startswith("TRD2"):
+        if not _unfit(error):
             raise
         return str(error)
+
+
+def _unfit(error: TreadleError) -> bool:
+    return error.exit_code is ExitCode.UNMET or error.code.startswith("TRD2")
 
 
 def plan_hot_loop(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from treadle.codegen.group_timeline import by_groups
 from treadle.codegen.report import render
 from treadle.codegen.text_timeline import Row, timeline_rows
 from treadle.ir.diagnostics import closest
@@ -57,5 +58,10 @@ def plan_text(plan: Plan) -> str:
 
 
 def drawn_rows(kernel: KernelPlan, width: int) -> tuple[Row, ...]:
-    """Return the kernel's timeline as rows of text."""
-    return timeline_rows(kernel, width)
+    """Return the kernel's timeline as rows of text: by warp group where it has groups, by unit otherwise."""
+    return timeline_rows(drawn_kernel(kernel), width)
+
+
+def drawn_kernel(kernel: KernelPlan) -> KernelPlan:
+    """Return the kernel as it is drawn: over its warp groups where it has some."""
+    return kernel if kernel.groups is None else by_groups(kernel)

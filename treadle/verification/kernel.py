@@ -7,15 +7,19 @@ from pathlib import Path
 from treadle.codegen.triton.emit import emit
 from treadle.costmodels.cubin import read_resources
 from treadle.costmodels.lower import lower
+from treadle.costmodels.lower_warps import lower_warps
 from treadle.costmodels.predict import predict
+from treadle.costmodels.warp_review import review_warp_program
 from treadle.frontends import programs
 from treadle.ir.diagnostics import Finding, TreadleError
 from treadle.ir.machine import Machine
 from treadle.ir.plan import Plan, parse_json, read_bytes, read_text
 from treadle.ir.tile.claims import recheck
-from treadle.ir.tile.kernel import Compiled, KernelBody, KernelPlan, ScheduledLoop
+from treadle.ir.tile.kernel import Compiled, KernelBody, KernelPlan, ScheduledLoop, WarpPlan
 from treadle.ir.tile.program import TileProgram
 from treadle.ir.tile.schedule import check
+from treadle.ir.tile.warp_claims import recheck_warps
+from treadle.ir.tile.warps import check_warps
 from treadle.verification.core import Review, compare_predictions
 from treadle.verification.machine import review_machine
 
@@ -45,6 +49,11 @@ def review_kernel(kernel: KernelPlan, machine: Machine | None, plan_id: str, fol
         found, count = _review_costs(kernel, kernel.program, machine)
         findings += found
         rederived += count
+    if kernel.groups is not None:
+        groups = _review_groups(kernel.groups, kernel.program, machine)
+        findings += groups.findings
+        rederived += groups.rederived
+        on_solver_word += groups.on_solver_word
     if folder is not None and machine is not None and not findings:
         findings += _review_source(kernel, machine, plan_id, folder)
         for compiled in kernel.compiled:
@@ -57,6 +66,25 @@ def review_kernel(kernel: KernelPlan, machine: Machine | None, plan_id: str, fol
 def _within(name: str, finding: Finding) -> Finding:
     where = f"kernel {name}: {finding.where}"
     return Finding(finding.code, where, finding.message, finding.expected, finding.found, finding.severity)
+
+
+def _review_groups(plan: WarpPlan, program: TileProgram | None, machine: Machine | None) -> Review:
+    """Lower the loop with warps again, check schedule and claims, then run its warp program on the machine model."""
+    where = plan.warps.loop.name
+    if program is None or machine is None:
+        return Review(1, 0, (Finding("TRD493", where, "a loop without a program has no warp groups"),))
+    try:
+        if lower_warps(program, machine) != plan.warps:
+            message = "the warps are not those the machine makes of the program"
+            return Review(1, 0, (Finding("TRD493", where, message),))
+    except TreadleError as error:
+        return Review(1, 0, (Finding("TRD493", where, f"the program cannot be lowered to warps: {error}"),))
+    if illegal := check_warps(plan.warps, plan.schedule):
+        return Review(2, 0, tuple(illegal))
+    claims = recheck_warps(plan.warps, plan.schedule, plan.certificate)
+    run = review_warp_program(program, machine, plan.warps, plan.schedule)
+    findings = (*claims.findings, *run.findings)
+    return Review(2 + claims.rederived + run.rederived, claims.on_solver_word, findings)
 
 
 def _review_costs(kernel: KernelPlan, program: TileProgram, machine: Machine) -> tuple[list[Finding], int]:
