@@ -112,9 +112,9 @@ class AttentionFrame(FrameBase):
         row = f"({iteration}) * BLOCK_N" if " " in iteration else f"{iteration} * BLOCK_N"
         return ("k" if operation == "load_k" else "v"), f"[kv_head, {row}, 0]"
 
-    def destination(self, operation: str, slot: str) -> str:
+    def destination(self, descriptor: str, slot: str) -> str:
         """Descriptors are of heads x rows x columns; a tile in shared memory is of one head."""
-        shape, layout = next((d.block, d.layout) for d in self.descriptors() if d.name == operation)
+        shape, layout = next((d.block, d.layout) for d in self.descriptors() if d.name == descriptor)
         return f"_one_head({slot}, {list(shape)}, {layout})"
 
     def layout(self, value: str) -> str:
@@ -195,7 +195,7 @@ class AttentionFrame(FrameBase):
             ]
         else:
             lines += ["end = kv_seq", "full = kv_seq // BLOCK_N"]
-        return [*lines, "trips = ttgl.cdiv(end, BLOCK_N)"]
+        return [*lines, f"trips = {self.trips('ttgl.cdiv(end, BLOCK_N)')}"]
 
     def start(self, group: WarpGroup) -> Lines:
         """Return what a group does before the loop of a tile."""

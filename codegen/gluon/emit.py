@@ -201,8 +201,6 @@ def _group_lines(kernel: WarpKernel, position: int, frame: FrameBase) -> Lines:
             *_loop(f"range(ttgl.maximum(whole, {ahead}), trips)", printed.masked),
         ]
     body = [*printed.prologue, *steady, *printed.epilogue]
-    if printed.serial:
-        body = [f"if trips < {ahead}:", *_indented(_loop("range(trips)", printed.serial)), "else:", *_indented(body)]
     turning = any(position in turn.holders for turn in kernel.warp_program.turns)
     tile = [*frame.tile(group), *frame.start(group), *body, *frame.finish(group), "first += trips"]
     tile += [f"turns += trips + {ahead}"] if turning else []

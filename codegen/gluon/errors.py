@@ -39,3 +39,8 @@ class NoSharedMemoryLeft(TreadleError):
     template = "`{kernel}` needs {needed} bytes of shared memory beside its rings; {free} are left"
     hint = "schedule with fewer ring slots (smaller tiles), so that the output can be staged"
     exit_code = ExitCode.UNMET
+
+    @property
+    def missing_bytes(self) -> int:
+        """Return the bytes that rings would have to give up."""
+        return int(str(self.fields["needed"])) - int(str(self.fields["free"]))

@@ -49,6 +49,12 @@ class Evidence:
     groups: tuple[GroupEvidence, ...]
     mismatches: tuple[str, ...]
 
+    @property
+    def short_of_registers(self) -> bool:
+        """Whether registers are what the plan has too few of: all else is as planned."""
+        register_reasons = ("registers", "local memory")
+        return all(any(word in reason for word in register_reasons) for reason in self.mismatches)
+
 
 def examine(kernel: WarpKernel, binary: KernelBinary) -> Evidence:
     """Return what the binary shows; mismatches say in words what is not as planned.

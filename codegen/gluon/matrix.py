@@ -80,7 +80,10 @@ class MatrixFrame(FrameBase):
 
     def opening(self, group: WarpGroup) -> Lines:
         """Return what a group does before its first tile."""
-        return ["tiles = ttgl.cdiv(m, BLOCK_M) * ttgl.cdiv(n, BLOCK_N)", "trips = ttgl.cdiv(k, BLOCK_K)"]
+        return [
+            "tiles = ttgl.cdiv(m, BLOCK_M) * ttgl.cdiv(n, BLOCK_N)",
+            f"trips = {self.trips('ttgl.cdiv(k, BLOCK_K)')}",
+        ]
 
     def closing(self, group: WarpGroup) -> Lines:
         """Return what a group does after its last tile."""

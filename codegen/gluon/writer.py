@@ -9,6 +9,7 @@ steps, epilogue; all steady steps must read the same.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -67,13 +68,12 @@ class Place:
 
 @dataclass(slots=True)
 class Printed:
-    """Statements of a group: prologue, one steady step (and the same with masks), epilogue, one serial iteration."""
+    """Statements of a group: prologue, one steady step (and the same with masks), epilogue."""
 
     prologue: Lines = field(default_factory=list[str])
     steady: Lines = field(default_factory=list[str])
     masked: Lines = field(default_factory=list[str])
     epilogue: Lines = field(default_factory=list[str])
-    serial: Lines = field(default_factory=list[str])
 
 
 @dataclass(slots=True)
@@ -90,6 +90,7 @@ class _State:
     """What a run of the group has reached: the latest iteration of every value, and products in flight."""
 
     latest: dict[str, int] = field(default_factory=dict[str, int])
+    made: Counter[str] = field(default_factory=Counter[str])
     flights: list[_Flight] = field(default_factory=list[_Flight])
 
 
@@ -113,6 +114,12 @@ class GroupWriter:
         self.operations = {operation.name: operation for operation in kernel.program.operations}
         self.channels = {channel.name: channel for channel in kernel.warp_program.channels}
         self.lags: dict[str, int] = {}
+        self.carried = {
+            operand.value
+            for operation in kernel.program.operations
+            for operand in operation.operands
+            if operand.distance
+        }
         self.held_turns: dict[str, int] = {}
         self.settled = False
 
@@ -144,9 +151,6 @@ class GroupWriter:
         for number, instructions in enumerate(self.group.epilogue):
             place = Place(ahead + 4 + number, shifted("trips", -number), shifted("first + trips", -number))
             printed.epilogue += self._step(instructions, place, state, masked=masked)
-        serial = _State()
-        for step in range(2 if self.group.serial else 0):
-            printed.serial = self._step(self.group.serial, Place(step, "step", "at"), serial, masked=masked)
         return printed
 
     def _check_first_step(self, first: Lines, steady: Lines) -> None:
@@ -253,9 +257,12 @@ class GroupWriter:
         return old_name(value, lag)
 
     def _make(self, value: str, step: int, instruction: Instruction, state: _State) -> Lines:
-        """Note a new instance of a value; return the lines that keep older ones."""
+        """Note a new instance of a value; return the lines that keep older ones, as far as there are any."""
         state.latest[value] = step - instruction.stage
-        return [f"{old_name(value, lag)} = {old_name(value, lag - 1)}" for lag in range(self.lags.get(value, 0), 0, -1)]
+        there = state.made[value] + (value in self.carried)
+        state.made[value] += 1
+        most = min(there, self.lags.get(value, 0))
+        return [f"{old_name(value, lag)} = {old_name(value, lag - 1)}" for lag in range(most, 0, -1)]
 
     def _text(self, source: Source, instruction: Instruction, place: Place, state: _State) -> str:
         if source.invariant:
