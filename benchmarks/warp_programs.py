@@ -124,6 +124,7 @@ def measure(name: str, program: TileProgram, machine: Machine, limits: Limits, e
         "short_cycles": list(pace.short_cycles),
         "grid_cycles": round(grid_cycles(program, machine, pace)),
         "registers": list(case.made.registers),
+        "turns": [f"{turn.unit} x {len(turn.holders)}" for turn in review.program.turns],
         "stages": [group.stages for group in review.program.groups],
         "barrier_waits": barriers(review.program),
         "interpretations": 2 * len(TRIPS) * SEEDS,

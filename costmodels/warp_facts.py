@@ -13,8 +13,7 @@ from treadle.ir.machine import Machine
 from treadle.ir.tile.program import Memory, OperationKind, TileOperation, TileProgram
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule
 from treadle.ir.warp.facts import Facts, Performed
-from treadle.ir.warp.lower import lower_schedule
-from treadle.ir.warp.program import Buffer, Queue, Role, Source, WarpProgram
+from treadle.ir.warp.program import Buffer, Queue, Role, Source
 
 PRODUCTS = Queue("products", 8)
 """Products waited for with `wgmma.wait_group` N; CUTLASS takes N from 0 to 7 (`warpgroup_wait`)."""
@@ -31,11 +30,6 @@ FULL_UNIT = 0.75
 """Groups take turns on a unit that is busy for this share of the interval; with more room their order settles."""
 
 _ROLES = (Role.A, Role.B, Role.ACCUMULATOR)
-
-
-def lower_warp_program(program: TileProgram, machine: Machine, warps: WarpLoop, made: WarpSchedule) -> WarpProgram:
-    """Return the warp program of a schedule of `lower_warps(program, machine)`; raises as `lower_schedule`."""
-    return lower_schedule(warps, made, facts_of(program, machine, warps, made))
 
 
 def facts_of(program: TileProgram, machine: Machine, warps: WarpLoop, made: WarpSchedule) -> Facts:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from math import ceil
 
 from treadle.costmodels.warp_facts import facts_of
@@ -20,6 +21,10 @@ TOLERANCE = 0.01
 """Share of the interval by which the simulated pace may differ from it."""
 
 
+CROWDED = 0.5
+"""Share of the interval from which on a unit is taken to be one that groups may get into each other's way on."""
+
+
 @dataclass(frozen=True, slots=True)
 class WarpReview:
     """A lowered schedule with its pace and everything found wrong; `rederived` counts what was recomputed."""
@@ -28,6 +33,46 @@ class WarpReview:
     pace: Pace | None
     findings: tuple[Finding, ...]
     rederived: int
+
+
+def lower_warp_program(program: TileProgram, machine: Machine, warps: WarpLoop, made: WarpSchedule) -> WarpProgram:
+    """Return the warp program of a schedule of `lower_warps(program, machine)`, as `lower_at_pace`."""
+    return lower_at_pace(warps, made, facts_of(program, machine, warps, made))[0]
+
+
+def lower_at_pace(warps: WarpLoop, made: WarpSchedule, facts: Facts) -> tuple[WarpProgram, Pace]:
+    """Return the warp program of a schedule, and its simulated pace.
+
+    Groups take turns on the units of `facts`. Where that does not keep the schedule's pace, since they get into each
+    other's way on another unit, they take turns there too: one unit, the busiest first, or all of them.
+
+    Raises:
+        NoRoomForHandoffs, Stuck.
+    """
+    crowded = _crowded_units(warps, made)
+    best: tuple[WarpProgram, Pace] | None = None
+    for more in ((), *((unit,) for unit in crowded), crowded if len(crowded) > 1 else ()):
+        units = tuple(dict.fromkeys((*facts.turn_units, *more)))
+        lowered = lower_schedule(warps, made, replace(facts, turn_units=units))
+        pace = measure_pace(lowered, warps, facts)
+        if best is None or pace.steady_cycles < best[1].steady_cycles:
+            best = lowered, pace
+        if pace.steady_cycles <= (1 + TOLERANCE) * made.schedule.ii_cycles:
+            break
+    assert best is not None
+    return best
+
+
+def _crowded_units(warps: WarpLoop, made: WarpSchedule) -> tuple[str, ...]:
+    """Return the units that several groups issue to and that are busy for most of the interval, busiest first."""
+    busy: dict[str, int] = defaultdict(int)
+    groups: dict[str, set[int]] = defaultdict(set)
+    for operation in warps.loop.operations:
+        if operation.name in made.groups:
+            busy[operation.unit] += operation.occupancy_cycles
+            groups[operation.unit].add(made.groups[operation.name])
+    full = [unit for unit in busy if len(groups[unit]) > 1 and busy[unit] >= CROWDED * made.schedule.ii_cycles]
+    return tuple(sorted(full, key=lambda unit: (-busy[unit], unit)))
 
 
 def review_warp_program(program: TileProgram, machine: Machine, warps: WarpLoop, made: WarpSchedule) -> WarpReview:
@@ -43,13 +88,12 @@ def review_schedule(warps: WarpLoop, made: WarpSchedule, facts: Facts) -> WarpRe
     """Lower, check and time a schedule, given the facts of its operations; findings as `review_warp_program`."""
     where = warps.loop.name
     try:
-        program = lower_schedule(warps, made, facts)
+        program, pace = lower_at_pace(warps, made, facts)
     except TreadleError as error:
         return WarpReview(None, None, (Finding("TRD539", where, f"the schedule has no warp program: {error}"),), 1)
     findings = check_warp_program(program, warps, made, facts)
     if findings:
         return WarpReview(program, None, tuple(findings), 1)
-    pace = measure_pace(program, warps, facts)
     return WarpReview(program, pace, compare_pace(where, pace, made.schedule.ii_cycles), 2)
 
 

@@ -244,10 +244,11 @@ class _Machine:
     def _passed(self, group: _Group, cycle: int) -> int:
         """Cycle at which a turn is passed: turns only keep an order, so within a synchronous operation (a run of many
         instructions) it is passed early enough for the signal to arrive at its end."""
-        before, iteration = group.lines[group.at - 2]
-        if before.action is not Action.PERFORM or before.asynchronous:
-            return cycle
-        return max(cycle - self.signal, self.starts[before.subject, iteration])
+        for before, iteration in reversed(group.lines[: group.at - 1]):
+            if before.action is Action.PERFORM:
+                early = cycle if before.asynchronous else cycle - self.signal
+                return max(early, self.starts[before.subject, iteration])
+        return cycle
 
     def _signalled(self, group: _Group, instruction: Instruction, iteration: int, cycle: int) -> int:
         """Cycle at which a signal is given: by hardware at the end of a copy, or of all products issued (a commit)."""

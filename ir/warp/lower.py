@@ -17,7 +17,7 @@ from treadle.ir.tile.warps import WarpLoop, WarpSchedule
 from treadle.ir.warp.facts import MEMORIES, Facts, Performed
 from treadle.ir.warp.order import Cut, Order, Timed, assemble_group, ranks, step_cut
 from treadle.ir.warp.program import Action, Buffer, Channel, Instruction, Role, Source, WarpProgram
-from treadle.ir.warp.turns import TurnPlan, common_cut, plan_turns
+from treadle.ir.warp.turns import TurnPlan, plan_turns
 
 
 class NoRoomForHandoffs(TreadleError):
@@ -356,16 +356,13 @@ class _Lowering:
 
     # --- groups -----------------------------------------------------------------------------------------------------
 
-    def _turns(self) -> tuple[list[TurnPlan], list[Cut]]:
+    def _turns(self) -> tuple[tuple[TurnPlan, ...], list[Cut]]:
         """Return the turns and the cut of every group; groups that share a turn have the cut in common."""
         cuts = [step_cut(timed, self.ii) for timed in self.timed]
-        turns: list[TurnPlan] = []
-        for plan in plan_turns(self.warps, self.made, self.facts):
-            members = sorted(set(plan.turn.holders))
-            begun, cut = common_cut(plan, [self.timed[group] for group in members], self.start, self.ii)
-            for group in members:
-                cuts[group] = cut
-            turns.append(begun)
+        turns, members, shared = plan_turns(self.warps, self.made, self.facts.turn_units, self.timed)
+        for group in members:
+            assert shared is not None
+            cuts[group] = shared
         for plan in turns:
             self._take_turns(plan)
         return turns, cuts

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule
-from treadle.ir.warp.facts import Facts
 from treadle.ir.warp.order import Cut, Timed, frames
 from treadle.ir.warp.program import Turn
 
@@ -18,40 +17,50 @@ class TurnPlan:
     runs: tuple[tuple[int, str, str], ...]
 
 
-def plan_turns(warps: WarpLoop, made: WarpSchedule, facts: Facts) -> tuple[TurnPlan, ...]:
-    """Return a turn for each unit of `facts.turn_units` that several groups issue to."""
-    schedule = made.schedule
+def plan_turns(
+    warps: WarpLoop, made: WarpSchedule, units: tuple[str, ...], timed: list[list[Timed]]
+) -> tuple[tuple[TurnPlan, ...], tuple[int, ...], Cut | None]:
+    """Return a turn for each of `units` that several groups issue to, the groups in them, and the cut they share.
+
+    The steps of all these groups are cut at one place and in equal number, so that every turn goes round once a step.
+    Of the places where a product of them starts, the one with the fewest stages, then holders, is taken.
+    """
+    every = {unit: _uses(warps, made, unit) for unit in units}
+    uses = {unit: found for unit, found in every.items() if len({group for _, group, _ in found}) > 1}
+    members = tuple(sorted({group for found in uses.values() for _, group, _ in found}))
+    if not members:
+        return (), (), None
+    ii = made.schedule.ii_cycles
+    choices: list[tuple[int, int, int, int]] = []
+    mine = [item for group in members for item in timed[group]]
+    for cut in sorted({slot for found in uses.values() for slot, _, _ in found}):
+        first, last = frames(mine, cut, ii)
+        holders = sum(len(_runs(found, cut, ii)) for found in uses.values())
+        late = sum((item.cycle - cut) // ii - first for item in mine)
+        choices.append((last - first, holders, late, cut))
+    cut = min(choices)[3]
     plans: list[TurnPlan] = []
-    for unit in facts.turn_units:
-        uses = sorted(
-            (schedule.slot(operation.name), operation.name)
-            for operation in warps.loop.operations
-            if operation.unit == unit and operation.name in made.groups and operation.occupancy_cycles
-        )
-        order = [(made.groups[name], name) for _, name in uses]
-        if len({group for group, _ in order}) < 2:
-            continue
-        while order[0][0] == order[-1][0]:
-            order = [*order[1:], order[0]]
-        runs: list[tuple[int, str, str]] = []
-        for group, name in order:
-            if runs and runs[-1][0] == group:
-                runs[-1] = (group, runs[-1][1], name)
-            else:
-                runs.append((group, name, name))
+    for unit, found in uses.items():
+        runs = _runs(found, cut, ii)
         plans.append(TurnPlan(Turn(f"{unit}_turn", unit, tuple(group for group, _, _ in runs)), tuple(runs)))
-    return tuple(plans)
+    return tuple(plans), members, (cut, *frames(mine, cut, ii))
 
 
-def common_cut(plan: TurnPlan, members: list[list[Timed]], starts: dict[str, int], ii: int) -> tuple[TurnPlan, Cut]:
-    """Return the plan begun at the run whose start cuts the members' steps into the fewest stages, and that cut."""
-    choices: list[tuple[int, int, int, Cut]] = []
-    for position, (_, first_operation, _) in enumerate(plan.runs):
-        cut = starts[first_operation] % ii
-        spans = [frames(timed, cut, ii) for timed in members]
-        first, last = min(span[0] for span in spans), max(span[1] for span in spans)
-        late = sum((item.cycle - cut) // ii - first for timed in members for item in timed if not item.every_step)
-        choices.append((last - first, late, position, (cut, first, last)))
-    _, _, begin, chosen = min(choices)
-    runs = (*plan.runs[begin:], *plan.runs[:begin])
-    return TurnPlan(Turn(plan.turn.name, plan.turn.unit, tuple(group for group, _, _ in runs)), runs), chosen
+def _uses(warps: WarpLoop, made: WarpSchedule, unit: str) -> list[tuple[int, int, str]]:
+    """Return (slot, group, operation) of everything issued to a unit."""
+    return sorted(
+        (made.schedule.slot(operation.name), made.groups[operation.name], operation.name)
+        for operation in warps.loop.operations
+        if operation.unit == unit and operation.name in made.groups and operation.occupancy_cycles
+    )
+
+
+def _runs(uses: list[tuple[int, int, str]], cut: int, ii: int) -> list[tuple[int, str, str]]:
+    """Return the runs of one group after the other, from the cut on."""
+    runs: list[tuple[int, str, str]] = []
+    for _, group, name in sorted(uses, key=lambda use: (use[0] - cut) % ii):
+        if runs and runs[-1][0] == group:
+            runs[-1] = (group, runs[-1][1], name)
+        else:
+            runs.append((group, name, name))
+    return runs
