@@ -78,8 +78,8 @@ def _crowded_units(warps: WarpLoop, made: WarpSchedule) -> tuple[str, ...]:
 def review_warp_program(program: TileProgram, machine: Machine, warps: WarpLoop, made: WarpSchedule) -> WarpReview:
     """Lower a schedule of `lower_warps(program, machine)`, check the warp program, and run it on the machine model.
 
-    Findings: those of `check_warp_program`; TRD538 for a steady state off the schedule's interval (a warning when it is
-    faster); TRD539 when the schedule has no warp program.
+    Findings: those of `check_warp_program`; TRD538, a warning, for a steady state off the schedule's interval; TRD539
+    when the schedule has no warp program.
     """
     return review_schedule(warps, made, facts_of(program, machine, warps, made))
 
@@ -98,7 +98,8 @@ def review_schedule(warps: WarpLoop, made: WarpSchedule, facts: Facts) -> WarpRe
 
 
 def compare_pace(where: str, pace: Pace, ii_cycles: int) -> tuple[Finding, ...]:
-    """Return TRD538 when the simulated steady state is not the schedule's interval within 1 %."""
+    """Return TRD538 when the simulated steady state is not the schedule's interval within 1 %: a warning, since the
+    program is legal, and the claim is about the cost model's exclusive units."""
     off = pace.steady_cycles / ii_cycles - 1
     if abs(off) <= TOLERANCE:
         return ()

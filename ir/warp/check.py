@@ -42,7 +42,7 @@ def check_warp_program(
     for trips in trip_counts or trip_counts_of(program):
         if findings:
             break
-        findings = list(_check_trips(program, warps, trips))
+        findings = list(_check_trips(program, warps, facts, trips))
     return findings
 
 
@@ -54,7 +54,7 @@ def trip_counts_of(program: WarpProgram) -> tuple[int, ...]:
     return tuple(sorted({*range(stages + 2), 2 * stages + 3, longest}))
 
 
-def _check_trips(program: WarpProgram, warps: WarpLoop | None, trips: int) -> Iterator[Finding]:
+def _check_trips(program: WarpProgram, warps: WarpLoop | None, facts: Facts | None, trips: int) -> Iterator[Finding]:
     where = f"{program.name}, {trips} iterations"
     unrolled = unroll(program, trips)
     order = ancestors(unrolled.before)
@@ -71,6 +71,8 @@ def _check_trips(program: WarpProgram, warps: WarpLoop | None, trips: int) -> It
     yield from _first(_check_sides(unrolled, order, where))
     yield from _first(_check_phases(unrolled, order, where))
     yield from _check_flights(unrolled, where)
+    if facts is not None:
+        yield from _first(_check_stages(unrolled, order, facts, where))
     if warps is not None:
         yield from _first(_check_dependences(unrolled, order, warps, where))
 
@@ -226,6 +228,15 @@ def _check_flights(unrolled: Unrolled, where: str) -> Iterator[Finding]:
         if flying > queue.most_in_flight:
             most = f"<= {queue.most_in_flight}"
             yield Finding("TRD535", where, f"too many operations of `{queue.name}` in flight", most, str(flying))
+
+
+def _check_stages(unrolled: Unrolled, order: list[int], facts: Facts, where: str) -> Iterator[Finding]:
+    """A staged operation finds its slot read by the one of the iteration before."""
+    staged = {performed.operation for performed in facts.operations if performed.staged}
+    for (name, iteration), (event, _, _) in unrolled.spans.items():
+        before = unrolled.spans.get((name, iteration - 1))
+        if name in staged and before is not None and not _ordered(order, before[2], event):
+            yield Finding("TRD532", where, f"{unrolled.labels[event]}: its staging slot is still being read")
 
 
 # --- the loop -------------------------------------------------------------------------------------------------------

@@ -18,8 +18,9 @@ from treadle.ir.warp.program import Action
 def test_the_steady_state_is_not_slower_than_the_interval(name: str, machine: str) -> None:
     solved = case(name, machine)
     review = review_warp_program(solved.program, solved.machine, solved.warps, solved.made)
-    assert [finding for finding in review.findings if finding.severity is Severity.ERROR] == []
+    assert [finding for finding in review.findings if finding.code != "TRD538"] == []
     assert review.pace is not None
+    assert review.pace.steady_cycles <= 1.01 * solved.made.schedule.ii_cycles
     assert review.pace.short_cycles[0] == 0
 
 
@@ -40,7 +41,8 @@ def test_too_few_slots_slow_the_loop_down() -> None:
     pace = measure_pace(two, solved.warps, solved.facts)
     assert pace.steady_cycles > 1.01 * solved.made.schedule.ii_cycles
     found = compare_pace("gemm", pace, solved.made.schedule.ii_cycles)
-    assert [(finding.code, finding.severity) for finding in found] == [("TRD538", Severity.ERROR)]
+    assert [(finding.code, finding.severity) for finding in found] == [("TRD538", Severity.WARNING)]
+    assert "slower" in found[0].message
 
 
 def test_groups_that_wait_for_each_other_are_named() -> None:
@@ -53,7 +55,7 @@ def test_groups_that_wait_for_each_other_are_named() -> None:
 
 
 def test_a_faster_pace_is_a_warning() -> None:
-    assert compare_pace("p", Pace(90.0, 0.0, (0,)), 100)[0].severity is Severity.WARNING
+    assert "faster" in compare_pace("p", Pace(90.0, 0.0, (0,)), 100)[0].message
     assert compare_pace("p", Pace(100.5, 0.0, (0,)), 100) == ()
 
 
