@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
+from treadle.codegen.gluon.errors import NotEmittable
+from treadle.costmodels.warp_facts import facts_of
 from treadle.ir.certificate import Certificate
 from treadle.ir.machine import Machine
 from treadle.ir.plan import Prediction
+from treadle.ir.tile.kernel import KernelPlan
 from treadle.ir.tile.program import OperationKind, TileProgram
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule
+from treadle.ir.warp.lower import lower_schedule
 from treadle.ir.warp.program import WarpGroup, WarpProgram
 
 SETMAXNREG_STEP = 8
@@ -46,6 +50,25 @@ class WarpKernel:
     def dtype(self) -> str:
         """Element type of the operands."""
         return str(self.program.options["dtype"])
+
+
+def warp_kernel(kernel: KernelPlan, machine: Machine) -> WarpKernel:
+    """Return what the emitter prints of a planned kernel; raises NotEmittable, and as `lower_schedule`."""
+    if kernel.program is None or kernel.groups is None:
+        raise NotEmittable(kernel=kernel.name, reason=kernel.groupless or "it has no schedule over warp groups")
+    groups = kernel.groups
+    facts = facts_of(kernel.program, machine, groups.warps, groups.schedule)
+    lowered = lower_schedule(groups.warps, groups.schedule, facts)
+    return WarpKernel(
+        kernel.name,
+        kernel.program,
+        machine,
+        groups.warps,
+        groups.schedule,
+        groups.certificate,
+        lowered,
+        kernel.predictions,
+    )
 
 
 def identifier(name: str) -> str:

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from treadle.frontends.programs.errors import UnknownFamily
+from treadle.frontends.programs.rows import ROW_PARTS, split_rows
 from treadle.ir.diagnostics import closest
 
 if TYPE_CHECKING:
@@ -61,13 +62,16 @@ def build(
         name: a key of `FAMILIES`.
         shape: extents by key, all whole numbers; the keys are the family's (`family(name).shape`).
         tile_sizes: block sizes by key; those left out, or all of them, come from the first candidate.
-        options: `dtype` (`bfloat16` or `float16`) and the family's own switches.
+        options: `dtype` (`bfloat16` or `float16`), the family's own switches, and `row_parts` (see `rows`).
 
     Raises:
         UnknownFamily, UnknownShapeKey, MissingShapeKey, InvalidExtent, IndivisibleHeads, UnsupportedHeadDimension,
         InvalidTileSize, InvalidOption.
     """
-    return family(name).build(shape, tile_sizes, options)
+    chosen = dict(options or {})
+    parts = int(chosen.pop(ROW_PARTS, 1))
+    program = family(name).build(shape, tile_sizes, chosen)
+    return split_rows(program, parts) if parts > 1 else program
 
 
 def candidates(name: str, shape: Mapping[str, int], options: Options | None = None) -> tuple[TileProgram, ...]:

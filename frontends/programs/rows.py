@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from treadle.frontends.programs.errors import InvalidOption
 from treadle.ir.tile.program import Operand, OperationKind, Tile, TileOperation, TileProgram
+
+ROW_PARTS = "row_parts"
+"""Option of a program whose rows are split: how many parts there are."""
 
 
 def row_values(program: TileProgram) -> frozenset[str]:
@@ -37,7 +41,14 @@ def splits_rows(program: TileProgram, parts: int, least_rows: int = 64) -> bool:
 
 
 def split_rows(program: TileProgram, parts: int) -> TileProgram:
-    """Return the program with the rows of its tile cut into `parts`; `splits_rows` says whether that can be done."""
+    """Return the program with the rows of its tile cut into `parts`.
+
+    Raises:
+        InvalidOption: `splits_rows` says that they cannot be.
+    """
+    if not splits_rows(program, parts, least_rows=16):
+        expected = "a number that cuts the rows of products without invariants evenly"
+        raise InvalidOption(family=program.family, key=ROW_PARTS, found=parts, expected=expected)
     rows = row_values(program)
     operations: list[TileOperation] = []
     for operation in program.operations:
@@ -47,7 +58,7 @@ def split_rows(program: TileProgram, parts: int) -> TileProgram:
         operations += [_part(operation, part, parts, rows) for part in range(parts)]
     loads = [operation for operation in operations if operation.kind is OperationKind.LOAD]
     others = [operation for operation in operations if operation.kind is not OperationKind.LOAD]
-    return replace(program, operations=(*loads, *others), options={**program.options, "row_parts": parts})
+    return replace(program, operations=(*loads, *others), options={**program.options, ROW_PARTS: parts})
 
 
 def _part(operation: TileOperation, part: int, parts: int, rows: frozenset[str]) -> TileOperation:

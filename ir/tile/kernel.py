@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from treadle.ir.certificate import Certificate
 from treadle.ir.errors import InvalidValue
@@ -42,12 +42,39 @@ class ScheduledLoop:
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """What a schedule leaves free for the compiler: registers per thread of every group, shared memory (bytes)."""
+
+    registers: int = 0
+    shared_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        if self.registers < 0 or self.shared_bytes < 0:
+            raise InvalidValue(message=f"room of {self.registers} registers and {self.shared_bytes} bytes is negative")
+
+    def taken_from(self, warps: WarpLoop) -> WarpLoop:
+        """Return the loop with less room: more registers fixed in every group, more shared memory taken from rings."""
+        if self == Room():
+            return warps
+        limits = replace(warps.limits, fixed_registers=warps.limits.fixed_registers + self.registers)
+        capacities = tuple(
+            replace(capacity, fixed_bytes=capacity.fixed_bytes + self.shared_bytes)
+            if capacity.memory == "shared"
+            else capacity
+            for capacity in warps.loop.capacities
+        )
+        return replace(warps, loop=replace(warps.loop, capacities=capacities), limits=limits)
+
+
+@dataclass(frozen=True, slots=True)
 class WarpPlan:
     """The same loop over warp groups: the problem, its schedule, and how good that is proven to be, level by level."""
 
     warps: WarpLoop
     schedule: WarpSchedule
     certificate: Certificate
+    room: Room = Room()
+    """What the problem leaves out of the machine's registers and shared memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +99,10 @@ class KernelPlan:
     """The main loop over warp groups; None when they were not asked for, or there are none."""
     groupless: str = ""
     """Why the machine runs no schedule over warp groups, or why none was found; empty otherwise."""
+    language: str = "triton"
+    """What the source is written in: portable `triton`, or `gluon`, which runs the schedule over warp groups."""
+    attempts: tuple[str, ...] = ()
+    """Why earlier schedules over warp groups were given up after compilation, in their order."""
 
     def __post_init__(self) -> None:
         binaries = [compiled.binary for compiled in self.compiled]
@@ -80,7 +111,9 @@ class KernelPlan:
         loops = [loop.name for loop in self.program.siblings] if self.program else []
         if loops != [sibling.loop.name for sibling in self.siblings]:
             raise InvalidValue(message=f"kernel `{self.name}` schedules other loops than its program has")
-        if self.groups is not None and self.groups.warps.loop != self.loop:
+        if self.language not in ("triton", "gluon"):
+            raise InvalidValue(message=f"kernel `{self.name}` is in the unknown language `{self.language}`")
+        if self.groups is not None and self.groups.warps.loop.operations != self.loop.operations:
             raise InvalidValue(message=f"the warp groups of kernel `{self.name}` run another loop")
 
     def prediction(self, name: str) -> Prediction:

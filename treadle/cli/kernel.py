@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,13 @@ from treadle.solvers.pipeline.solve import OBJECTIVE
 from treadle.verification.core import Review, review_plan
 
 
+class Language(Enum):
+    """What kernels are written in."""
+
+    TRITON = "triton"
+    GLUON = "gluon"
+
+
 def command(
     program: Annotated[str, typer.Argument(help="Program family, or a loop file (.graphml).", metavar="PROGRAM")] = "",
     program_option: Annotated[str, typer.Option("--program", help="The same, as an option.", metavar="NAME")] = "",
@@ -48,6 +56,9 @@ def command(
     objective: Annotated[
         str, typer.Option(help="Levels after the interval in their order.", metavar="LEVELS")
     ] = ",".join(OBJECTIVE),
+    emit: Annotated[
+        Language, typer.Option(help="Write kernels in portable triton, or in gluon, one warp group after the other.")
+    ] = Language.TRITON,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile to binaries.")] = True,
     output: OutputFolder = None,
     resume: ResumeFlag = False,
@@ -71,6 +82,7 @@ def command(
         compiled=wanted,
         warps=warps,
         objective=objective_levels(objective),
+        language=emit.value,
         earlier=earlier,
     )
     if name.endswith(".graphml"):

@@ -6,19 +6,20 @@ beside the rings tightens its shared memory. Anything else that differs from the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from treadle.codegen.gluon.emit import emit
 from treadle.codegen.gluon.errors import EvidenceMismatch, NoSharedMemoryLeft
 from treadle.codegen.gluon.evidence import Evidence, examine
-from treadle.codegen.gluon.kernel import WarpKernel
+from treadle.codegen.gluon.kernel import warp_kernel
 from treadle.codegen.triton.compile import KernelBinary, compile_source
 from treadle.costmodels.lower_warps import lower_warps
-from treadle.costmodels.predict import predict
-from treadle.costmodels.warp_review import lower_warp_program
-from treadle.frontends.programs.rows import split_rows, splits_rows
+from treadle.driver.kernels import COST_MODEL, KernelOptions, plan_program
+from treadle.frontends import programs
+from treadle.frontends.programs.rows import ROW_PARTS, splits_rows
 from treadle.ir.machine import Machine
+from treadle.ir.tile.kernel import KernelPlan, Room, WarpPlan
 from treadle.ir.tile.program import TileProgram
 from treadle.ir.tile.warps import WarpLoop
 from treadle.solvers.pipeline.solve import Options, schedule
@@ -29,116 +30,129 @@ REGISTER_STEP = 8
 """Registers by which a plan is tightened at once: what `setmaxnreg` counts in."""
 MANY_SPILLED_BYTES = 64
 """Stack bytes of a thread from which two steps are taken at once."""
-COST_MODEL = "tile cycles of the machine file, issue and handoffs of warp groups (costmodels/lower_warps.py)"
+GROUP_ROWS = 64
+"""Rows that one warp group multiplies at once (`wgmma`, PTX ISA)."""
 
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Tightening:
-    """What a plan leaves free for the compiler: registers in every group, shared memory of an instance (bytes)."""
-
-    registers: int = 0
-    shared_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One attempt: what was left free, and why it was not kept (nothing where it was)."""
-
-    tightening: Tightening
-    reasons: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Fitted:
-    """A kernel whose binary keeps its plan, with the attempts before it."""
+    """A kernel whose binary keeps its plan: its source, the binary, and what it shows."""
 
-    kernel: WarpKernel
+    kernel: KernelPlan
     source: str
     binary: KernelBinary
     evidence: Evidence
-    rounds: tuple[Round, ...]
 
 
-def tightened(warps: WarpLoop, tightening: Tightening) -> WarpLoop:
-    """Return the loop with less room: more registers fixed in every group, more shared memory taken from rings."""
-    limits = replace(warps.limits, fixed_registers=warps.limits.fixed_registers + tightening.registers)
-    capacities = tuple(
-        replace(capacity, fixed_bytes=capacity.fixed_bytes + tightening.shared_bytes)
-        if capacity.memory == "shared"
-        else capacity
-        for capacity in warps.loop.capacities
-    )
-    return replace(warps, loop=replace(warps.loop, capacities=capacities), limits=limits)
-
-
-def cut_rows(program: TileProgram, machine: Machine) -> TileProgram:
-    """Return the program with its rows over two warp groups where one cannot hold the accumulators."""
-    if machine.has("tensor_memory") or not machine.has("warp_specialization") or not splits_rows(program, 2):
+def for_groups(program: TileProgram, machine: Machine) -> TileProgram:
+    """Return the program with its rows over two warp groups, where one group cannot hold its values in registers."""
+    if machine.has("tensor_memory") or not machine.has("warp_specialization") or _fits_one_group(program, machine):
         return program
-    rows = split_rows(program, 2)
-    limits = lower_warps(program, machine).limits
-    free = limits.registers_per_group - limits.fixed_registers
-    values = [value.registers for value in lower_warps(program, machine).values]
-    return rows if sum(values) > free else program
+    if splits_rows(program, 2, GROUP_ROWS):
+        options = {**program.options, ROW_PARTS: 2}
+        return programs.build(program.family, program.shape, program.tile_sizes, options)
+    sizes = program.tile_sizes
+    if sizes.get("sub_tiles") == 1 and sizes.get("block_m", 0) >= 2 * GROUP_ROWS:
+        return programs.build(program.family, program.shape, {**sizes, "sub_tiles": 2}, program.options)
+    return program
 
 
-def warp_kernel(
-    program: TileProgram, machine: Machine, options: Options, tightening: Tightening = Tightening()
-) -> WarpKernel:
-    """Schedule a program over warp groups and lower it to a warp program.
+def _fits_one_group(program: TileProgram, machine: Machine) -> bool:
+    """Whether the largest values together (results of products live side by side) fit one group's registers."""
+    warps = lower_warps(program, machine)
+    products = {operation.name for operation in program.operations if operation.depth}
+    needed = sum(value.registers for value in warps.values if value.name in products)
+    return needed <= warps.limits.registers_per_group - warps.limits.fixed_registers
 
-    Raises:
-        TreadleError: the machine lacks a unit or a figure; no schedule exists or was found; handoffs do not fit.
+
+def fit_kernels(
+    kernels: Sequence[KernelPlan], machine: Machine, options: KernelOptions, plan_id: str, tell: Tell
+) -> tuple[tuple[KernelPlan, ...], dict[str, bytes]]:
+    """Emit kernels in Gluon; with `options.compiled` as binaries that keep their plans, else as sources alone.
+
+    Returns: the kernels with their sources and compiled records, and the files by path relative to the plan folder.
+
+    Raises: as `fit`.
     """
-    warps = tightened(lower_warps(program, machine), tightening)
-    solved = schedule(warps, replace(options, cost_model=COST_MODEL))
-    made = solved.schedule
-    lowered = lower_warp_program(program, machine, warps, made)
-    predictions = predict(_one_loop(program), warps.loop, made.schedule, machine)
-    return WarpKernel(program.name, program, machine, warps, made, solved.certificate, lowered, predictions)
+    planned: list[KernelPlan] = []
+    files: dict[str, bytes] = {}
+    for kernel in kernels:
+        path = f"kernels/{kernel.name}.py"
+        if not options.compiled:
+            prepared = replace(_prepared(kernel, machine, options), source=path)
+            files[path] = emit(warp_kernel(prepared, machine), plan_id).encode()
+            planned.append(prepared)
+            continue
+        fitted = fit(kernel, machine, options, tell, plan_id)
+        stem = f"kernels/{kernel.name}.{fitted.binary.kernel}.{fitted.binary.target}"
+        binary = f"{stem}.{fitted.binary.suffix}"
+        files |= {
+            path: fitted.source.encode(),
+            binary: fitted.binary.data,
+            f"{stem}.json": fitted.binary.sidecar().encode(),
+        }
+        planned.append(replace(fitted.kernel, source=path, compiled=(fitted.binary.record(binary),)))
+    return tuple(planned), files
 
 
-def _one_loop(program: TileProgram) -> TileProgram:
-    """Return the program with its masked loops counted as more trips: warp groups run them as the same steps."""
-    trips = program.trips + sum(sibling.trips for sibling in program.siblings)
-    return replace(program, before=(), after=(), trips=trips)
-
-
-def fit(program: TileProgram, machine: Machine, options: Options, tell: Tell, plan_id: str = "") -> Fitted:
-    """Schedule, emit, compile and examine until the binary keeps the plan.
+def fit(kernel: KernelPlan, machine: Machine, options: KernelOptions, tell: Tell, plan_id: str = "") -> Fitted:
+    """Schedule over warp groups, emit, compile and examine until the binary keeps the plan.
 
     Raises:
         EvidenceMismatch: it does not after `ROUNDS` attempts, or differs in what no register changes.
-        NoGluonFrame, NotEmittable, CompilationFailed, MissingExtra; what `warp_kernel` raises.
+        NoGluonFrame, NotEmittable, CompilationFailed, MissingExtra.
+        TreadleError: there is no schedule over warp groups.
     """
-    program = cut_rows(program, machine)
-    tightening, rounds = Tightening(), list[Round]()
+    kernel = _prepared(kernel, machine, options)
+    room, attempts = Room(), list[str]()
     while True:
-        kernel = warp_kernel(program, machine, options, tightening)
-        outcome = _attempt(kernel, plan_id)
+        planned = replace(kernel, groups=_groups(kernel, machine, options, room), attempts=tuple(attempts))
+        outcome = _attempt(planned, machine, plan_id)
         if isinstance(outcome, Fitted):
-            return replace(outcome, rounds=(*rounds, Round(tightening)))
+            return outcome
         more, reasons = outcome
-        rounds.append(Round(tightening, reasons))
-        tell(f"{program.name}: {'; '.join(reasons)}")
-        if more is None or len(rounds) == ROUNDS:
-            raise EvidenceMismatch(kernel=program.name, rounds=len(rounds), reason="; ".join(reasons))
-        tightening = Tightening(tightening.registers + more.registers, tightening.shared_bytes + more.shared_bytes)
+        attempts.append(f"{room.registers} registers, {room.shared_bytes} bytes left free: {'; '.join(reasons)}")
+        tell(f"{kernel.name}: back to the solver: {'; '.join(reasons)}")
+        if more is None or len(attempts) == ROUNDS:
+            raise EvidenceMismatch(kernel=kernel.name, rounds=len(attempts), reason="; ".join(reasons))
+        room = Room(room.registers + more.registers, room.shared_bytes + more.shared_bytes)
 
 
-def _attempt(kernel: WarpKernel, plan_id: str) -> Fitted | tuple[Tightening | None, tuple[str, ...]]:
-    """Return the kernel where its binary keeps the plan, else what to tighten (None: nothing helps) and why."""
+def _prepared(kernel: KernelPlan, machine: Machine, options: KernelOptions) -> KernelPlan:
+    """Return the kernel of the program for warp groups, in Gluon."""
+    assert kernel.program is not None
+    program = for_groups(kernel.program, machine)
+    if program != kernel.program:
+        again = plan_program(program, machine, options)
+        kernel = replace(again, name=kernel.name, calls=kernel.calls, phase=kernel.phase)
+    groups = _groups(kernel, machine, options, Room())
+    return replace(kernel, groups=groups, groupless="", language="gluon")
+
+
+def _groups(kernel: KernelPlan, machine: Machine, options: KernelOptions, room: Room) -> WarpPlan:
+    """Return the schedule over warp groups that leaves room; the one at hand where that is it."""
+    if kernel.groups is not None and kernel.groups.room == room:
+        return kernel.groups
+    assert kernel.program is not None
+    warps: WarpLoop = room.taken_from(lower_warps(kernel.program, machine))
+    solved = schedule(warps, Options(options.limits, options.objective, COST_MODEL))
+    return WarpPlan(warps, solved.schedule, solved.certificate, room)
+
+
+def _attempt(kernel: KernelPlan, machine: Machine, plan_id: str) -> Fitted | tuple[Room | None, tuple[str, ...]]:
+    """Return the kernel where its binary keeps the plan, else what to leave free (None: nothing helps) and why."""
+    lowered = warp_kernel(kernel, machine)
     try:
-        source = emit(kernel, plan_id)
+        source = emit(lowered, plan_id)
     except NoSharedMemoryLeft as error:
-        return Tightening(shared_bytes=error.missing_bytes), (str(error),)
-    binary = compile_source(source, kernel.machine.architecture, kernel.name)[0]
-    evidence = examine(kernel, binary)
+        return Room(shared_bytes=error.missing_bytes), (str(error),)
+    binary = compile_source(source, machine.architecture, kernel.name)[0]
+    evidence = examine(lowered, binary)
     if not evidence.mismatches:
-        return Fitted(kernel, source, binary, evidence, ())
+        return Fitted(kernel, source, binary, evidence)
     if not evidence.short_of_registers:
         return None, evidence.mismatches
     steps = 2 if binary.spill_bytes > MANY_SPILLED_BYTES else 1
-    return Tightening(registers=steps * REGISTER_STEP), evidence.mismatches
+    return Room(registers=steps * REGISTER_STEP), evidence.mismatches

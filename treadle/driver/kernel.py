@@ -9,6 +9,7 @@ from typing import Any
 
 from treadle.costmodels.machines import load_machine
 from treadle.driver.artifacts import Files, compile_kernels, emit_kernels, report_of, timelines
+from treadle.driver.gluon import fit_kernels
 from treadle.driver.kernels import KernelOptions, rank_programs, with_groups
 from treadle.driver.versions import versions
 from treadle.frontends import programs
@@ -86,9 +87,12 @@ def _with_files(
     envelope: Plan, machine: Machine | None, kernels: tuple[KernelPlan, ...], options: KernelOptions, tell: Tell
 ) -> tuple[Plan, Files]:
     files: Files = {}
-    if machine is not None:
+    gluon = machine is not None and options.language == "gluon"
+    if machine is not None and gluon:
+        kernels, files = fit_kernels(kernels, machine, options, envelope.expected_id(), tell)
+    elif machine is not None:
         kernels, files = emit_kernels(kernels, machine, envelope.expected_id())
-    if machine is not None and options.compiled:
+    if machine is not None and options.compiled and not gluon:
         kernels, files = compile_kernels(kernels, machine, files, tell)
     files |= timelines(kernels)
     plan = replace(envelope, body=KernelBody(machine, kernels))

@@ -62,6 +62,8 @@ class KernelOptions:
     warps: bool | None = False
     """Schedule over warp groups: a loop without such a schedule is refused when True, says why when None."""
     objective: tuple[str, ...] = pipeline.OBJECTIVE
+    language: str = "triton"
+    """What kernels are emitted in: portable `triton`, or `gluon`, which runs the schedule over warp groups."""
     earlier: Mapping[Loop, Solution] = field(default_factory=dict[Loop, Solution])
     spent_s: dict[str, float] = field(default_factory=dict[str, float], compare=False)
     """Filled with the seconds that each loop over warp groups took; not recorded in a plan."""
@@ -69,6 +71,8 @@ class KernelOptions:
     def recorded(self) -> dict[str, Any]:
         """Return the options as a plan records them."""
         recorded = {"limits": encode(self.limits), "top": self.top, "compiled": self.compiled}
+        if self.language != "triton":
+            recorded["language"] = self.language
         return recorded if self.warps is False else {**recorded, "objective": list(self.objective)}
 
 

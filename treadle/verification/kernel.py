@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from treadle.codegen.gluon.emit import emit as emit_gluon
+from treadle.codegen.gluon.kernel import warp_kernel
 from treadle.codegen.triton.emit import emit
 from treadle.costmodels.cubin import read_resources
 from treadle.costmodels.lower import lower
@@ -74,7 +76,7 @@ def _review_groups(plan: WarpPlan, program: TileProgram | None, machine: Machine
     if program is None or machine is None:
         return Review(1, 0, (Finding("TRD493", where, "a loop without a program has no warp groups"),))
     try:
-        if lower_warps(program, machine) != plan.warps:
+        if plan.room.taken_from(lower_warps(program, machine)) != plan.warps:
             message = "the warps are not those the machine makes of the program"
             return Review(1, 0, (Finding("TRD493", where, message),))
     except TreadleError as error:
@@ -123,7 +125,8 @@ def _review_source(kernel: KernelPlan, machine: Machine, plan_id: str, folder: P
         return []
     try:
         source = read_text(folder / kernel.source)
-        expected = emit(kernel, machine, plan_id)
+        printed = emit_gluon(warp_kernel(kernel, machine), plan_id) if kernel.language == "gluon" else None
+        expected = emit(kernel, machine, plan_id) if printed is None else printed
     except TreadleError as error:
         return [Finding("TRD496", kernel.source, f"the source cannot be compared: {error}")]
     if source != expected:
