@@ -16,9 +16,11 @@ from treadle.codegen.group_timeline import group_names
 from treadle.driver.artifacts import Files
 from treadle.driver.kernel import KernelRequest, plan_kernel, plan_loop
 from treadle.driver.kernels import KernelOptions, objective_levels
+from treadle.driver.own_program import plan_own
 from treadle.driver.resume import earlier_schedules
-from treadle.driver.shapes import shape_for, tiles_for
+from treadle.driver.shapes import parse_arguments, parse_shape, parse_switches, shape_for, tiles_for
 from treadle.frontends.hls import resources_beside
+from treadle.frontends.own_program import is_own
 from treadle.ir.certificate import Certificate, Status
 from treadle.ir.codec import encode
 from treadle.ir.diagnostics import ExitCode
@@ -40,12 +42,21 @@ class Language(Enum):
 
 
 def command(
-    program: Annotated[str, typer.Argument(help="Program family, or a loop file (.graphml).", metavar="PROGRAM")] = "",
+    program: Annotated[
+        str,
+        typer.Argument(help="Program family, FILE.py:NAME, FILE.ttir, or a loop file (.graphml).", metavar="PROGRAM"),
+    ] = "",
     program_option: Annotated[str, typer.Option("--program", help="The same, as an option.", metavar="NAME")] = "",
     machine: Annotated[str, typer.Option(help="Machine id or machine file.", metavar="ID")] = "h200",
     shape: Annotated[str, typer.Option(help='Extents, such as "batch=4 heads=32 seq=16k".')] = "",
     tiles: Annotated[str, typer.Option(help='Tile sizes, such as "block_m=128"; all candidates unless given.')] = "",
     dtype: Annotated[str, typer.Option(help="Element type of the operands.")] = "bfloat16",
+    switches: Annotated[
+        str, typer.Option(help='Switches of the family, such as "scales=block" or "lse=true".', metavar="SWITCHES")
+    ] = "",
+    arguments: Annotated[
+        str, typer.Option(help='Types and constants of a Triton kernel, such as "a=*fp16 m=i32 BLOCK=128".')
+    ] = "",
     resources: Annotated[Path | None, typer.Option(help="Resource model of a loop file.", metavar="FILE")] = None,
     top: Annotated[int, typer.Option(min=1, help="Keep the N best candidates.")] = 1,
     limit: Annotated[float, typer.Option(min=0.001, help="Deterministic seconds per question to the solver.")] = 1.0,
@@ -88,8 +99,12 @@ def command(
     if name.endswith(".graphml"):
         file = Path(name)
         plan, files = plan_loop(file, resources or resources_beside(file), options, _tell)
+    elif is_own(name):
+        plan, files = plan_own(name, machine, parse_shape(shape), parse_arguments(arguments), options, _tell)
     else:
-        request = KernelRequest(name, machine, shape_for(name, shape), tiles_for(name, shape, tiles), dtype)
+        request = KernelRequest(
+            name, machine, shape_for(name, shape), tiles_for(name, shape, tiles), dtype, parse_switches(switches)
+        )
         plan, files = plan_kernel(request, options, _tell)
     solved = time.perf_counter() - started
     review = review_plan(plan.sealed(), None)

@@ -12,6 +12,7 @@ from treadle.codegen.svg_timeline import standalone_svg
 from treadle.codegen.timeline import timeline_json
 from treadle.codegen.triton.compile import KernelBinary, compile_sources
 from treadle.codegen.triton.emit import emit
+from treadle.frontends.programs import FAMILIES
 from treadle.ir.machine import Machine
 from treadle.ir.plan import Plan
 from treadle.ir.tile.kernel import KernelPlan
@@ -22,11 +23,11 @@ Kernels = tuple[KernelPlan, ...]
 
 
 def emit_kernels(kernels: Sequence[KernelPlan], machine: Machine, plan_id: str) -> tuple[Kernels, Files]:
-    """Emit the kernels that have a program; return them with the path of their source, and the files."""
+    """Emit the kernels of library programs; return them with the path of their source, and the files."""
     emitted: list[KernelPlan] = []
     files: Files = {}
     for kernel in kernels:
-        if kernel.program is not None:
+        if kernel.program is not None and kernel.program.family in FAMILIES:
             source = emit(kernel, machine, plan_id)
             kernel = replace(kernel, source=f"kernels/{kernel.name}.py")
             files[kernel.source] = source.encode()

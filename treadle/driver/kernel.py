@@ -32,6 +32,7 @@ class KernelRequest:
     shape: dict[str, int] = field(default_factory=dict[str, int])
     tile_sizes: dict[str, int] = field(default_factory=dict[str, int])
     dtype: str = "bfloat16"
+    switches: dict[str, str | int | bool] = field(default_factory=dict[str, str | int | bool])
 
 
 def machine_input(machine: Machine) -> Input:
@@ -51,12 +52,12 @@ def plan_kernel(request: KernelRequest, options: KernelOptions, tell: Tell) -> t
     ranked = rank_programs(_candidates(request), machine, options)[: options.top]
     grouped = [with_groups(kernel, machine, options, tell) for kernel in ranked]
     kernels = tuple(_numbered(kernel, rank) for rank, kernel in enumerate(grouped))
-    envelope = _envelope(encode(request), (machine_input(machine),), options)
-    return _with_files(envelope, machine, kernels, options, tell)
+    envelope = envelope_of(encode(request), (machine_input(machine),), options)
+    return with_files(envelope, machine, kernels, options, tell)
 
 
 def _candidates(request: KernelRequest) -> tuple[Any, ...]:
-    chosen = {"dtype": request.dtype}
+    chosen = {"dtype": request.dtype, **request.switches}
     if request.tile_sizes:
         return (programs.build(request.program, request.shape, request.tile_sizes, chosen),)
     return programs.candidates(request.program, request.shape, chosen)
@@ -75,17 +76,19 @@ def plan_loop(graphml: Path, resources: Path, options: KernelOptions, tell: Tell
     solved = schedule(loop, Options(limits=options.limits), tell, options.earlier.get(loop))
     kernel = KernelPlan(loop.name, loop, solved.schedule, solved.certificate)
     inputs = (input_from("loop", graphml), input_from("resources", resources))
-    envelope = _envelope({}, inputs, options)
-    return _with_files(envelope, None, (kernel,), options, tell)
+    envelope = envelope_of({}, inputs, options)
+    return with_files(envelope, None, (kernel,), options, tell)
 
 
-def _envelope(request: Mapping[str, Any], inputs: tuple[Input, ...], options: KernelOptions) -> Plan:
+def envelope_of(request: Mapping[str, Any], inputs: tuple[Input, ...], options: KernelOptions) -> Plan:
+    """Return a kernel plan without its body: what was asked for, from what, with which versions."""
     return Plan("kernel", inputs, {**request, **options.recorded()}, versions(), None)
 
 
-def _with_files(
+def with_files(
     envelope: Plan, machine: Machine | None, kernels: tuple[KernelPlan, ...], options: KernelOptions, tell: Tell
 ) -> tuple[Plan, Files]:
+    """Emit and compile kernels where there is a machine, draw them, and put them into the plan."""
     files: Files = {}
     gluon = machine is not None and options.language == "gluon"
     if machine is not None and gluon:

@@ -93,6 +93,44 @@ def parse_shape(text: str) -> dict[str, int]:
     return shape
 
 
+def parse_arguments(text: str) -> dict[str, str]:
+    """Read `name=type` and `name=number` pairs separated by blanks; types may hold commas.
+
+    Raises:
+        MalformedText: with the column of the pair that does not read.
+    """
+    found: dict[str, str] = {}
+    for pair in text.split():
+        name, equals, word = pair.partition("=")
+        if not name.isidentifier() or not equals or not word or name in found:
+            place = Place("--arguments", 1, text.index(pair) + 1, text=text)
+            what = "is given twice" if name in found else "is not a `name=type` pair"
+            raise MalformedText(place=place, message=f"`{pair}` {what}", expected='pairs such as "a=*fp16 BLOCK=128"')
+        found[name] = word
+    return found
+
+
+def parse_switches(text: str) -> dict[str, str | int | bool]:
+    """Read `key=word` pairs separated by blanks or commas; `true` and `false` are booleans.
+
+    Raises:
+        MalformedText: with the column of the pair that does not read.
+    """
+    switches: dict[str, str | int | bool] = {}
+    words: dict[str, str | int | bool] = {"true": True, "false": False}
+    position = 0
+    for pair in text.replace(",", " ").split():
+        position = text.index(pair, position)
+        key, equals, word = pair.partition("=")
+        if not key.isidentifier() or not equals or not word or key in switches:
+            place = Place("--switches", 1, position + 1, text=text)
+            what = "is given twice" if key in switches else "is not a `key=word` pair"
+            raise MalformedText(place=place, message=f"`{pair}` {what}", expected='pairs such as "scales=block"')
+        switches[key] = words.get(word, word)
+        position += len(pair)
+    return switches
+
+
 def _number(text: str) -> int | None:
     factor = {"k": 1024, "M": 1024**2}.get(text[-1:], 1)
     digits = text[:-1] if factor > 1 else text

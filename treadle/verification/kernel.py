@@ -121,7 +121,8 @@ def _review_program(program: TileProgram) -> list[Finding]:
 
 def _review_source(kernel: KernelPlan, machine: Machine, plan_id: str, folder: Path) -> list[Finding]:
     """Print the source again."""
-    if kernel.program is None and not kernel.source:
+    own = kernel.program is None or kernel.program.family not in programs.FAMILIES
+    if own and not kernel.source:
         return []
     try:
         source = read_text(folder / kernel.source)

@@ -1,0 +1,1 @@
+"""Programs people bring: Triton kernels and tile programs in files of their own."""

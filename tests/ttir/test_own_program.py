@@ -1,0 +1,166 @@
+"""What is read of users' kernels, what is refused with name and line, and a plan of one, verified."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from treadle.cli.main import main
+from treadle.frontends.own_program import is_own, read_own
+from treadle.frontends.ttir.errors import (
+    MissingArgument,
+    NoHotLoop,
+    NotAProgram,
+    UncompiledKernel,
+    UnknownTrips,
+    UnreadableIr,
+    UnsupportedIr,
+)
+from treadle.ir.diagnostics import ExitCode, TreadleError
+from treadle.ir.errors import UnreadableFile
+from treadle.ir.tile.program import Memory, TileOperation, TileProgram
+
+pytest.importorskip("triton", reason="extra `kernels`")
+
+KERNELS = str(Path(__file__).with_name("kernels.py"))
+MATMUL = {
+    **dict.fromkeys(("a_ptr", "b_ptr", "c_ptr"), "*fp16"),
+    **dict.fromkeys(("M", "N", "K", "stride"), "i32"),
+    "BM": "128",
+    "BN": "128",
+    "BK": "64",
+}
+ATTENTION = {
+    "q_desc": "tensordesc<fp16[128,128]>", "k_desc": "tensordesc<fp16[64,128]>", "v_desc": "tensordesc<fp16[64,128]>",
+    "o_ptr": "*fp16", "seq": "i32", "scale": "fp32", "BM": "128", "BN": "64", "D": "128",
+}  # fmt: skip
+POINTERS = {"x_ptr": "*fp16", "y_ptr": "*fp16"}
+
+
+def read(kernel: str, arguments: dict[str, str], **shape: int) -> TileProgram:
+    return read_own(f"{KERNELS}:{kernel}", shape, arguments).program
+
+
+def told(operation: TileOperation) -> str:
+    """Return one line about an operation, without the numbers of its names."""
+    operands = " ".join(f"{o.value}{f'@{o.distance}' if o.distance else ''}" for o in operation.operands)
+    shape = "x".join(map(str, operation.result.shape))
+    return f"{operation.kind.value}({operands}) {shape} {operation.result.dtype} {operation.depth}/{operation.work:g}"
+
+
+def test_matmul_is_two_loads_and_a_product() -> None:
+    program = read("matmul", MATMUL, K=8192, grid=4096, warps=8)
+    a, b, acc = (operation.name for operation in program.operations)
+    assert [told(operation) for operation in program.operations] == [
+        "load() 128x64 float16 0/1",
+        "load() 64x128 float16 0/1",
+        f"mma({a} {b} {acc}@1) 128x128 float32 64/1",
+    ]
+    assert (program.trips, program.instances, program.warps) == (128, 4096, 8)
+    assert program.operations[0].note.startswith("line ")
+
+
+def test_attention_carries_maximum_sum_and_accumulator() -> None:
+    program = read("attention", ATTENTION, seq=8192)
+    kinds = [operation.kind.value for operation in program.operations]
+    assert (kinds.count("load"), kinds.count("mma"), kinds.count("reduce"), kinds.count("exp2")) == (2, 2, 2, 2)
+    assert program.trips == 128
+    shared = {i.tile.shape for i in program.invariants if i.tile.memory is Memory.SHARED}
+    assert shared == {(128, 128)}  # the queries; row numbers for the mask are in registers
+    carried = {o.value for operation in program.operations for o in operation.operands if o.distance}
+    assert len(carried) == 3
+    masked = [o for o in program.operations if o.kind.value == "elementwise" and o.result.shape == (128, 64)]
+    assert max(operation.work for operation in masked) >= 2  # compare and select, once per score
+
+
+def test_chains_divisions_and_conversions() -> None:
+    program = read("normalized", {**POINTERS, "columns": "i32", "BLOCK": "1024"}, columns=8192)
+    kinds = [operation.kind.value for operation in program.operations]
+    # x to float32; -x and 1 + e; exponential and reciprocal; x * r * 2 + 1 as one chain; back; store
+    assert kinds == ["load", "convert", "elementwise", "exp2", "elementwise", "exp2", "elementwise", "convert", "store"]
+    assert program.operations[6].work == 2  # two products, the second fused with the sum
+
+
+def test_addresses_from_loaded_values_are_waited_for() -> None:
+    program = read("gathered", {"index_ptr": "*i32", **POINTERS, "count": "i32", "BLOCK": "1024"}, count=64)
+    index, tile = (operation for operation in program.operations if operation.kind.value == "load")
+    assert index.result.shape == (1,)
+    (address,) = (program.operation(operand.value) for operand in tile.operands)
+    assert (address.kind.value, [operand.value for operand in address.operands]) == ("elementwise", [index.name])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "arguments", "error", "words"),
+    [
+        ("matmul", MATMUL, UnknownTrips, "argument `K`"),
+        ("counted", {**POINTERS, "count": "i32", "BLOCK": "1024"}, UnsupportedIr, "tt.atomic_rmw"),
+        ("straight", {**POINTERS, "BLOCK": "1024"}, NoHotLoop, "no loop over tiles"),
+        ("straight", POINTERS, MissingArgument, "no type for BLOCK"),
+        ("straight", {**POINTERS, "BLOK": "1024"}, MissingArgument, "no argument `BLOK`"),
+        ("straight", {**POINTERS, "BLOCK": "1000"}, UncompiledKernel, "power of 2"),
+        ("strait", {}, NotAProgram, "not in the file"),
+        ("not_one", {}, NotAProgram, "is a int"),
+        ("product", {}, NotAProgram, "fails"),
+    ],
+)
+def test_refusals_say_what_and_where(
+    kernel: str, arguments: dict[str, str], error: type[TreadleError], words: str
+) -> None:
+    with pytest.raises(error, match=words) as refusal:
+        read(kernel, arguments)
+    assert refusal.value.code != "TRD000"
+
+
+def test_an_unsupported_operation_is_named_with_its_line() -> None:
+    with pytest.raises(UnsupportedIr) as refusal:
+        read("counted", {**POINTERS, "count": "i32", "BLOCK": "1024"}, count=64)
+    lines = Path(KERNELS).read_text().splitlines()
+    assert refusal.value.place is not None
+    assert "atomic_add" in lines[refusal.value.place.line - 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("hello", "no `tt.func`"),
+        ("tt.func public @f(%x: i32) {", "not closed"),
+        ("tt.func public @f(%x: i32) {\n what is this\n}", "no operation"),
+    ],
+)
+def test_other_text_is_no_triton_ir(tmp_path: Path, text: str, reason: str) -> None:
+    file = tmp_path / "kernel.ttir"
+    file.write_text(text)
+    with pytest.raises(UnreadableIr, match=reason):
+        read_own(str(file), {}, {})
+
+
+def test_missing_files_and_names(tmp_path: Path) -> None:
+    assert is_own("a.py:f")
+    assert is_own("a.ttir")
+    assert not is_own("gemm")
+    with pytest.raises(UnreadableFile):
+        read_own(str(tmp_path / "no.ttir"), {}, {})
+    with pytest.raises(UnreadableFile):
+        read_own(str(tmp_path / "no.py:f"), {}, {})
+
+
+def test_a_plan_of_a_users_kernel_is_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = str(tmp_path / "plan")
+    arguments = " ".join(f"{name}={word}" for name, word in MATMUL.items())
+    command = ["kernel", f"{KERNELS}:matmul", "--machine", "h100", "--shape", "K=8k grid=4096 warps=8"]
+    assert main([*command, "--arguments", arguments, "--json", "-o", plan]) == ExitCode.DONE
+    made = json.loads(capsys.readouterr().out)
+    assert made["ii_cycles"] == 512  # 128 x 128 x 64 multiply-adds at 2,048 a cycle
+    assert main(["verify", plan]) == ExitCode.DONE
+    again = str(tmp_path / "again")
+    ir = str(tmp_path / "plan" / "inputs" / "kernel.ttir")
+    assert main(["kernel", ir, "--machine", "h100", "--shape", "trips=128", "--json", "-o", again]) == ExitCode.DONE
+
+
+def test_a_plan_of_a_users_tile_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = str(tmp_path / "plan")
+    assert main(["kernel", f"{KERNELS}:product", "--shape", "k=4096", "--json", "-o", plan]) == ExitCode.DONE
+    assert json.loads(capsys.readouterr().out)["ii_cycles"] == 512
+    assert main(["verify", plan]) == ExitCode.DONE
