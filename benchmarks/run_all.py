@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "cost_accuracy": [],
     "hls_loops": ["--jobs", "2"],
     "warp_pipelines": [],
+    "warp_programs": ["--limit", "0.3"],
     "kernel_static": [],
     "expert_layout": [],
     "buffer_layout": [],

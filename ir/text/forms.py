@@ -41,6 +41,13 @@ FORMS: dict[str, str] = {
     "treadle.ir.tile.program:TileOperation": (
         "name '=' kind '(' operands* ')' ':' result ['depth' depth] ['work' work] ['note' \"note\"]"
     ),
+    "treadle.ir.warp.program:Buffer": "name ':' memory slots 'slots' 'of' slot_bytes 'bytes'",
+    "treadle.ir.warp.program:Instruction": (
+        "action subject ['stage' stage] ['ago' distance] ['reads' '(' operands* ')'] ['to' result]"
+        " ['asynchronous' asynchronous] ['queue' queue] ['after' after] ['pending' pending]"
+    ),
+    "treadle.ir.warp.program:Queue": "name 'most' most_in_flight ['drains' drains]",
+    "treadle.ir.warp.program:Source": "value ['@' distance] ['as' role] ['in' buffer] ['invariant' invariant]",
     "treadle.ir.workload:QuantilePoint": "'p' probability 'prompt' prompt_tokens 'output' output_tokens",
     "treadle.ir.workload:Request": (
         "'at' arrival_s 'prompt' prompt_tokens 'output' output_tokens ['blocks' block_hashes]"
@@ -61,6 +68,10 @@ NAMED: dict[str, str] = {
     "treadle.ir.tile.loop:Loop": "name",
     "treadle.ir.tile.program:TileProgram": "name",
     "treadle.ir.tile.schedule:Schedule": "loop",
+    "treadle.ir.warp.program:Channel": "name",
+    "treadle.ir.warp.program:Turn": "name",
+    "treadle.ir.warp.program:WarpGroup": "name",
+    "treadle.ir.warp.program:WarpProgram": "name",
     "treadle.ir.workload:Deployment": "name",
     "treadle.ir.workload:HotLoop": "name",
 }
@@ -78,6 +89,7 @@ DOCUMENTS: dict[str, str] = {
     "plan": "treadle.ir.plan:Plan",
     "program": "treadle.ir.tile.program:TileProgram",
     "schedule": "treadle.ir.tile.schedule:Schedule",
+    "warps": "treadle.ir.warp.program:WarpProgram",
 }
 """The word a document starts with -> the type of what it holds."""
 

@@ -23,7 +23,7 @@ from treadle.ir.warp.turns import TurnPlan, plan_turns
 class NoRoomForHandoffs(TreadleError):
     """Values handed between groups need shared memory that rings have taken."""
 
-    code = "TRD520"
+    code = "TRD523"
     template = "the handoffs of warp program `{program}` need {needed} bytes of {memory} memory; {free} are left"
     hint = "schedule with fewer ring slots, or with less traffic between groups"
     exit_code = ExitCode.UNMET

@@ -28,6 +28,7 @@ from treadle.ir.tile.kernel import Compiled, KernelBody, KernelPlan
 from treadle.ir.tile.loop import Capacity, Dependence, Loop, Operation, Reader, Ring, Unit
 from treadle.ir.tile.program import Invariant, Memory, Operand, OperationKind, Tile, TileOperation, TileProgram
 from treadle.ir.tile.schedule import Schedule
+from treadle.ir.warp import program as warp
 from treadle.ir.workload import (
     FAMILIES,
     ClusterRequest,
@@ -281,6 +282,37 @@ deployments = st.builds(
     small,
 )
 
+names_or_none = st.just("") | names
+instructions = st.builds(
+    warp.Instruction,
+    st.sampled_from(warp.Action),
+    names,
+    small,
+    small,
+    tuples(st.builds(warp.Source, names, st.sampled_from(warp.Role), small, names_or_none, st.booleans())),
+    names_or_none,
+    st.just(True),
+    names_or_none,
+    names_or_none,
+    small,
+)
+steps = tuples(instructions)
+
+
+@st.composite
+def warp_programs(draw: st.DrawFn) -> warp.WarpProgram:
+    """Any lists of instructions over unrelated buffers and channels: the text form does not ask what they mean."""
+    ahead = draw(st.integers(0, 2))
+    lists = st.tuples(*[steps] * ahead)
+    group = warp.WarpGroup(draw(names), 4, draw(small), draw(lists), draw(steps), draw(lists), draw(steps))
+    buffer = warp.Buffer(draw(names), draw(st.sampled_from(Memory)), draw(small), draw(small))
+    one_way, transaction = draw(st.booleans()), draw(st.booleans())
+    channel = warp.Channel(draw(names), buffer.name, 0, (draw(small),), one_way, draw(small), transaction)
+    queue = warp.Queue(draw(names), draw(small), draw(st.booleans()))
+    turn = warp.Turn(draw(names), draw(names), draw(tuples(small)))
+    return warp.WarpProgram(draw(names), (group,), (buffer,), (channel,), (queue,), (turn,))
+
+
 BY_WORD: dict[str, st.SearchStrategy[Any]] = {
     "certificate": certificates,
     "deployment": deployments,
@@ -293,5 +325,6 @@ BY_WORD: dict[str, st.SearchStrategy[Any]] = {
     "plan": plans,
     "program": programs(),
     "schedule": schedules,
+    "warps": warp_programs(),
 }
 """A strategy for every word in `treadle.ir.text.forms.DOCUMENTS`."""
