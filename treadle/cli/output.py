@@ -58,4 +58,5 @@ def level_line(level: Level) -> str:
     closed = level.status.value
     if level.gap:
         closed += f", bound {number(level.bound or 0)}, gap {level.gap:.1%}"
-    return f"{level.name:<22}{number(level.value):>12} {level.unit:<10}{closed}  [{level.proof.value}]"
+    unit = "" if level.unit == "1" else level.unit
+    return f"{level.name:<22}{number(level.value):>12} {unit:<10}{closed}  [{level.proof.value}]"
