@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from treadle.codegen.gluon.attention import AttentionFrame
+from treadle.codegen.gluon.blackwell import TensorMatrixFrame
 from treadle.codegen.gluon.errors import NoGluonFrame
-from treadle.codegen.gluon.frames import SHORT_TYPES, FrameBase
+from treadle.codegen.gluon.frames import SHORT_TYPES, FrameBase, barriers
 from treadle.codegen.gluon.header import header_lines
 from treadle.codegen.gluon.kernel import Budgets, WarpKernel, budgets, identifier
 from treadle.codegen.gluon.matrix import L2_GROUP, MatrixFrame
 from treadle.codegen.gluon.writer import GroupWriter, Lines
-from treadle.ir.tile.program import Memory
-from treadle.ir.warp.program import WarpGroup
+from treadle.ir.tile.program import Memory, OperationKind
+from treadle.ir.warp.program import Action, WarpGroup
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parents[1] / "templates" / "gluon"
 
 HOPPER_FRAMES: dict[str, type[FrameBase]] = {"attention_fwd": AttentionFrame, "gemm": MatrixFrame}
-BLACKWELL_FRAMES: dict[str, type[FrameBase]] = {}
+BLACKWELL_FRAMES: dict[str, type[FrameBase]] = {"gemm": TensorMatrixFrame}
 
 HOPPER_IMPORTS = (
     "from triton.experimental.gluon.language.nvidia.hopper import (",
@@ -38,6 +39,18 @@ HOPPER_IMPORTS = (
     "    warpgroup_mma,",
     "    warpgroup_mma_init,",
     "    warpgroup_mma_wait,",
+    ")",
+)
+
+BLACKWELL_IMPORTS = (
+    "from triton.experimental.gluon.language.nvidia.blackwell import (",
+    "    TensorMemoryLayout,",
+    "    allocate_tensor_memory,",
+    "    fence_async_shared,",
+    "    mbarrier,",
+    "    tcgen05_commit,",
+    "    tcgen05_mma,",
+    "    tma,",
     ")",
 )
 
@@ -63,8 +76,14 @@ def frame_of(kernel: WarpKernel) -> FrameBase:
 
 
 def default_group(kernel: WarpKernel, frame: FrameBase) -> int:
-    """Return the position of the group that Gluon calls the default one: the first that computes."""
-    return next(at for at, group in enumerate(kernel.warp_program.groups) if not frame.is_load(group))
+    """Return the position of the group that Gluon calls the default one: what the frame adds, or the first to compute.
+
+    Groups of the frame come behind those of the warp program.
+    """
+    groups = kernel.warp_program.groups
+    if frame.extra_groups():
+        return len(groups)
+    return next(at for at, group in enumerate(groups) if not frame.is_load(group))
 
 
 def register_budgets(kernel: WarpKernel) -> Budgets:
@@ -73,8 +92,10 @@ def register_budgets(kernel: WarpKernel) -> Budgets:
 
 
 def _budgets(kernel: WarpKernel, frame: FrameBase) -> Budgets:
-    loads = tuple(frame.is_load(group) for group in kernel.warp_program.groups)
-    return budgets(kernel, default_group(kernel, frame), loads)
+    extra = frame.extra_groups()
+    planned = (*kernel.made.registers, *(registers for _, registers in extra.values()))
+    loads = (*(frame.is_load(group) for group in kernel.warp_program.groups), *(False for _ in extra))
+    return budgets(kernel, planned, default_group(kernel, frame), loads)
 
 
 def emit(kernel: WarpKernel, plan_id: str = "") -> str:
@@ -88,13 +109,15 @@ def emit(kernel: WarpKernel, plan_id: str = "") -> str:
     registers = _budgets(kernel, frame)
     pool = _names(kernel, frame)
     groups = [_group(kernel, position, frame, registers, pool) for position in range(len(kernel.warp_program.groups))]
+    for at, (name, (lines, _)) in enumerate(frame.extra_groups().items(), start=len(groups)):
+        groups.append(_extra_group(name, lines, registers.groups[at], pool))
     ordered = [groups[default], *(group for at, group in enumerate(groups) if at != default)]
     context = {
         "summary": frame.summary,
         "name": identifier(kernel.program.name),
         "dtype": kernel.dtype,
         "header": header_lines(kernel, registers, plan_id),
-        "imports": HOPPER_IMPORTS,
+        "imports": BLACKWELL_IMPORTS if kernel.blackwell else HOPPER_IMPORTS,
         "tiles": {key: value for key, value in kernel.program.tile_sizes.items() if key.startswith("block")},
         "constants": frame.constants(),
         "descriptors": frame.descriptors(),
@@ -125,7 +148,7 @@ def _names(kernel: WarpKernel, frame: FrameBase) -> tuple[str, ...]:
     names += [identifier(turn.name) for turn in program.turns]
     for extra in frame.extras():
         names += [extra.name, f"{extra.name}_full", f"{extra.name}_empty"]
-    return tuple(names)
+    return (*names, *frame.barrier_names())
 
 
 def _memory(kernel: WarpKernel, frame: FrameBase) -> Lines:
@@ -145,24 +168,16 @@ def _memory(kernel: WarpKernel, frame: FrameBase) -> Lines:
         shape = [extra.slots, *extra.block]
         lines.append(f"{extra.name} = ttgl.allocate_shared_memory(ttgl.{extra.dtype}, {shape}, {extra.layout})")
         if extra.arrivals:
-            lines += _barriers(f"{extra.name}_full", extra.slots, 1)
-            lines += _barriers(f"{extra.name}_empty", extra.slots, extra.arrivals)
+            lines += barriers(f"{extra.name}_full", extra.slots, 1)
+            lines += barriers(f"{extra.name}_empty", extra.slots, extra.arrivals)
     for channel in program.channels:
         slots = program.buffer(channel.buffer).slots
-        lines += _barriers(f"{identifier(channel.name)}_full", slots, 1)
+        lines += barriers(f"{identifier(channel.name)}_full", slots, 1)
         if not channel.one_way:
-            lines += _barriers(f"{identifier(channel.name)}_empty", slots, len(channel.consumers))
+            lines += barriers(f"{identifier(channel.name)}_empty", slots, len(channel.consumers))
     for turn in program.turns:
-        lines += _barriers(identifier(turn.name), len(turn.holders), 1)
+        lines += barriers(identifier(turn.name), len(turn.holders), 1)
     return [*lines, "fence_async_shared()"]
-
-
-def _barriers(name: str, count: int, arrivals: int) -> Lines:
-    return [
-        f"{name} = ttgl.allocate_shared_memory(ttgl.int64, [{count}, 1], mbarrier.MBarrierLayout())",
-        f"for slot in ttgl.static_range({count}):",
-        f"    mbarrier.init({name}.index(slot), count={arrivals})",
-    ]
 
 
 def _group(kernel: WarpKernel, position: int, frame: FrameBase, registers: Budgets, pool: tuple[str, ...]) -> GroupText:
@@ -171,18 +186,33 @@ def _group(kernel: WarpKernel, position: int, frame: FrameBase, registers: Budge
     words = set(re.findall(r"\w+", "\n".join(lines)))
     return GroupText(
         name=identifier(group.name),
-        summary=_summary(group, frame),
+        summary=_summary(kernel, group, frame),
         arguments=tuple(name for name in pool if name in words),
         lines=tuple(lines),
-        warps=1 if frame.is_load(group) else group.warps,
+        warps=1 if frame.is_load(group) or _issues_only(kernel, group) else group.warps,
         registers=registers.groups[position],
     )
 
 
-def _summary(group: WarpGroup, frame: FrameBase) -> str:
+def _extra_group(name: str, lines: Lines, registers: int, pool: tuple[str, ...]) -> GroupText:
+    words = set(re.findall(r"\w+", "\n".join(lines)))
+    arguments = tuple(known for known in pool if known in words)
+    return GroupText(name, "Writes finished tiles while the next ones are made.", arguments, tuple(lines), 4, registers)
+
+
+def _summary(kernel: WarpKernel, group: WarpGroup, frame: FrameBase) -> str:
     if frame.is_load(group):
         return "Copies tiles into the rings; one warp does all of it."
+    if _issues_only(kernel, group):
+        return "Issues products into tensor memory; one warp does all of it."
     return f"{group.warps} warps; iterations of {group.stages} stages overlap."
+
+
+def _issues_only(kernel: WarpKernel, group: WarpGroup) -> bool:
+    """Whether a group only issues products whose results lie in tensor memory."""
+    products = {operation.name for operation in kernel.program.operations if operation.kind is OperationKind.MMA}
+    performed = {i.subject for i in group.instructions() if i.action is Action.PERFORM}
+    return kernel.blackwell and performed <= products
 
 
 def _group_lines(kernel: WarpKernel, position: int, frame: FrameBase) -> Lines:

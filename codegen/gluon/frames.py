@@ -101,6 +101,14 @@ class FrameBase(ABC):
         """Return what a group does after its last tile."""
         return []
 
+    def extra_groups(self) -> dict[str, tuple[Lines, int]]:
+        """Return groups that are not in the warp program (body and registers by name): they work between loops."""
+        return {}
+
+    def barrier_names(self) -> tuple[str, ...]:
+        """Return barriers that no channel, turn or extra buffer has."""
+        return ()
+
     def mask_stage(self, group: WarpGroup) -> int:
         """Return the stage of the operation that is masked."""
         raise NotEmittable(kernel=self.kernel.name, reason=f"group `{group.name}` masks nothing")
@@ -192,3 +200,12 @@ def wgmma_layout(columns: int) -> str:
     """Return the register layout of a product of one warp group, with as many columns (at most 256 an instruction)."""
     width = min(columns, LARGEST_INSTRUCTION_N)
     return f"ttgl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, {width}, 16])"
+
+
+def barriers(name: str, count: int, arrivals: int) -> Lines:
+    """Return the allocation of `count` mbarriers, whose phases end with so many arrivals each."""
+    return [
+        f"{name} = ttgl.allocate_shared_memory(ttgl.int64, [{count}, 1], mbarrier.MBarrierLayout())",
+        f"for slot in ttgl.static_range({count}):",
+        f"    mbarrier.init({name}.index(slot), count={arrivals})",
+    ]

@@ -24,6 +24,8 @@ MOST_REGISTERS = 256
 """The most that `setmaxnreg` may ask for (PTX ISA); instructions address 255."""
 LEAST_LAUNCH_REGISTERS = 64
 """Registers that the part of a kernel before its groups (allocation, barriers) is compiled with at least."""
+TENSOR_COLUMNS = 512
+"""Columns of tensor memory, 32 bits of 128 lanes each (PTX ISA)."""
 LARGEST_INSTRUCTION_N = 256
 """Columns of one `wgmma` (PTX ISA)."""
 
@@ -91,7 +93,7 @@ class Budgets:
     groups: tuple[int, ...]
 
 
-def budgets(kernel: WarpKernel, default: int, loads: tuple[bool, ...]) -> Budgets:
+def budgets(kernel: WarpKernel, planned: tuple[int, ...], default: int, loads: tuple[bool, ...]) -> Budgets:
     """Return what Gluon must be told so that every group gets its planned registers, rounded up to a multiple of 8.
 
     Triton gives the default group (position `default`) what the others leave of launch registers x groups. ptxas wants
@@ -99,7 +101,6 @@ def budgets(kernel: WarpKernel, default: int, loads: tuple[bool, ...]) -> Budget
     that compute.
     """
     step = SETMAXNREG_STEP
-    planned = kernel.made.registers
     granted = [max(LEAST_REGISTERS, ceil(registers / step) * step) for registers in planned]
     launch = max(ceil(sum(granted) / len(granted) / step) * step, _launch_floor(kernel))
     spare = launch * len(granted) - sum(granted)

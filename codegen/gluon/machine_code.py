@@ -32,7 +32,7 @@ CLASSES = {
 _LINE = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;")
 _OPCODE = re.compile(r"^(?:@!?U?P\w+\s+)?(\S+)(.*)$")
 _REGISTER = re.compile(r"\bR(\d+)\b")
-_TARGET = re.compile(r"BRA\S*\s+(?:U?P\w+,\s*)?0x([0-9a-f]+)")
+_TARGET = re.compile(r"BRA\S*\s+(?:!?U?P\w+,\s*)?0x([0-9a-f]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,8 @@ def group_loops(code: tuple[Instruction, ...]) -> tuple[GroupLoop, ...]:
     ranges: list[tuple[int, int]] = []
     for instruction in code:
         target = _TARGET.search(instruction.text)
-        if target is None or instruction.address > last_exit or not instruction.text.startswith("@"):
+        conditional = instruction.text.startswith(("@", "BRA.U"))
+        if target is None or instruction.address > last_exit or not conditional:
             continue
         begin = int(target[1], 16)
         if begin < instruction.address:

@@ -1,0 +1,111 @@
+"""Frame of matrix products on Blackwell: accumulators in tensor memory, a group of its own that writes the output."""
+
+from __future__ import annotations
+
+from treadle.codegen.gluon.frames import barriers
+from treadle.codegen.gluon.kernel import TENSOR_COLUMNS, WarpKernel, identifier
+from treadle.codegen.gluon.matrix import MatrixFrame
+from treadle.codegen.gluon.writer import Lines
+from treadle.ir.tile.program import TileOperation
+from treadle.ir.warp.program import Buffer, Role, WarpGroup
+
+STORE_REGISTERS = 128
+"""Registers of the group that writes the output: a piece of at most 64 columns, its halves in 16 bits, addresses."""
+MOST_PIECE_COLUMNS = 64
+"""Columns that the writing group takes from tensor memory at once."""
+
+
+class TensorMatrixFrame(MatrixFrame):
+    """As on Hopper, but products of the next tile run while a group of its own writes the last one's output."""
+
+    def __init__(self, kernel: WarpKernel) -> None:
+        super().__init__(kernel)
+        columns = sum(operation.result.shape[1] for operation in self.accumulators)
+        self.tile_slots = 2 if 2 * columns <= TENSOR_COLUMNS else 1
+
+    def _pieces(self) -> int:
+        """Return how many column blocks the output is staged in."""
+        self.need(self.kernel.name, self._staging_bytes(pieces := max(1, self.sizes["block_n"] // MOST_PIECE_COLUMNS)))
+        return pieces
+
+    def constants(self) -> Lines:
+        """Return module-level constants."""
+        width = self.sizes["block_n"]
+        piece = width // self.pieces
+        return [
+            f"ACC = ttgl.constexpr(TensorMemoryLayout([{self.rows}, {width}], col_stride=1))",
+            f"PIECE = ttgl.constexpr(ttgl.BlockedLayout([1, {piece}], [32, 1], [4, 1], [0, 1]))",
+        ]
+
+    def tensor_buffer(self, buffer: Buffer) -> Lines:
+        """Return the allocation of a buffer in tensor memory, one slot a tile, with its barriers."""
+        name = identifier(buffer.name)
+        shape = [self.tile_slots, self.rows, self.sizes["block_n"]]
+        lines = [f"{name} = allocate_tensor_memory(ttgl.float32, {shape}, ACC)"]
+        for side in ("full", "empty"):
+            barrier = f"{name}_{side}"
+            lines += barriers(barrier, self.tile_slots, 1)
+        return lines
+
+    def barrier_names(self) -> tuple[str, ...]:
+        """Return the barriers of the accumulators."""
+        return tuple(f"{identifier(o.name)}_{side}" for o in self.accumulators for side in ("full", "empty"))
+
+    def view(self, value: str, slot: str, role: Role, reader: TileOperation) -> str:
+        """Return a product's operand; its accumulator is the tile's slot of tensor memory."""
+        return self._accumulator(reader) if role is Role.ACCUMULATOR else super().view(value, slot, role, reader)
+
+    def _slot(self) -> str:
+        return f"_slot(tiles_done, {self.tile_slots})" if self.tile_slots > 1 else "0"
+
+    def _accumulator(self, operation: TileOperation) -> str:
+        return f"{identifier(operation.name)}.index({self._slot()})"
+
+    def opening(self, group: WarpGroup) -> Lines:
+        """Return what a group does before its first tile."""
+        return [*super().opening(group), *([] if self.is_load(group) else ["tiles_done = 0"])]
+
+    def closing(self, group: WarpGroup) -> Lines:
+        """Return what a group does after its last tile."""
+        return []
+
+    def start(self, group: WarpGroup) -> Lines:
+        """Return what a group does before the loop of a tile."""
+        parity = f"_parity(tiles_done, {self.tile_slots}) ^ 1"
+        return [
+            f"mbarrier.wait({identifier(o.name)}_empty.index({self._slot()}), {parity})" for o in self.products(group)
+        ]
+
+    def finish(self, group: WarpGroup) -> Lines:
+        """Return what a group does after the loop of a tile."""
+        lines = [f"tcgen05_commit({identifier(o.name)}_full.index({self._slot()}))" for o in self.products(group)]
+        return [*lines, *([] if self.is_load(group) else ["tiles_done += 1"])]
+
+    def extra_groups(self) -> dict[str, tuple[Lines, int]]:
+        """Return the group that writes the output, with its registers."""
+        tile: Lines = ["row, column = _tile_of(tile, m, n)"]
+        parity = f"_parity(tiles_done, {self.tile_slots})"
+        for operation in self.accumulators:
+            name = identifier(operation.name)
+            tile.append(f"mbarrier.wait({name}_full.index({self._slot()}), {parity})")
+            tile += self._store_pieces(operation)
+            tile.append(f"mbarrier.arrive({name}_empty.index({self._slot()}), count=1)")
+        loop = ["for tile in range(ttgl.program_id(0), tiles, ttgl.num_programs(0)):"]
+        loop += [f"    {line}" for line in [*tile, "tiles_done += 1"]]
+        opening = ["tiles = ttgl.cdiv(m, BLOCK_M) * ttgl.cdiv(n, BLOCK_N)", "tiles_done = 0"]
+        return {"write": ([*opening, *loop, "tma.store_wait(0)"], STORE_REGISTERS)}
+
+    def _store_pieces(self, operation: TileOperation) -> Lines:
+        suffix = self._suffix(operation)
+        width = self.sizes["block_n"] // self.pieces
+        lines: Lines = []
+        for at in range(self.pieces):
+            offset = f" + {at * width}" if at else ""
+            lines += [
+                f"piece = {self._accumulator(operation)}.slice({at * width}, {width}).load(PIECE)",
+                "tma.store_wait(0)",
+                f"staging{suffix}.index(0).store(piece.to({self.element}))",
+                "fence_async_shared()",
+                f"_copy_out(out, [row{self._offset(operation.name)}, column{offset}], staging{suffix}.index(0))",
+            ]
+        return lines

@@ -1,0 +1,46 @@
+"""Small kernels with schedules over warp groups, solved once for all tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+from treadle.codegen.gluon.kernel import WarpKernel, warp_kernel
+from treadle.costmodels.lower_warps import lower_warps
+from treadle.costmodels.machines import load_machine
+from treadle.driver.gluon import for_groups
+from treadle.driver.kernels import KernelOptions, plan_program
+from treadle.frontends import programs
+from treadle.ir.tile.kernel import KernelPlan, Room, WarpPlan
+from treadle.solvers.backend import Limits
+from treadle.solvers.pipeline.solve import Options, schedule
+
+LIMITS = Limits(deterministic_s=0.2)
+GEMM = ("gemm", {"m": 512, "n": 512, "k": 512}, {"block_m": 128, "block_n": 256, "block_k": 64})
+ATTENTION = (
+    "attention_fwd",
+    {"batch": 2, "heads": 8, "kv_heads": 2, "seq": 1024, "qk_head_dim": 128, "causal": 1},
+    {"block_m": 128, "block_n": 128, "sub_tiles": 2},
+)
+CASES = {"gemm h200": (GEMM, "h200"), "gemm b200": (GEMM, "b200"), "attention h200": (ATTENTION, "h200")}
+ROOM = {"attention h200": Room(registers=32)}
+"""Registers left free where the compiler is known to need them."""
+
+
+@cache
+def planned(case: str) -> KernelPlan:
+    """Return the plan of a case."""
+    (family, shape, tiles), machine_id = CASES[case]
+    machine = load_machine(machine_id)
+    program = for_groups(programs.build(family, shape, tiles), machine)
+    kernel = plan_program(program, machine, KernelOptions(limits=LIMITS))
+    room = ROOM.get(case, Room())
+    warps = room.taken_from(lower_warps(program, machine))
+    solved = schedule(warps, Options(limits=LIMITS))
+    groups = WarpPlan(warps, solved.schedule, solved.certificate, room)
+    return replace(kernel, groups=groups, language="gluon")
+
+
+def kernel_of(case: str) -> WarpKernel:
+    """Return what the emitter prints of a case."""
+    return warp_kernel(planned(case), load_machine(CASES[case][1]))

@@ -1,0 +1,75 @@
+"""Launchers refuse what their kernels do not take, before anything runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.gluon.kernels import kernel_of
+from treadle.codegen.gluon.emit import emit
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+
+@pytest.fixture(scope="module")
+def gemm(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    return _module("gemm h200", tmp_path_factory.mktemp("kernels"))
+
+
+@pytest.fixture(scope="module")
+def attention(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    return _module("attention h200", tmp_path_factory.mktemp("kernels"))
+
+
+def _module(case: str, folder: Path) -> ModuleType:
+    path = folder / f"gluon_{case.split()[0]}.py"
+    path.write_text(emit(kernel_of(case)))
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[path.stem] = module
+    specification.loader.exec_module(module)
+    return module
+
+
+def _half(*shape: int) -> Any:
+    return torch.zeros(shape, dtype=torch.bfloat16)
+
+
+def test_gemm_checks(gemm: ModuleType) -> None:
+    a, b = _half(64, 128), _half(256, 128)
+    for wrong, message in (
+        ((a.float(), b), "dtype float32"),
+        ((a, _half(256, 64)), "expected \\(256, 128\\)"),
+        ((a, _half(128, 256).t()), "not contiguous"),
+        ((_half(64 * 128 + 1)[1:].view(64, 128), b), "not aligned to 16 bytes"),
+        ((_half(64, 100), _half(256, 100)), "multiple of 8: pad to 104"),
+        ((a, _half(100, 128)), "n is 100"),
+        ((a[0], b), "expected 2 extents"),
+        ((_half(0, 128), b), "at least 1"),
+        ((a, b), "runs on a GPU of compute capability 9.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            gemm.launch(*wrong)
+    with pytest.raises(ValueError, match="out has the shape"):
+        gemm.launch(a, b, _half(64, 64))
+
+
+def test_attention_checks(attention: ModuleType) -> None:
+    q, k = _half(1, 4, 64, 128), _half(1, 2, 128, 128)
+    for wrong, message in (
+        ((q, k, _half(1, 2, 64, 128)), "v has the shape"),
+        ((_half(1, 3, 64, 128), k, k), "cannot share"),
+        ((_half(1, 4, 256, 128), k, k), "would see no key"),
+        ((q, k, k, -1.0), "scale is -1.0"),
+        ((q, k, k), "compute capability 9.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            attention.launch(*wrong)
