@@ -1,16 +1,20 @@
 """A layer of a model on tensor-parallel GPUs as an operator loop: nano-batches, modes by share of SMs, collectives.
 
 Each operator of each nano-batch may run on an eighth to all of the SMs. With share `s` it takes
-max(FLOP / (s * peak * efficiency), bytes / (bandwidth * min(1, s / SATURATION))) plus the kernel floor, and holds `s`
-of the SMs and the share of memory bandwidth that its bytes over its time need.
+max(FLOP / (s * peak * efficiency), bytes / (bandwidth * speed(s))) plus the kernel floor, where `speed` is the curve of
+memory-bound kernels (`costmodels.interference`), and holds `s` of the SMs and the share of memory bandwidth that its
+bytes over its time need. A residual sum is fused with the norm behind it. The operators of a nano-batch run in launch
+order, as on one stream.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil
 
+from treadle.costmodels.interference import MEMORY_BOUND, NETWORK, curve
 from treadle.ir.machine import Machine
 from treadle.ir.model import Attention, Layer, ModelGraph, OperatorKind, Role
 from treadle.ir.model import Operator as ModelOperator
@@ -25,12 +29,8 @@ SM, MEMORY, LINK = "sm", "memory", "link"
 SHARES_MILLI = (125, 250, 375, 500, 625, 750, 875, 1000)
 """SM shares a kernel may be launched on."""
 
-SATURATION = 0.4
-"""Share of SMs that saturates memory bandwidth. Assumed: NanoFlow (arXiv 2408.12757, section 4) reports memory- and
-network-bound kernels near their peak with 30 to 40 % of the SMs."""
-
-COLLECTIVE_SHARE_MILLI = 100
-"""SMs a collective holds. Assumed: NCCL's default channels on 8 GPUs take about a tenth of an A100 or H100."""
+COLLECTIVE_SHARES_MILLI = (50, 100, 200, 400, 700, 1000)
+"""SM shares a collective may hold; those no faster than a smaller one are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +48,33 @@ def block_layer(model: ModelGraph) -> Layer:
     return max(blocks, key=lambda layer: model.counts[layer.name])
 
 
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One launch of a nano-batch: its name, what it does on one GPU, and the model's operators in it."""
+
+    name: str
+    demand: Demand
+    operators: tuple[str, ...]
+
+
 def layer_loop(
-    model: ModelGraph, machine: Machine, tensor_parallel: int, step: Step, nano_batches: tuple[int, ...]
+    model: ModelGraph,
+    machine: Machine,
+    tensor_parallel: int,
+    step: Step,
+    nano_batches: tuple[int, ...],
+    sequence_parallel: bool = False,
 ) -> OperatorLoop:
     """Return one block of the model as an operator loop.
 
     Args:
         model: the model graph.
         machine: the GPU.
-        tensor_parallel: GPUs that share each operator; norms and residuals are repeated on all.
+        tensor_parallel: GPUs that share each operator.
         step: what the forward pass works on.
         nano_batches: sizes in 1/256 of the step; they add up to 256.
+        sequence_parallel: norms and residuals on each GPU's own rows, between the halves of an all-reduce (Megatron
+            sequence parallelism, TokenWeave's fused all-reduce and norm); else every GPU repeats them on all rows.
 
     Raises:
         MissingFigure: the machine lacks a number.
@@ -67,38 +83,57 @@ def layer_loop(
     operators: list[Operator] = []
     dependences: list[Dependence] = []
     for position, parts in enumerate(nano_batches):
-        made, edges = _nano_batch(layer, machine, tensor_parallel, step, parts / SPLIT, f"{position + 1}.")
-        operators += made
-        dependences += edges
+        launched = kernels(layer, tensor_parallel, step, parts / SPLIT, sequence_parallel)
+        names = [f"{position + 1}.{kernel.name}" for kernel in launched]
+        operators += [
+            Operator(name, modes_of(kernel.demand, machine, tensor_parallel))
+            for name, kernel in zip(names, launched, strict=True)
+        ]
+        dependences += [Dependence(source, target) for source, target in pairwise(names)]
+        dependences.append(Dependence(names[-1], names[0], 1))
     streams = (Stream(SM), Stream(MEMORY), *((Stream(LINK),) if tensor_parallel > 1 else ()))
     return OperatorLoop(f"{model.name}/{layer.name}", streams, tuple(operators), tuple(dependences))
 
 
-def _nano_batch(
-    layer: Layer, machine: Machine, tensor_parallel: int, step: Step, share: float, prefix: str
-) -> tuple[list[Operator], list[Dependence]]:
-    """One nano-batch: operators with modes, an all-reduce after each row-parallel product, edges, the next layer."""
-    operators: list[Operator] = []
-    edges: list[Dependence] = []
-    ends: dict[str, list[str]] = {"input": []}
+def kernels(
+    layer: Layer, tensor_parallel: int, step: Step, share: float, sequence_parallel: bool = False
+) -> list[Kernel]:
+    """Return the kernels of a nano-batch in launch order, with an all-reduce after each row-parallel product.
+
+    The norm that begins the layer is fused with the residual sum that ended the one before.
+    """
+    made: list[tuple[Kernel, OperatorKind]] = []
     for operator in layer.operators:
-        pieces = list(_pieces(operator, tensor_parallel, step, share))
-        before = [name for source in operator.inputs for name in ends.get(source, [])]
-        names = [prefix + operator.name + suffix for suffix, _ in pieces]
-        for name, (_, demand) in zip(names, pieces, strict=True):
-            operators.append(Operator(name, modes_of(demand, machine, tensor_parallel)))
-            edges += [Dependence(source, name) for source in dict.fromkeys(before)]
-            before = [name] if pieces[-1][1].link_bytes else before
-        ends[operator.name] = names[-1:] if pieces and pieces[-1][1].link_bytes else names or before
-    last = operators[-1].name
-    first = [name for name in (op.name for op in operators) if not any(edge.target == name for edge in edges)]
-    edges += [Dependence(last, name, 1) for name in first]
-    return operators, edges
+        for suffix, demand in _pieces(operator, tensor_parallel, step, share, sequence_parallel):
+            kernel = Kernel(operator.name + suffix, demand, () if suffix == ".reduce" else (operator.name,))
+            made.append((kernel, OperatorKind.GEMM if suffix == ".reduce" else operator.kind))
+    if made[0][1] is OperatorKind.NORM and made[-1][1] is OperatorKind.RESIDUAL:
+        made = [*made[1:], made[0]]
+    launched: list[Kernel] = []
+    before: OperatorKind | None = None
+    for kernel, kind in made:
+        if kind is OperatorKind.NORM and before is OperatorKind.RESIDUAL:
+            launched[-1] = _fused(launched[-1], kernel)
+        else:
+            launched.append(kernel)
+        before = kind
+    return launched
 
 
-def _pieces(operator: ModelOperator, tensor_parallel: int, step: Step, share: float) -> Iterator[tuple[str, Demand]]:
+def _fused(residual: Kernel, norm: Kernel) -> Kernel:
+    """One kernel for both: the norm does not read again what the sum writes (half of what a norm moves)."""
+    demand = Demand(
+        residual.demand.flops + norm.demand.flops, residual.demand.memory_bytes + norm.demand.memory_bytes / 2
+    )
+    return Kernel(f"{residual.name}+{norm.name}", demand, (*residual.operators, *norm.operators))
+
+
+def _pieces(
+    operator: ModelOperator, tensor_parallel: int, step: Step, share: float, sequence_parallel: bool
+) -> Iterator[tuple[str, Demand]]:
     """Yield the kernels of an operator: attention by phase, and the all-reduce behind row-parallel products."""
-    split = operator.kind not in REPEATED_KINDS and operator.name not in REPEATED
+    repeated = REPEATED_KINDS[2:] if sequence_parallel else REPEATED_KINDS
+    split = operator.kind not in repeated and operator.name not in REPEATED
     divisor = tensor_parallel if split else 1
     prefill = _amounts(operator, Phase.PREFILL, step.prefill_sequences * share, step.prompt_tokens, step.prompt_tokens)
     decode = _amounts(operator, Phase.DECODE, step.decode_sequences * share, 1, step.context_tokens)
@@ -140,11 +175,9 @@ def _amounts(
 
 def modes_of(demand: Demand, machine: Machine, ranks: int) -> tuple[Mode, ...]:
     """Return the modes of a kernel, least share first, without those that are no faster than a smaller one."""
-    if demand.link_bytes:
-        return (_collective(demand.link_bytes, machine, ranks),)
     modes: list[Mode] = []
-    for share in SHARES_MILLI:
-        mode = _mode(demand, machine, share)
+    for share in COLLECTIVE_SHARES_MILLI if demand.link_bytes else SHARES_MILLI:
+        mode = _collective(demand, machine, ranks, share) if demand.link_bytes else _mode(demand, machine, share)
         if not modes or mode.duration_ns < modes[-1].duration_ns:
             modes.append(mode)
     return tuple(modes)
@@ -155,19 +188,21 @@ def _mode(demand: Demand, machine: Machine, share_milli: int) -> Mode:
     peak = machine.value("peak_flops_bfloat16") * machine.value("gemm_efficiency")
     bandwidth = machine.value("memory_bandwidth_sustained_bytes_per_s")
     compute_s = demand.flops / (peak * share)
-    memory_s = demand.memory_bytes / (bandwidth * min(1.0, share / SATURATION))
+    memory_s = demand.memory_bytes / (bandwidth * curve(machine.id, MEMORY_BOUND).speed(share))
     duration_s = max(compute_s, memory_s) + machine.value("kernel_floor_us") * 1e-6
     used = ceil(FULL * demand.memory_bytes / (bandwidth * duration_s))
     return Mode(f"{share_milli // 10}%", _whole_ns(duration_s), {SM: share_milli, MEMORY: min(FULL, used)})
 
 
-def _collective(buffer_bytes: float, machine: Machine, ranks: int) -> Mode:
+def _collective(demand: Demand, machine: Machine, ranks: int, share_milli: int) -> Mode:
     """Ring all-reduce: 2 (n-1)/n of the buffer over the measured bus bandwidth, plus the small-message latency."""
-    traffic = 2 * (ranks - 1) / ranks * buffer_bytes
-    duration_s = traffic / machine.value("allreduce_bus_bandwidth_bytes_per_s")
+    traffic = 2 * (ranks - 1) / ranks * demand.link_bytes
+    speed = curve(machine.id, NETWORK).speed(share_milli / FULL)
+    duration_s = traffic / (machine.value("allreduce_bus_bandwidth_bytes_per_s") * speed)
     duration_s += machine.value("allreduce_latency_us") * 1e-6
-    shares = {SM: COLLECTIVE_SHARE_MILLI, LINK: FULL, MEMORY: _share(3 * buffer_bytes, duration_s, machine)}
-    return Mode("ring", _whole_ns(duration_s), shares)
+    link = FULL if speed == 1 else ceil(FULL * speed)
+    moved = _share(3 * demand.link_bytes, duration_s, machine)
+    return Mode(f"ring {share_milli // 10}%", _whole_ns(duration_s), {SM: share_milli, LINK: link, MEMORY: moved})
 
 
 def _whole_ns(duration_s: float) -> int:
@@ -189,13 +224,15 @@ def predictions(body: OverlapBody) -> tuple[Prediction, ...]:
     """Return the figures of an overlap plan.
 
     All blocks are taken to be like the planned one; embedding and head are left out. The optimum is
-    peak / (2 * active parameters) tokens/s (NanoFlow, arXiv 2408.12757, section 3), by the vendor's peak.
+    compute / (2 * active parameters) tokens/s with the rate that dense products reach (NanoFlow, arXiv 2408.12757,
+    equation 5, takes CUTLASS's); beside it stands the same with the vendor's peak, which no kernel reaches.
     """
     blocks = body.model.block_count
-    whole = layer_loop(body.model, body.machine, body.tensor_parallel, body.step, (SPLIT,))
+    whole = layer_loop(body.model, body.machine, body.tensor_parallel, body.step, (SPLIT,), body.sequence_parallel)
     baseline_s = in_turn_ns(whole) * 1e-9 * blocks
     step_s = body.schedule.period_ns * 1e-9 * blocks
-    optimum = body.machine.value("peak_flops_bfloat16") * body.tensor_parallel / (2 * body.model.active_parameters())
+    peak = body.machine.value("peak_flops_bfloat16") * body.tensor_parallel / (2 * body.model.active_parameters())
+    optimum = peak * body.machine.value("gemm_efficiency")
     tokens = body.step.tokens
     return (
         Prediction("step_time", step_s, "s"),
@@ -204,5 +241,6 @@ def predictions(body: OverlapBody) -> tuple[Prediction, ...]:
         Prediction("optimal_throughput", optimum, "token/s"),
         Prediction("share_of_optimal", tokens / step_s / optimum, "1"),
         Prediction("in_turn_share_of_optimal", tokens / baseline_s / optimum, "1"),
+        Prediction("share_of_vendor_peak", tokens / step_s / peak, "1"),
         Prediction("gain", baseline_s / step_s, "1"),
     )

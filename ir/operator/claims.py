@@ -1,7 +1,8 @@
 """Re-derives what a certificate claims of an operator schedule, from the loop alone.
 
 Evidence by kind: `lp-dual` weights by stream; `pattern-dual` weights by operator; `recurrence` cycle, or path in one
-iteration; `resource` operator. Weights are rationals as text.
+iteration; `resource` operator; `enumeration` weights by operator, with which the states of two lanes are enumerated
+again below the bound. Weights are rationals as text.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from treadle.ir.diagnostics import Finding
 from treadle.ir.operator.loop import OperatorLoop
 from treadle.ir.operator.patterns import pattern_bound_ns
 from treadle.ir.operator.schedule import OperatorSchedule, latency_ns, recurrence_bound_ns, volume_bound_ns
+from treadle.ir.operator.two_lanes import least_period_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,10 @@ def recheck(loop: OperatorLoop, schedule: OperatorSchedule, certificate: Certifi
 
 def _check_bound(loop: OperatorLoop, level: Level, where: str) -> list[Finding]:
     try:
-        derived = ceil(derived_bound_ns(loop, level))
+        if level.proof is ProofKind.ENUMERATION and level.name == "period":
+            derived = enumerated_bound_ns(loop, level)
+        else:
+            derived = ceil(derived_bound_ns(loop, level))
     except (KeyError, ValueError, TypeError, ZeroDivisionError, AttributeError) as error:
         return [Finding("TRD484", f"{where}.{level.name}", f"evidence is unreadable: {error}")]
     if level.bound is not None and level.bound <= derived:
@@ -78,6 +83,13 @@ def derived_bound_ns(loop: OperatorLoop, level: Level) -> Fraction:
     if level.proof is ProofKind.RESOURCE:
         return Fraction(min(mode.duration_ns for mode in loop.operator(evidence["operator"]).modes))
     return Fraction(0)
+
+
+def enumerated_bound_ns(loop: OperatorLoop, level: Level) -> int:
+    """Return the level's bound if no schedule of the two lanes has a period below it, the least period otherwise."""
+    weights = {name: float(weight) for name, weight in _fractions(level.evidence["weights"]).items()}
+    found = least_period_ns(loop, weights, int(level.bound or 0))
+    return found[0] if found is not None else 0
 
 
 def path_bound_ns(loop: OperatorLoop, path: list[str]) -> Fraction:

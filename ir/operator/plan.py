@@ -50,11 +50,27 @@ class OverlapBody:
     schedule: OperatorSchedule
     alternatives: dict[str, int]
     """Period in ns by number and sizes of nano-batches, for those that were tried."""
+    sequence_parallel: bool = False
+    """Norms and residuals on each GPU's own rows, between the halves of an all-reduce."""
 
     def __post_init__(self) -> None:
         if sum(self.nano_batches) != SPLIT or min(self.nano_batches) < 1:
             raise InvalidValue(message=f"nano-batches {list(self.nano_batches)} do not add up to {SPLIT} parts")
 
+    @property
+    def label(self) -> str:
+        """Sizes and parallelism as text: the plan's own key of `alternatives`."""
+        return label_of(self.nano_batches, self.sequence_parallel)
+
 
 SPLIT = 256
 """Parts in a step: nano-batches are whole multiples of 1/256."""
+
+
+def label_of(sizes: tuple[int, ...], sequence_parallel: bool) -> str:
+    """Return sizes of nano-batches as text: `96+160`, `96+160 rows apart` with sequence parallelism."""
+    return "+".join(map(str, sizes)) + (ROWS_APART if sequence_parallel else "")
+
+
+ROWS_APART = " rows apart"
+"""Suffix of alternatives whose norms and residuals run on each GPU's own rows."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
@@ -74,14 +73,6 @@ def pattern_bound(loop: OperatorLoop) -> Bound | None:
     }
     evidence = {"weights": {name: str(weight) for name, weight in weights.items()}}
     return Bound(ceil(pattern_bound_ns(loop, weights)), ProofKind.PATTERN_DUAL, evidence)
-
-
-def pattern_guide(loop: OperatorLoop, weights: Mapping[str, str]) -> dict[str, Fraction]:
-    """Return the multipliers of a pattern bound scaled to time: no rest of a period is below the weight in it."""
-    exact = {name: Fraction(weight) for name, weight in weights.items()}
-    total = sum(exact.values(), Fraction(0))
-    bound = pattern_bound_ns(loop, exact) if total else Fraction(0)
-    return {name: weight * bound / total for name, weight in exact.items()} if total else {}
 
 
 def volume_bound(loop: OperatorLoop) -> Bound:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from math import gcd
 
+import networkx as nx
 from ortools.sat.python import cp_model
 
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.operator.loop import Mode, OperatorLoop
 from treadle.ir.operator.schedule import OperatorSchedule, latency_ns
+from treadle.ir.operator.two_lanes import least_period_ns, least_schedule
 from treadle.solvers.backend import Limits, Outcome, solve
-from treadle.solvers.overlap.bounds import Bound, critical_path, pattern_guide, period_bounds
-from treadle.solvers.overlap.lanes import rows, two_lanes
+from treadle.solvers.overlap.bounds import Bound, critical_path, period_bounds
 from treadle.solvers.overlap.model import Model, build
+from treadle.solvers.overlap.rounding import rounded_schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,9 @@ class OverlapOptions:
 
     stages: int = 3
     searched_modes: int = 128
-    """Loops with more modes in all are left at the beam search's schedule: CP-SAT finds nothing better in seconds."""
+    """Loops that are not enumerated and have more modes in all run in turn: CP-SAT finds nothing better in seconds."""
+    exact: bool = True
+    """Enumerate two lanes; without it their durations are rounded up first, which is quick and proves nothing."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -64,19 +69,46 @@ def _unscaled(found: OperatorSchedule, certificate: Certificate, grain: int) -> 
 
 def _schedule(loop: OperatorLoop, options: OverlapOptions) -> tuple[OperatorSchedule, Certificate]:
     bounds = period_bounds(loop)
-    start = _first_schedule(loop, bounds)
+    start = in_turn(loop)
     if start.period_ns == bounds[0].value_ns and latency_ns(loop, start) == path_ns(loop):
         return start, _certificate(loop, start, bounds[0])
+    if not options.exact:
+        start = _rounded(loop, bounds, start)
+    elif (enumerated := _enumerated(loop, bounds, start)) is not None:
+        return enumerated
     if sum(len(operator.modes) for operator in loop.operators) > options.searched_modes:
         return start, _certificate(loop, start, bounds[0])
     return _searched(loop, options, bounds[0], start)
 
 
-def _first_schedule(loop: OperatorLoop, bounds: list[Bound]) -> OperatorSchedule:
-    """Return the better of running in turn and of two lanes side by side."""
-    turn = in_turn(loop)
+NEAR = 1.15
+"""The least period is mostly within this factor of the bound, and enumerating below a low limit is quick."""
+
+
+def _guide(bounds: list[Bound]) -> dict[str, str]:
     known = [bound.evidence["weights"] for bound in bounds if bound.proof is ProofKind.PATTERN_DUAL]
-    return two_lanes(loop, pattern_guide(loop, known[0] if known else {}), turn.period_ns) or turn
+    return known[0] if known else {}
+
+
+def _rounded(loop: OperatorLoop, bounds: list[Bound], start: OperatorSchedule) -> OperatorSchedule:
+    guide = {name: float(Fraction(text)) for name, text in _guide(bounds).items()}
+    return rounded_schedule(loop, guide, bounds[0].value_ns, start.period_ns) or start
+
+
+def _enumerated(
+    loop: OperatorLoop, bounds: list[Bound], start: OperatorSchedule
+) -> tuple[OperatorSchedule, Certificate] | None:
+    """Enumerate two lanes: near the bound first, then below a schedule that is known; None for other loops."""
+    weights = _guide(bounds)
+    guide = {name: float(Fraction(text)) for name, text in weights.items()}
+    near = min(int(bounds[0].value_ns * NEAR), start.period_ns)
+    if (found := least_period_ns(loop, guide, near)) is None:
+        return None
+    if found[0] == near < start.period_ns:
+        start = _rounded(loop, bounds, start)
+        found = least_period_ns(loop, guide, start.period_ns) or found
+    best = least_schedule(loop, guide, *found) if found[0] < start.period_ns else start
+    return best, _certificate(loop, best, Bound(best.period_ns, ProofKind.ENUMERATION, {"weights": weights}))
 
 
 def _certificate(loop: OperatorLoop, found: OperatorSchedule, bound: Bound) -> Certificate:
@@ -127,11 +159,25 @@ def in_turn(loop: OperatorLoop) -> OperatorSchedule:
     now = 0
     starts: dict[str, int] = {}
     modes: dict[str, str] = {}
-    for name in (name for row in rows(loop) for name in row):
+    for name in launch_order(loop):
         fastest = min(_fitting(loop, name), key=lambda mode: mode.duration_ns)
         starts[name], modes[name] = now, fastest.name
         now += fastest.duration_ns
     return OperatorSchedule(loop.name, now, starts, modes)
+
+
+def launch_order(loop: OperatorLoop) -> list[str]:
+    """Return the operators part by part (what no dependence connects), each in an order that respects them."""
+    within: nx.DiGraph[str] = nx.DiGraph()
+    within.add_nodes_from(loop.index)
+    within.add_edges_from((d.source, d.target) for d in loop.dependences if d.distance == 0)
+    whole: nx.Graph[str] = nx.Graph()
+    whole.add_nodes_from(loop.index)
+    whole.add_edges_from((d.source, d.target) for d in loop.dependences)
+    order = list(nx.lexicographical_topological_sort(within, key=loop.index.__getitem__))
+    parts = [set(part) for part in nx.connected_components(whole)]
+    rows = sorted(([name for name in order if name in part] for part in parts), key=lambda row: loop.index[row[0]])
+    return [name for row in rows for name in row]
 
 
 def _fitting(loop: OperatorLoop, name: str) -> list[Mode]:

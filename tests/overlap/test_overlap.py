@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from treadle.costmodels.operator_replay import replayed_period_ns
 from treadle.ir.certificate import ProofKind, Status
 from treadle.ir.errors import InvalidValue
 from treadle.ir.operator.claims import recheck
@@ -147,6 +148,39 @@ def brute_force_period(loop: OperatorLoop, stages: int) -> int:
                 )
                 if not check(loop, trial):
                     return period
+
+
+@st.composite
+def two_chains(draw: st.DrawFn) -> OperatorLoop:
+    operators: list[Operator] = []
+    edges: list[Dependence] = []
+    for lane in "xy":
+        names = [f"{lane}{i}" for i in range(draw(st.integers(1, 2)))]
+        for name in names:
+            modes = tuple(Mode(f"m{j}", d, {"a": a, "b": b}) for j, (d, a, b) in enumerate(draw(MODES)))
+            operators.append(Operator(name, modes))
+        edges += [Dependence(u, v) for u, v in pairwise(names)] + [Dependence(names[-1], names[0], 1)]
+    return OperatorLoop("lanes", (Stream("a"), Stream("b")), tuple(operators), tuple(edges))
+
+
+@settings(max_examples=10, deadline=None)
+@given(two_chains())
+def test_two_lanes_are_enumerated_exactly(loop: OperatorLoop) -> None:
+    found, certificate = schedule(loop)
+    assert check(loop, found) == []
+    assert found.period_ns == brute_force_period(loop, 2)
+    level = certificate["period"]
+    assert level.status is Status.OPTIMAL
+    assert level.proof.checkable
+    assert recheck(loop, found, certificate).findings == ()
+    assert replayed_period_ns(loop, found) <= found.period_ns * 1.001
+    quick, _ = schedule(loop, OverlapOptions(searched_modes=0, exact=False))
+    assert check(loop, quick) == []
+    assert quick.period_ns >= found.period_ns
+    if level.proof is ProofKind.ENUMERATION:
+        level = replace(level, value=found.period_ns + 1, bound=found.period_ns + 1)
+        raised = replace(certificate, levels=(level, *certificate.levels[1:]))
+        assert {"TRD483", "TRD484"} == {finding.code for finding in recheck(loop, found, raised).findings}
 
 
 @settings(max_examples=25, deadline=None)

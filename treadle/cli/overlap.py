@@ -12,7 +12,8 @@ import typer
 from treadle.cli.options import JsonFlag, OutputFolder
 from treadle.cli.output import level_line, number, print_json, print_table, say
 from treadle.codegen.folder import write_plan
-from treadle.driver.overlap import NanoBatchNumber, OverlapRequest, overlap_files, plan_overlap, text_of, what_more_buys
+from treadle.costmodels.interference import unknown_pairs
+from treadle.driver.overlap import NanoBatchNumber, OverlapRequest, overlap_files, plan_overlap, what_more_buys
 from treadle.ir.certificate import Status
 from treadle.ir.diagnostics import ExitCode
 from treadle.ir.operator.plan import OverlapBody, Step
@@ -28,6 +29,12 @@ Context = Annotated[int, typer.Option("--context", help="Tokens each decoding se
 Prefill = Annotated[int, typer.Option("--prefill", help="Prompts read in the step.", metavar="N")]
 Prompt = Annotated[int, typer.Option("--prompt", help="Tokens of each prompt.", metavar="N")]
 Number = Annotated[str, typer.Option("--nano-batches", help="1, 2, or auto: try all.", metavar="N")]
+Rows = Annotated[
+    bool | None,
+    typer.Option(
+        "--sequence-parallel/--repeated-norms", help="Norms on each GPU's own rows, or on all rows; both tried."
+    ),
+]
 WhatIf = Annotated[bool, typer.Option("--what-if", help="Plan again with a quarter more of each resource.")]
 
 
@@ -40,6 +47,7 @@ def command(
     prefill: Prefill = 0,
     prompt: Prompt = 1,
     nano_batches: Number = "auto",
+    sequence_parallel: Rows = None,
     what_if: WhatIf = False,
     output: OutputFolder = None,
     json: JsonFlag = False,
@@ -50,7 +58,7 @@ def command(
     """
     started = time.perf_counter()
     step = Step(decode, context, prefill, prompt)
-    request = OverlapRequest(machine, tensor_parallel, step, _number(nano_batches))
+    request = OverlapRequest(machine, tensor_parallel, step, _number(nano_batches), sequence_parallel=sequence_parallel)
     plan = plan_overlap(config, request, say)
     body: OverlapBody = plan.body
     plan = write_plan(output, plan, overlap_files(body)) if output is not None else plan.sealed()
@@ -80,7 +88,7 @@ def _print(plan: Plan, bought: dict[str, int], seconds: float, rederived: int, f
     predicted: dict[str, Any] = {name: item.value for name, item in figures(plan).items()}
     sys.stdout.write(
         f"{body.loop.name} on {body.tensor_parallel} x {body.machine.name}, {body.step.tokens} tokens a step, "
-        f"nano-batches {text_of(body.nano_batches)} of 256\n"
+        f"nano-batches {body.label} of 256\n"
     )
     for level in plan.certificates[0].levels:
         sys.stdout.write(f"  {level_line(level)}\n")
@@ -89,9 +97,14 @@ def _print(plan: Plan, bought: dict[str, int], seconds: float, rederived: int, f
         [
             ("this plan", number(predicted["throughput"]), f"{predicted['share_of_optimal']:.1%}"),
             ("in turn", number(predicted["in_turn_throughput"]), f"{predicted['in_turn_share_of_optimal']:.1%}"),
-            ("optimal (peak / 2 parameters)", number(predicted["optimal_throughput"]), "100.0%"),
+            ("optimal (rate of products / 2 parameters)", number(predicted["optimal_throughput"]), "100.0%"),
         ],
     )
+    for kind in unknown_pairs(body.machine.id):
+        sys.stdout.write(
+            f"  no interference data for {kind}-bound kernels on {body.machine.id}: they get their share of the SMs "
+            "and no more (the worst case)\n"
+        )
     print_table(("stream", "busy"), [(s.name, f"{_busy(body, s.name):.1%}") for s in body.loop.streams])
     for name, period_ns in bought.items():
         gain = body.schedule.period_ns / period_ns - 1

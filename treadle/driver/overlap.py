@@ -17,11 +17,11 @@ from treadle.ir.codec import encode
 from treadle.ir.diagnostics import TreadleError
 from treadle.ir.machine import Machine
 from treadle.ir.model import ModelGraph
-from treadle.ir.operator.plan import SPLIT, OverlapBody, Step
+from treadle.ir.operator.plan import SPLIT, OverlapBody, Step, label_of
 from treadle.ir.operator.schedule import OperatorSchedule
 from treadle.ir.plan import Plan, input_from
 from treadle.solvers.backend import Limits
-from treadle.solvers.overlap.bounds import period_bounds
+from treadle.solvers.overlap.bounds import pattern_bound
 from treadle.solvers.overlap.solve import OverlapOptions, schedule
 
 Tell = Callable[[str], None]
@@ -32,8 +32,8 @@ SIZES: dict[int, tuple[tuple[int, ...], ...]] = {
 }
 """Sizes tried by number of nano-batches, in 1/256 of the step."""
 
-SCAN = OverlapOptions(searched_modes=0)
-"""Sizes are compared by the beam search; only the best one is given to CP-SAT."""
+SCAN = OverlapOptions(searched_modes=0, exact=False)
+"""Sizes are compared by enumeration; a loop that cannot be enumerated is given to CP-SAT at the best size only."""
 
 WHAT_IF = 1.25
 """Factor by which a figure grows when we ask what it would buy."""
@@ -70,6 +70,15 @@ class OverlapRequest:
     step: Step
     nano_batches: int | None = None
     options: OverlapOptions = field(default_factory=lambda: OverlapOptions(limits=Limits(deterministic_s=1.0)))
+    sequence_parallel: bool | None = None
+    """Norms on each GPU's own rows; None tries both."""
+
+    @property
+    def ways(self) -> tuple[bool, ...]:
+        """Whether norms run on each GPU's own rows: what is tried. One GPU has nothing to divide."""
+        if self.tensor_parallel == 1:
+            return (False,)
+        return (True, False) if self.sequence_parallel is None else (self.sequence_parallel,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,7 @@ class Found:
     """The best schedule of one number and sizes of nano-batches."""
 
     sizes: tuple[int, ...]
+    sequence_parallel: bool
     schedule: OperatorSchedule
     certificate: Certificate
 
@@ -95,9 +105,10 @@ def plan_overlap(model_path: Path, request: OverlapRequest, tell: Tell) -> Plan:
         tensor_parallel=request.tensor_parallel,
         step=request.step,
         nano_batches=best.sizes,
-        loop=layer_loop(model, machine, request.tensor_parallel, request.step, best.sizes),
+        loop=layer_loop(model, machine, request.tensor_parallel, request.step, best.sizes, best.sequence_parallel),
         schedule=best.schedule,
         alternatives=tried,
+        sequence_parallel=best.sequence_parallel,
     )
     file = model_path / "config.json" if model_path.is_dir() else model_path
     inputs = (input_from("model", file), machine_input(machine))
@@ -117,29 +128,24 @@ def _checked(request: OverlapRequest) -> Machine:
 def best_overlap(
     model: ModelGraph, machine: Machine, request: OverlapRequest, tell: Tell
 ) -> tuple[Found, dict[str, int]]:
-    """Try every size whose bound is below the best found, then search the best one; return it and all periods in ns."""
+    """Try every size and both ways to run norms by quick schedules, then prove the best; return it and all periods."""
     numbers = SIZES if request.nano_batches is None else {request.nano_batches: SIZES[request.nano_batches]}
     best: Found | None = None
     tried: dict[str, int] = {}
-    for sizes in (sizes for number in numbers for sizes in SIZES[number]):
-        loop = layer_loop(model, machine, request.tensor_parallel, request.step, sizes)
-        if best is not None and period_bounds(loop)[0].value_ns >= best.schedule.period_ns:
+    for sizes, apart in ((sizes, apart) for apart in request.ways for number in numbers for sizes in SIZES[number]):
+        loop = layer_loop(model, machine, request.tensor_parallel, request.step, sizes, apart)
+        if best is not None and (bound := pattern_bound(loop)) and bound.value_ns >= best.schedule.period_ns:
             continue
         found, certificate = schedule(loop, SCAN)
-        tried[text_of(sizes)] = found.period_ns
-        tell(f"{text_of(sizes)}: {found.period_ns / 1000:.0f} us a layer")
+        tried[label_of(sizes, apart)] = found.period_ns
+        tell(f"{label_of(sizes, apart)}: {found.period_ns / 1000:.0f} us a layer")
         if best is None or found.period_ns < best.schedule.period_ns:
-            best = Found(sizes, found, certificate)
+            best = Found(sizes, apart, found, certificate)
     assert best is not None
-    loop = layer_loop(model, machine, request.tensor_parallel, request.step, best.sizes)
-    best = Found(best.sizes, *schedule(loop, request.options))
-    tried[text_of(best.sizes)] = best.schedule.period_ns
+    loop = layer_loop(model, machine, request.tensor_parallel, request.step, best.sizes, best.sequence_parallel)
+    best = Found(best.sizes, best.sequence_parallel, *schedule(loop, request.options))
+    tried[label_of(best.sizes, best.sequence_parallel)] = best.schedule.period_ns
     return best, tried
-
-
-def text_of(sizes: tuple[int, ...]) -> str:
-    """Return sizes as text: `96+160`."""
-    return "+".join(map(str, sizes))
 
 
 def what_more_buys(body: OverlapBody) -> dict[str, int]:
@@ -150,7 +156,9 @@ def what_more_buys(body: OverlapBody) -> dict[str, int]:
             continue
         more = tuple(replace(f, value=f.value * WHAT_IF) if f.name == figure else f for f in body.machine.figures)
         machine = replace(body.machine, figures=more)
-        loop = layer_loop(body.model, machine, body.tensor_parallel, body.step, body.nano_batches)
+        loop = layer_loop(
+            body.model, machine, body.tensor_parallel, body.step, body.nano_batches, body.sequence_parallel
+        )
         bought[name] = schedule(loop, SCAN)[0].period_ns
     return bought
 

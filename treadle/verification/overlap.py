@@ -38,7 +38,9 @@ def review(plan: Plan, folder: Path | None) -> Review:
 
 
 def _review_loop(body: OverlapBody) -> list[Finding]:
-    expected = layer_loop(body.model, body.machine, body.tensor_parallel, body.step, body.nano_batches)
+    expected = layer_loop(
+        body.model, body.machine, body.tensor_parallel, body.step, body.nano_batches, body.sequence_parallel
+    )
     if expected == body.loop:
         return []
     wrong = [op.name for op in body.loop.operators if op not in expected.operators]
@@ -48,7 +50,7 @@ def _review_loop(body: OverlapBody) -> list[Finding]:
 
 def _review_alternatives(body: OverlapBody) -> list[Finding]:
     """The plan is the best of what was tried, and among it."""
-    own = "+".join(map(str, body.nano_batches))
+    own = body.label
     findings: list[Finding] = []
     if body.alternatives.get(own) != body.schedule.period_ns:
         found = str(body.alternatives.get(own))
