@@ -80,6 +80,7 @@ def _require_free_ports(cluster: Cluster) -> None:
 _SMALL_CELLS = 1_500
 _FOR_LATER = 0.35
 """Share of the budget's rest that the contents of nodes leave for later levels and the whole model."""
+_LEAST_S = 0.05
 _THOROUGH_S = 3.0
 """Seconds that must be left for the thorough bound, per 32 nodes."""
 
@@ -102,6 +103,8 @@ class _Packing:
         self.incumbent = Incumbent(counts, evaluate(self.problem, counts, self.tail))
         self.bounds: dict[str, Bound] = {}
         self.proven: set[str] = set()
+        self.given: dict[str, Values] = {}
+        """Earlier values that a bound after an open level supposes."""
 
     def run(self) -> Packed:
         """Search, then say how good the result is."""
@@ -177,6 +180,7 @@ class _Packing:
             if value != bound.value:
                 model = model or self._model(frozen, position)
                 if not self._solve_level(model, position, bound):
+                    self._open_levels(position + 1, names)
                     return
                 value = self._value(position)
             self.proven.add(name)
@@ -187,6 +191,15 @@ class _Packing:
             floor = self._measures()[position].floor
             if name.startswith("disruption") and value == 0:
                 frozen, model = floor, None
+
+    def _open_levels(self, first: int, names: list[str]) -> None:
+        """Improve and bound the levels after one that stays open, as far as contents of nodes do."""
+        for position in range(first, len(names)):
+            level = self._levels_now()[position]
+            if not level.maximize and self.budget.left_s > _LEAST_S:
+                self.bounds[names[position]] = self._cheap_bound(position, None)
+                self._by_contents(position, None)
+                self.given[names[position]] = self.incumbent.values[:position]
 
     def _by_contents(self, position: int, frozen: int | None) -> None:
         """Bound and improve a level by contents of nodes; see `levels.py`."""
@@ -266,9 +279,11 @@ class _Packing:
 
     def _levels(self, placement: Placement) -> tuple[Level, ...]:
         levels: list[Level] = []
-        open_before = False
+        open_before, values = False, self.incumbent.values
         for position, level in enumerate(measure(self.cluster, placement, self.options.objective)):
-            bound = self.bounds.get(level.name) or self._cheap_bound(position, None)
+            bound = self.bounds.get(level.name)
+            if bound is None or self.given.get(level.name, values[:position]) != values[:position]:
+                bound = self._cheap_bound(position, None)
             closed = bound.value == level.value and not open_before
             open_before = open_before or not closed
             evidence: dict[str, Any] = dict(bound.evidence)

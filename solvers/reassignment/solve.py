@@ -1,4 +1,4 @@
-"""Annealed local search over shifts and swaps; every step looks at all targets of one process at once."""
+"""Annealed local search over shifts and swaps (all targets of a process at once), then neighbourhoods by CP-SAT."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ import numpy as np
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.cluster.errors import InconsistentCluster
 from treadle.ir.cluster.reassignment import Reassignment, check, cost, volume_bound
+from treadle.solvers.reassignment.improve import Improvement
 from treadle.solvers.reassignment.state import State
 
 COST_MODEL = "roadef-2012"
 _HEAT = 10.0
 """First temperature, in units of what the cost could fall per process."""
 _SWAP_SAMPLE = 300
+_ANNEALED = 0.3
+"""Share of a window for annealing; neighbourhoods have the rest."""
+_LAST_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How long to search: a number of steps (repeatable), or a wall-clock window."""
+    """How long to search: numbers of steps and of neighbourhoods (repeatable), or a wall-clock window."""
 
     steps: int = 100_000
+    neighbourhoods: int = 40
     window_s: float | None = None
     seed: int = 0
 
@@ -50,10 +55,28 @@ def reassign(
         raise InconsistentCluster(message=f"the initial assignment is not legal: {findings[0]}")
     search = _Search(instance, options or Options(), progress or (lambda _: None))
     best = search.run()
+    best = _improve(instance, best, search)
     value, bound = cost(instance, best), volume_bound(instance)
     status = Status.OPTIMAL if value == bound else Status.FEASIBLE
     level = Level("cost", "points", value, bound, status, ProofKind.CAPACITY)
     return Reassigned(best, value, Certificate("reassignment", COST_MODEL, (level,)))
+
+
+def _improve(instance: Reassignment, best: tuple[int, ...], search: _Search) -> tuple[int, ...]:
+    options = search.options
+    improvement = Improvement(instance, best, options.seed, wall=options.window_s is not None)
+    floor, rounds = volume_bound(instance), 0
+
+    def left() -> bool:
+        nonlocal rounds
+        rounds += 1
+        spent_s = time.perf_counter() - search.started
+        open_s = options.window_s is None or spent_s < options.window_s - _LAST_S
+        return (
+            improvement.value > floor and open_s and (options.window_s is not None or rounds <= options.neighbourhoods)
+        )
+
+    return improvement.run(left, search.progress)
 
 
 class _Search:
@@ -90,7 +113,7 @@ class _Search:
 
     def _spent(self, steps: int) -> float:
         if self.options.window_s is not None:
-            return (time.perf_counter() - self.started) / max(self.options.window_s * 0.97, 1e-9)
+            return (time.perf_counter() - self.started) / max(self.options.window_s * _ANNEALED, 1e-9)
         return steps / max(self.options.steps, 1)
 
     def _return_to_best(self) -> None:

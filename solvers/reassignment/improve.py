@@ -1,0 +1,88 @@
+"""Large neighbourhood search: a few machines set free at a time, chosen where load is badly spread."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+
+from treadle.ir.cluster.reassignment import Reassignment, cost
+from treadle.solvers.reassignment.neighbourhoods import Neighbourhood
+from treadle.solvers.reassignment.state import State
+
+_MOST_FREE = 100
+_SIZES = (2, 3, 4, 6)
+_SECONDS = {2: 0.3, 3: 0.5, 4: 0.8, 6: 1.0}
+_FORGET = 0.9
+
+
+class Improvement:
+    """Improves an assignment in place; `step` sets some machines free once."""
+
+    def __init__(self, instance: Reassignment, start: tuple[int, ...], seed: int, *, wall: bool) -> None:
+        self.instance = instance
+        self.at = list(start)
+        self.value = cost(instance, start)
+        self.random = random.Random(seed)
+        self.seed = seed
+        self.wall = wall
+        self.state = State(instance)
+        for process, machine in enumerate(start):
+            if machine != self.state.at[process]:
+                self.state.shift(process, machine)
+        count = len(instance.machines)
+        self.sizes = [size for size in _SIZES if size <= count] or [count]
+        self.merit = dict.fromkeys(self.sizes, 1.0)
+        """Recent gain per second of neighbourhoods by size, relative to the best size."""
+
+    def run(self, left: Callable[[], bool], progress: Callable[[str], None]) -> tuple[int, ...]:
+        """Improve until `left` says no; return the assignment."""
+        while left():
+            before = self.value
+            self.step()
+            if self.value < before:
+                progress(f"cost {self.value}")
+        return tuple(self.at)
+
+    def step(self) -> None:
+        """Set some machines free, and take over what is not worse."""
+        size = self.random.choices(self.sizes, [0.1 + self.merit[s] for s in self.sizes])[0]
+        machines = self._machines(size)
+        free = [process for process, machine in enumerate(self.at) if machine in machines]
+        if len(free) > _MOST_FREE:
+            free = self.random.sample(free, _MOST_FREE)
+        self.seed += 1
+        seconds = _SECONDS.get(size, 1.0)
+        found = Neighbourhood(self.instance, self.at, machines, free).solve(seconds, self.seed, wall=self.wall)
+        before = self.value
+        if found is not None:
+            self._take(found)
+        gain = (before - self.value) / seconds / max(1.0, 1e-4 * self.value)
+        self.merit[size] = _FORGET * self.merit[size] + (1 - _FORGET) * min(1.0, gain)
+
+    def _take(self, found: dict[int, int]) -> None:
+        candidate = list(self.at)
+        for process, machine in found.items():
+            candidate[process] = machine
+        value = cost(self.instance, tuple(candidate))
+        if value > self.value:
+            return
+        for process, machine in found.items():
+            if machine != self.state.at[process]:
+                self.state.shift(process, machine)
+        self.at, self.value = candidate, value
+
+    def _machines(self, size: int) -> set[int]:
+        """Return machines: one or more where safe capacity lies idle or load is dear, the others at random."""
+        state = self.state
+        everyone = range(len(self.instance.machines))
+        if self.random.random() < 0.5:
+            merit = np.maximum(state.safety - state.used, 0) @ state.load_weights
+        else:
+            merit = state.machine_cost(state.used, slice(None))
+        weights = [float(m) + 1.0 for m in merit]
+        chosen = set(self.random.choices(everyone, weights, k=max(1, size // 3)))
+        while len(chosen) < size:
+            chosen.add(self.random.randrange(len(weights)))
+        return chosen
