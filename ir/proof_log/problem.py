@@ -63,9 +63,15 @@ class Problem:
         self.at_most(terms, total)
         self.at_most([Term(t.variable, -t.scale, -t.offset) for t in terms], -total)
 
-    def cumulative(self, starts: list[Term], durations: list[int], capacity: int) -> None:
-        """State that tasks of demand 1 fit the capacity at any time; pumpkin-solver 0.5 wants no start below 0."""
-        self.constraints.append(Cumulative(tuple(starts), tuple(durations), (1,) * len(starts), capacity))
+    def cumulative(
+        self, starts: list[Term], durations: list[int], capacity: int, demands: list[int] | None = None
+    ) -> None:
+        """State that tasks fit the capacity at any time; demands are 1 unless given.
+
+        pumpkin-solver 0.5 wants no start below 0.
+        """
+        needs = (1,) * len(starts) if demands is None else tuple(demands)
+        self.constraints.append(Cumulative(tuple(starts), tuple(durations), needs, capacity))
 
 
 def satisfied(problem: Problem, values: list[int]) -> bool:

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from treadle.ir.errors import InvalidValue
 from treadle.ir.proof_log.problem import Problem, Term
 from treadle.ir.tile.constraints import arcs, free_bytes
 from treadle.ir.tile.cycles import longest_paths
 from treadle.ir.tile.loop import Loop
+
+
+@dataclass(slots=True)
+class Draft:
+    """A problem of starts at an interval, being stated: the start of every operation, its window, and its slot."""
+
+    ii: int
+    windows: list[tuple[int, int]]
+    problem: Problem = field(default_factory=Problem)
+    starts: list[Term] = field(default_factory=list[Term])
+    slots: dict[int, Term] = field(default_factory=dict[int, Term])
+
+    def slot(self, vertex: int) -> Term:
+        """Return the start modulo the interval: the start itself, moved, where its window lies in one stage."""
+        if vertex not in self.slots:
+            self.slots[vertex] = _slot(self.problem, self.ii, self.windows[vertex], self.starts[vertex])
+        return self.slots[vertex]
 
 
 def shorter(loop: Loop, ii: int, most_cycles: int) -> Problem | None:
@@ -18,18 +37,25 @@ def shorter(loop: Loop, ii: int, most_cycles: int) -> Problem | None:
     Raises:
         InvalidValue: a recurrence exceeds the interval.
     """
+    found = draft(loop, ii, most_cycles)
+    return None if found is None else found.problem
+
+
+def draft(loop: Loop, ii: int, most_cycles: int) -> Draft | None:
+    """Return the problem of `shorter` with what more constraints need; raises as it does."""
     windows = _windows(loop, ii, most_cycles)
     if any(first > last for first, last in windows):
         return None
-    problem = Problem()
-    starts = [problem.variable(first, last) for first, last in windows]
+    found = Draft(ii, windows)
+    problem = found.problem
+    starts = found.starts = [problem.variable(first, last) for first, last in windows]
     for arc in arcs(loop):
         delay = arc.delay_cycles - ii * arc.distance
         if windows[arc.source][1] + delay > windows[arc.target][0]:
             problem.at_most([starts[arc.source], _minus(starts[arc.target])], -delay)
-    _add_units(problem, loop, ii, windows, starts)
+    _add_units(found, loop)
     _add_rings(problem, loop, ii, starts)
-    return problem
+    return found
 
 
 def cheaper(loop: Loop, ii: int, most_cycles: int, most_bytes: int) -> Problem | None:
@@ -56,8 +82,9 @@ def _windows(loop: Loop, ii: int, most_cycles: int) -> list[tuple[int, int]]:
     return [(head, most_cycles - tail) for head, tail in zip(heads[0], tails[0][:count], strict=True)]
 
 
-def _add_units(problem: Problem, loop: Loop, ii: int, windows: list[tuple[int, int]], starts: list[Term]) -> None:
+def _add_units(found: Draft, loop: Loop) -> None:
     """Keep limited units within their instances modulo the interval: every use twice, at its slot and one later."""
+    ii = found.ii
     for unit in loop.units:
         users = [v for v, operation in enumerate(loop.operations) if operation.unit == unit.name]
         whole = sum(loop.operations[v].occupancy_cycles // ii for v in users)
@@ -65,11 +92,11 @@ def _add_units(problem: Problem, loop: Loop, ii: int, windows: list[tuple[int, i
         if unit.count is None or len(partial) <= unit.count - whole:
             continue
         rests = [loop.operations[v].occupancy_cycles % ii for v in partial]
-        slots = [_slot(problem, ii, windows[v], starts[v]) for v in partial]
+        slots = [found.slot(v) for v in partial]
         if max(rests) > 1:
             slots += [Term(slot.variable, 1, slot.offset + ii) for slot in slots]
             rests += rests
-        problem.cumulative(slots, rests, unit.count - whole)
+        found.problem.cumulative(slots, rests, unit.count - whole)
 
 
 def _slot(problem: Problem, ii: int, window: tuple[int, int], start: Term) -> Term:
