@@ -83,6 +83,11 @@ def _of_group(
 
 def chains(warps: WarpLoop, ii: int, values: list[RegisterValue], together: dict[str, str]) -> list[Chain]:
     """Return the chains of values that must be in one group, with their least lifetimes."""
+    return [_chain(warps, ii, links, closed=closed, together=together) for links, closed in chain_links(values)]
+
+
+def chain_links(values: list[RegisterValue]) -> list[tuple[list[RegisterValue], bool]]:
+    """Return the chains of values of one group as (values in order, whether the last is updated into the first)."""
     by_producer = {value.producer: value for value in values}
     follows: dict[str, RegisterValue] = {}
     for value in values:
@@ -91,7 +96,7 @@ def chains(warps: WarpLoop, ii: int, values: list[RegisterValue], together: dict
             if reader.hold_cycles == 0 and after is not None and after.registers == value.registers:
                 follows.setdefault(value.name, after)
     heads = [value for value in values if value.name not in {after.name for after in follows.values()}]
-    found: list[Chain] = []
+    found: list[tuple[list[RegisterValue], bool]] = []
     left = {value.name for value in values}
     for value in [*heads, *values]:
         if value.name not in left:
@@ -101,21 +106,15 @@ def chains(warps: WarpLoop, ii: int, values: list[RegisterValue], together: dict
         while (after := follows.get(links[-1].name)) is not None and after.name in left:
             links.append(after)
             left.discard(after.name)
-        found.append(_chain(warps, ii, links, closed=after is value, together=together))
+        found.append((links, after is value))
     return found
 
 
 def _chain(warps: WarpLoop, ii: int, links: list[RegisterValue], *, closed: bool, together: dict[str, str]) -> Chain:
     """A closed chain (an accumulator updated in place) lives for as many intervals as its cycle has distance."""
     if closed:
-        names = {value.producer: value for value in links}
-        distance = sum(
-            reader.distance
-            for value in links
-            for reader in value.readers
-            if reader.operation in names and reader.hold_cycles == 0
-        )
-        return Chain(tuple(value.name for value in links), links[0].registers, ii * max(1, distance))
+        names = tuple(value.name for value in links)
+        return Chain(names, links[0].registers, ii * max(1, closed_distance(links)))
     reach = _reach(warps, ii, warps.loop.index[links[0].producer])
     home = together[links[0].producer]
     least = 0
@@ -128,6 +127,17 @@ def _chain(warps: WarpLoop, ii: int, links: list[RegisterValue], *, closed: bool
             # A reader that may be elsewhere releases the value, at the earliest, when it is handed over.
             least = max(least, stay if together[reader.operation] == home else min(stay, value.handoff_cycles))
     return Chain(tuple(value.name for value in links), links[0].registers, least)
+
+
+def closed_distance(links: list[RegisterValue]) -> int:
+    """Return the iterations that a closed chain goes around: the distances of its updates in place."""
+    producers = {value.producer for value in links}
+    return sum(
+        reader.distance
+        for value in links
+        for reader in value.readers
+        if reader.operation in producers and reader.hold_cycles == 0
+    )
 
 
 def _reach(warps: WarpLoop, ii: int, origin: int) -> list[int | None]:

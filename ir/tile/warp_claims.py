@@ -7,18 +7,25 @@ Evidence beyond that of `claims` (whose kinds for ``ii`` and ``length`` hold her
 - ``groups`` by `resource`: interval, issue_cycles, roles.
 - ``groups`` by `capacity`: interval, registers (of one group for all without a role), values, roles.
 - ``registers`` by `capacity`: interval, traffic_bytes, values (those that overlap).
+- ``ii`` by `enumeration`: basis, refuted; every assignment to groups from the basis on is refuted by issue cycles and
+  recurrences (`assignments.least_interval`), then the intervals one by one, by registers too.
+- any other level by `enumeration`: interval, most (levels decided before); no assignment has less
+  (`assignments.least`).
+- any other level by `proof-log`: see `warp_logs`.
 - any level by `solver`: basis, and who answered; ``ii`` also the refuted intervals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from treadle.ir.certificate import Certificate, Level, ProofKind
 from treadle.ir.diagnostics import Finding
+from treadle.ir.tile.assignments import DECIDED, Needs, WalkTooLong, assignments, least, least_interval
 from treadle.ir.tile.claims import DERIVATIONS, Recheck, Refused, check_status, expect, guarded, named_solver
 from treadle.ir.tile.register_bound import register_bound, single_group_bound
+from treadle.ir.tile.warp_logs import by_logs
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule, barriers, traffic_bytes
 
 UNITS = {
@@ -101,7 +108,8 @@ def _by_solver(warps: WarpLoop, made: WarpSchedule, level: Level, before: tuple[
     if bound <= basis["value"]:
         raise Refused("TRD413", "the solver's bound is not above its basis", basis["value"], bound)
     if level.name == "ii":
-        expect("intervals refuted", list(range(basis["value"], int(bound))), level.evidence["refuted"])
+        first = _paced(warps, basis["value"], int(bound))
+        expect("intervals refuted", list(range(first, int(bound))), level.evidence["refuted"])
     elif level.evidence["raw_status"] == "OPTIMAL":
         expect("value that the solver calls optimal", value_of(warps, made, level.name), bound)
 
@@ -184,6 +192,52 @@ def _groups_by_registers(
     expect("groups by registers", len(warps.roles) + 2, bound)
 
 
+def _paced(warps: WarpLoop, basis: int, most: int) -> int:
+    """Return the least interval that issue cycles and recurrences over groups allow."""
+    try:
+        return least_interval(warps, basis, most)
+    except WalkTooLong:
+        return basis
+
+
+def _interval_by_walk(
+    warps: WarpLoop, made: WarpSchedule, bound: float, evidence: dict[str, Any], before: tuple[Level, ...]
+) -> None:
+    basis = evidence["basis"]
+    kind = ProofKind(basis["proof"])
+    if kind in (ProofKind.SOLVER, ProofKind.ENUMERATION):
+        raise Refused("TRD414", "a basis needs a kind that involves no search", "", kind.value)
+    _derive(warps, made, "ii", kind, basis["value"], basis["evidence"], before)
+    first = _paced(warps, basis["value"], int(bound))
+    expect("intervals refuted", list(range(first, int(bound))), evidence["refuted"])
+    for interval in evidence["refuted"]:
+        if next(_walk(warps, interval, {}), None) is not None:
+            raise Refused("TRD413", f"an assignment to groups is left at interval {interval}")
+
+
+def _walk(warps: WarpLoop, interval: int, most: dict[str, int]) -> Iterator[Needs]:
+    try:
+        yield from assignments(warps, interval, most)
+    except WalkTooLong:
+        raise Refused("TRD413", "the assignments are too many to go through") from None
+
+
+def _by_walk(name: str) -> Callable[..., None]:
+    def derive(
+        warps: WarpLoop, made: WarpSchedule, bound: float, evidence: dict[str, Any], before: tuple[Level, ...]
+    ) -> None:
+        expect("interval of the schedule", made.schedule.ii_cycles, evidence["interval"])
+        decided = {level.name: level.value for level in before if level.name != "ii"}
+        expect("levels decided before", decided, evidence["most"])
+        try:
+            found = least(warps, made.schedule.ii_cycles, evidence["most"], name, int(bound))
+        except WalkTooLong:
+            raise Refused("TRD413", "the assignments are too many to go through") from None
+        expect(f"least {name} of an assignment", found, bound)
+
+    return derive
+
+
 def _registers_by_overlap(
     warps: WarpLoop, made: WarpSchedule, bound: float, evidence: dict[str, Any], before: tuple[Level, ...]
 ) -> None:
@@ -202,4 +256,7 @@ _OWN: dict[tuple[str, ProofKind], Callable[..., None]] = {
     ("groups", ProofKind.RESOURCE): _groups_by_issue,
     ("groups", ProofKind.CAPACITY): _groups_by_registers,
     ("registers", ProofKind.CAPACITY): _registers_by_overlap,
+    ("ii", ProofKind.ENUMERATION): _interval_by_walk,
+    **{(name, ProofKind.ENUMERATION): _by_walk(name) for name in (*DECIDED, "registers", "length")},
+    **{(name, ProofKind.PROOF_LOG): by_logs(name) for name in (*DECIDED, "registers", "length")},
 }

@@ -30,6 +30,7 @@ from treadle.solvers.modulo.network import Network, heads, network_of
 from treadle.solvers.modulo.place import normalized
 from treadle.solvers.pipeline.bounds import forced_bound, group_bound, interval_bound, length_bound, register_bound
 from treadle.solvers.pipeline.errors import NoWarpSchedule, RegistersExceeded
+from treadle.solvers.pipeline.logs import with_logs
 from treadle.solvers.pipeline.model import (
     Joint,
     add_crossed,
@@ -43,7 +44,16 @@ from treadle.solvers.pipeline.model import (
     group_count,
     traffic,
 )
-from treadle.solvers.pipeline.partition import assign
+from treadle.solvers.pipeline.partition import assign, decided_levels
+from treadle.solvers.pipeline.symmetry import half_turn
+from treadle.solvers.pipeline.walks import (
+    UNREACHED,
+    paced_bound,
+    raised,
+    refuted_by_walk,
+    survivors,
+    walked_bound,
+)
 
 OBJECTIVE = ("ii", "traffic_bytes", "barriers", "groups", "registers", "length")
 UNITS = {"ii": "cycles", "traffic_bytes": "bytes", "length": "cycles"}
@@ -55,6 +65,8 @@ MOST_SINGLE_STEPS = 16
 """Refuted intervals after which the search goes on in larger steps, giving up the proof for a schedule."""
 ROUNDS = (0.005, 0.02, 0.1)
 """Shares of the limit that one attempt gets, round by round."""
+HALF_SHARE = 0.5
+"""Share of the limit for improving a level among schedules whose sub-tiles run half an interval apart."""
 TUNING: dict[str, bool | int | float] = {"linearization_level": 0, "cp_model_probing_level": 0}
 """As for loops alone; strong propagation of disjunctions costs too much with optional intervals."""
 
@@ -96,30 +108,45 @@ def schedule(warps: WarpLoop, options: Options | None = None, tell: Callable[[st
     tell = tell or (lambda _: None)
     network = network_of(warps.loop)
     bound = interval_bound(warps, network)
-    _refuse_too_many_registers(warps, max(bound.value, serial_interval(network)))
+    longest = max(bound.value, serial_interval(network))
+    _refuse_too_many_registers(warps, longest)
+    bound = paced_bound(warps, bound, 2 * longest)
     ii, found, bound = _least_interval(warps, network, bound, options, tell)
     point = found.point
-    levels = [_level("ii", ii, bound)]
+    bounds: dict[str, Bound] = {}
     fixed: dict[str, int] = {}
     for name in options.objective[1:]:
-        bound = _bound(warps, network, ii, name, fixed)
+        least = _bound(warps, network, ii, name, fixed)
         if name in found.proven:
             value = found.proven[name]
-            bound = _raised(bound, value, found.report)
+            least = _raised(_walked(warps, ii, name, least, fixed, value), value, found.report)
         else:
-            value, point, bound = _next_level(warps, network, ii, name, bound, fixed, point, options, tell)
+            value, point, least = _next_level(warps, network, ii, name, least, fixed, point, options, tell)
         fixed[name] = value
-        levels.append(_level(name, value, bound))
+        bounds[name] = least
+    # A later level may have found better values of earlier ones whose optimum was left open.
+    levels = [_level("ii", ii, bound)]
+    levels += [_level(name, _value(warps, network, ii, name, point), bounds[name]) for name in bounds]
+    levels = with_logs(warps, ii, levels)
     certificate = Certificate(f"pipeline/{warps.loop.name}", options.cost_model, tuple(levels))
     return Solution(_warp_schedule(warps, network, ii, point), certificate)
 
 
+def _walked(warps: WarpLoop, ii: int, name: str, bound: Bound, fixed: dict[str, int], value: int) -> Bound:
+    """Return the better of a bound and what the assignments say."""
+    if bound.value >= value:
+        return bound
+    walked = walked_bound(warps, ii, name, fixed, value)
+    return walked if walked is not None and walked.value > bound.value else bound
+
+
 def _refuted(bound: Bound, ii: int, report: SolverReport) -> Bound:
-    """Return the bound above a refuted interval, with the basis below the first one."""
+    """Return the bound above an interval that the solver refutes, with the basis below the first one."""
+    plain = bound.proof not in (ProofKind.SOLVER, ProofKind.ENUMERATION)
     basis = {"value": bound.value, "proof": bound.proof.value, "evidence": bound.evidence}
     evidence = {
-        "basis": bound.evidence.get("basis", basis),
-        "refuted": [*bound.evidence.get("refuted", []), ii],
+        "basis": basis if plain else bound.evidence["basis"],
+        "refuted": [ii] if plain else [*bound.evidence["refuted"], ii],
         **report.evidence(),
     }
     return Bound(ii + 1, ProofKind.SOLVER, evidence)
@@ -147,7 +174,7 @@ class _Found:
 
     point: _Point
     proven: dict[str, int]
-    report: SolverReport
+    report: SolverReport | None
 
 
 def _least_interval(
@@ -158,8 +185,13 @@ def _least_interval(
     for _ in range(MOST_INTERVALS):
         if ii > last:
             break
+        if bound.value == ii and bound.proof is not ProofKind.SOLVER and refuted_by_walk(warps, ii):
+            refuted = bound.evidence.get("refuted", []) if bound.proof is ProofKind.ENUMERATION else []
+            bound = raised(bound, ii + 1, [*refuted, ii])
+            ii += 1
+            continue
         tell(f"interval {ii}: searching")
-        found = _by_assignment(warps, network, ii, options)
+        found = _by_walk(warps, network, ii, options) or _by_assignment(warps, network, ii, options)
         if found is not None:
             return ii, found, bound
         outcome, point = _first(warps, network, ii, options)
@@ -171,6 +203,21 @@ def _least_interval(
             step = 1 if len(bound.evidence["refuted"]) < MOST_SINGLE_STEPS else step
         ii += step
     raise NoWarpSchedule(loop=warps.loop.name, groups=warps.limits.most_groups, ii=ii)
+
+
+def _by_walk(warps: WarpLoop, network: Network, ii: int, options: Options) -> _Found | None:
+    """Schedule the cheapest assignments that nothing refutes; None when they are many or have no schedule."""
+    fixed: dict[str, int] = {}
+    for name in decided_levels(options.objective):
+        bound = walked_bound(warps, ii, name, fixed, UNREACHED)
+        if bound is None or bound.value == UNREACHED:
+            return None
+        fixed[name] = bound.value
+    for groups in survivors(warps, ii, fixed) or ():
+        point = _schedule_groups(warps, network, ii, groups, options)[1]
+        if point is not None:
+            return _Found(point, {}, None)
+    return None
 
 
 def _by_assignment(warps: WarpLoop, network: Network, ii: int, options: Options) -> _Found | None:
@@ -208,11 +255,16 @@ def _first(warps: WarpLoop, network: Network, ii: int, options: Options) -> tupl
 
     The time to a first schedule is heavy-tailed, so several small attempts beat one long one.
     """
-    attempts = [(intervals, turned) for intervals in SHORT_HORIZONS for turned in (False, True)]
+    halves = (True, False) if half_turn(warps) else (False,)
+    attempts = [
+        (intervals, turned, half) for half in halves for intervals in SHORT_HORIZONS for turned in (True, False)
+    ]
     for share in ROUNDS:
         limit = None if options.limits.deterministic_s is None else options.limits.deterministic_s * share
         for attempt in list(attempts):
             joint = assemble(warps, network, ii, attempt[0], turned=attempt[1])
+            if attempt[2]:
+                _add_half_turn(joint)
             outcome = solve(joint.cp, replace(options.limits, deterministic_s=limit), tuning=TUNING)
             if outcome.solved:
                 return outcome, _read(joint, outcome)
@@ -266,6 +318,12 @@ def _add_span(joint: Joint) -> None:
         joint.cp.add(start <= first + joint.warps.limits.most_stages * ii - 1)
 
 
+def _add_half_turn(joint: Joint) -> None:
+    """Let one of two identical sub-tiles run half an interval after the other."""
+    for name, other in half_turn(joint.warps).items():
+        joint.cp.add(joint.start(other) == joint.start(name) + joint.base.ii // 2)
+
+
 def _next_level(
     warps: WarpLoop,
     network: Network,
@@ -280,31 +338,88 @@ def _next_level(
     value = _value(warps, network, ii, name, point)
     if value == bound.value:
         return value, point, bound
+    bound = _walked(warps, ii, name, bound, fixed, value)
+    if value == bound.value:
+        return value, point, bound
     tell(f"interval {ii}: {name} {value}, at least {bound.value}")
+    question = _Question(warps, network, ii, name, fixed, options)
+    if half_turn(warps) and _is_half_turned(warps, network, ii, point):
+        value, point, _, _ = _improve(question, bound.value, value, point, None, half=True)
+        if value == bound.value:
+            return value, point, bound
+    left = survivors(warps, ii, {**fixed, name: value - 1})
+    if left is None:
+        value, point, proven, report = _improve(question, bound.value, value, point, None)
+        return value, point, _raised(bound, min(proven, value), report)
+    answers: list[tuple[int, SolverReport]] = []
+    for groups in left:
+        value, point, proven, report = _improve(question, bound.value, value, point, groups)
+        answers.append((proven, report))
+    weakest, report = min(answers, key=lambda answer: answer[0], default=(value, None))
+    return value, point, _raised(bound, min(weakest, value), report)
+
+
+def _is_half_turned(warps: WarpLoop, network: Network, ii: int, point: _Point) -> bool:
+    index = warps.loop.index
+    return all(
+        point.starts[index[other]] == point.starts[index[name]] + ii // 2 for name, other in half_turn(warps).items()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A level to improve at an interval, the levels before it held."""
+
+    warps: WarpLoop
+    network: Network
+    ii: int
+    name: str
+    fixed: dict[str, int]
+    options: Options
+
+
+def _improve(
+    question: _Question,
+    least: int,
+    value: int,
+    point: _Point,
+    groups: dict[str, int] | None,
+    *,
+    half: bool = False,
+) -> tuple[int, _Point, int, SolverReport]:
+    """Look for a lesser value, over one assignment or all; return the best one, and what it cannot be less than."""
+    warps, network, ii, name = question.warps, question.network, question.ii, question.name
     intervals = None if name != "length" else -(-value // ii)
     joint = assemble(warps, network, ii, intervals, turned=name != "length")
-    for before, limit in fixed.items():
+    if groups is not None:
+        fix_groups(joint, groups)
+    if half:
+        _add_half_turn(joint)
+    for before, limit in question.fixed.items():
         joint.cp.add(_expression(joint, before) <= limit)
     objective = _expression(joint, name)
-    joint.cp.add(objective >= bound.value)
-    joint.cp.add(objective <= value)
+    joint.cp.add(objective >= least)
+    joint.cp.add(objective <= (value if groups is None else value - 1))
     joint.cp.minimize(objective)
-    outcome = solve(joint.cp, options.limits, hint=_hint(joint, point), tuning=TUNING)
-    if outcome.solved and outcome.value is not None and round(outcome.value) <= value:
+    hint = _hint(joint, point) if groups in (None, point.groups) else []
+    limits = question.options.limits
+    if half and limits.deterministic_s is not None:
+        limits = replace(limits, deterministic_s=limits.deterministic_s * HALF_SHARE)
+    outcome = solve(joint.cp, limits, hint=hint, tuning=TUNING if groups is None else modulo.TUNING)
+    if outcome.status is Status.INFEASIBLE:
+        return value, point, value, outcome.report
+    if outcome.solved and outcome.value is not None:
         found = _read(joint, outcome)
-        if _value(warps, network, ii, name, found) <= value:
-            point, value = found, _value(warps, network, ii, name, found)
-    proven = round(outcome.value) if outcome.status is Status.OPTIMAL and outcome.value is not None else None
-    if proven is None and outcome.bound is not None:
-        proven = -int(-outcome.bound // 1)
-    if proven is not None and proven <= value:
-        bound = _raised(bound, proven, outcome.report)
-    return value, point, bound
+        reached = _value(warps, network, ii, name, found)
+        if reached <= value:
+            point, value = found, reached
+    proven = outcome.value if outcome.status is Status.OPTIMAL else outcome.bound
+    return value, point, least if proven is None else max(least, -int(-proven // 1)), outcome.report
 
 
-def _raised(bound: Bound, proven: int, report: SolverReport) -> Bound:
+def _raised(bound: Bound, proven: int, report: SolverReport | None) -> Bound:
     """Return the better of a bound without search and what the solver proved."""
-    if proven <= bound.value:
+    if proven <= bound.value or report is None:
         return bound
     basis = {"value": bound.value, "proof": bound.proof.value, "evidence": bound.evidence}
     return Bound(proven, ProofKind.SOLVER, {"basis": basis, **report.evidence()})

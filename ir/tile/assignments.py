@@ -1,0 +1,270 @@
+"""Assignments of operations to warp groups, and what each one needs at an interval whatever the times are.
+
+An assignment puts every *class* of operations that must stay together in one group. Without any times it decides
+traffic, barriers and the number of groups, and it bounds issue cycles, recurrences, registers and the length of an
+iteration from below. `least` goes through the assignments, cheapest ones included, and returns the least value of a
+level among those that no such bound refutes: a bound on the level that a checker repeats without a solver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from treadle.ir.tile.constraints import Arc, arcs
+from treadle.ir.tile.register_peaks import Reach, least_peak, least_peaks
+from treadle.ir.tile.warps import WarpLoop, barriers, traffic_bytes
+
+MOST_NODES = 60_000
+"""Partial assignments that one walk may visit: a few seconds. A longer walk claims nothing."""
+MOST_LEAVES = 1_500
+"""Complete assignments whose registers and paths one walk may bound."""
+
+DECIDED = ("traffic_bytes", "barriers", "groups")
+"""Levels that an assignment decides."""
+
+
+class WalkTooLong(Exception):
+    """The assignments are too many to go through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What an assignment needs at least: levels by name, whatever the times are."""
+
+    levels: dict[str, int]
+    groups: dict[str, int]
+
+
+@dataclass(slots=True)
+class _Walk:
+    """One walk over the assignments: classes in order, cost and issue cycles of the partial assignment."""
+
+    warps: WarpLoop
+    ii: int
+    most: dict[str, int]
+    members: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
+    roles: list[int | None] = field(default_factory=list[int | None])
+    issue: list[int] = field(default_factory=list[int])
+    edges: list[list[tuple[int, int, int]]] = field(default_factory=list[list[tuple[int, int, int]]])
+    """Per class: earlier class, bytes and barriers of crossings with it."""
+    reach: Reach | None = None
+    """Longest paths that hold for every assignment."""
+    nodes: int = 0
+    leaves: int = 0
+
+
+def classes(warps: WarpLoop) -> tuple[tuple[str, ...], ...]:
+    """Return the operations that must share a group, in order of first issue."""
+    leader = {issue.operation: issue.operation for issue in warps.issues}
+
+    def find(name: str) -> str:
+        while leader[name] != name:
+            name = leader[name]
+        return name
+
+    for crossing in warps.crossings:
+        if not crossing.allowed:
+            ends = warps.loop.dependences[crossing.dependence]
+            leader[find(ends.source)] = find(ends.target)
+    found: dict[str, list[str]] = {}
+    for name in leader:
+        found.setdefault(find(name), []).append(name)
+    return tuple(tuple(names) for names in found.values())
+
+
+def assignments(warps: WarpLoop, ii: int, most: dict[str, int]) -> Iterator[Needs]:
+    """Yield every assignment, up to names of groups, that no bound refutes at `ii` and whose levels keep to `most`.
+
+    Raises:
+        WalkTooLong: there are too many of them.
+    """
+    walk = _started(warps, ii, dict(most))
+    yield from _extend(walk, [], [0] * warps.limits.most_groups, (0, 0))
+
+
+def least(warps: WarpLoop, ii: int, most: dict[str, int], level: str, below: int) -> int:
+    """Return the least value of a level over the assignments that nothing refutes; `below` when none is less.
+
+    Args:
+        warps: the loop with warps.
+        ii: initiation interval.
+        most: values of the levels decided before, which the assignments keep to.
+        level: `traffic_bytes`, `barriers`, `groups`, `registers` or `length`.
+        below: only assignments with a lesser value are looked for.
+
+    Raises:
+        WalkTooLong: there are too many assignments to go through.
+    """
+    walk = _started(warps, ii, {**most, level: below - 1})
+    best = below
+    for needs in _extend(walk, [], [0] * warps.limits.most_groups, (0, 0)):
+        best = min(best, needs.levels[level])
+        walk.most[level] = best - 1
+    return best
+
+
+def least_interval(warps: WarpLoop, from_ii: int, to_ii: int) -> int:
+    """Return the least interval in the range that issue cycles and recurrences of some assignment allow.
+
+    Both only get easier with a longer interval, so the range is halved. Raises WalkTooLong.
+    """
+    low, high = from_ii, to_ii
+    while low < high:
+        middle = (low + high) // 2
+        if _some_paced(warps, middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _some_paced(warps: WarpLoop, ii: int) -> bool:
+    walk = _started(warps, ii, {})
+    return any(True for _ in _extend(walk, [], [0] * warps.limits.most_groups, (0, 0), paced_only=True))
+
+
+def _started(warps: WarpLoop, ii: int, most: dict[str, int]) -> _Walk:
+    walk = _Walk(warps, ii, most)
+    cycles = {issue.operation: issue.issue_cycles for issue in warps.issues}
+    role = {issue.operation: issue.role for issue in warps.issues}
+    found = sorted(classes(warps), key=lambda names: role[names[0]] == "")
+    home = {name: position for position, names in enumerate(found) for name in names}
+    walk.members = list(found)
+    walk.roles = [warps.roles.index(role[names[0]]) if role[names[0]] else None for names in found]
+    walk.issue = [sum(cycles[name] for name in names) for names in found]
+    walk.edges = [[] for _ in found]
+    for crossing in warps.crossings:
+        ends = warps.loop.dependences[crossing.dependence]
+        first, last = sorted((home[ends.source], home[ends.target]))
+        if first != last:
+            walk.edges[last].append((first, crossing.bytes, crossing.barriers))
+    if longest(len(warps.loop.operations), list(arcs(warps.loop)), ii) is not None:
+        walk.reach = Reach(warps, list(arcs(warps.loop)), ii)
+    return walk
+
+
+def _extend(
+    walk: _Walk, chosen: list[int], issued: list[int], cost: tuple[int, int], *, paced_only: bool = False
+) -> Iterator[Needs]:
+    """Put the next class in each group it may be in; groups without a role are opened in order."""
+    walk.nodes += 1
+    if walk.nodes > MOST_NODES:
+        raise WalkTooLong
+    position = len(chosen)
+    if position == len(walk.members):
+        needs = _needs(walk, chosen, cost, paced_only=paced_only)
+        if needs is not None:
+            yield needs
+        return
+    roles = len(walk.warps.roles)
+    opened = max([roles - 1, *chosen]) + 1
+    role = walk.roles[position]
+    options = [role] if role is not None else range(roles, min(opened + 1, walk.warps.limits.most_groups))
+    for added_bytes, added_barriers, group in sorted((*_added(walk, chosen, group), group) for group in options):
+        if issued[group] + walk.issue[position] > walk.ii:
+            continue
+        more = (cost[0] + added_bytes, cost[1] + added_barriers)
+        if _too_much(walk, more, max(opened, group + 1)):
+            continue
+        issued[group] += walk.issue[position]
+        chosen.append(group)
+        if paced_only or role is not None or _room_left(walk, chosen, group):
+            yield from _extend(walk, chosen, issued, more, paced_only=paced_only)
+        chosen.pop()
+        issued[group] -= walk.issue[position]
+
+
+def _room_left(walk: _Walk, chosen: list[int], group: int) -> bool:
+    """Whether the classes put in a group so far fit its registers."""
+    if walk.reach is None:
+        return False
+    groups = {name: home for names, home in zip(walk.members, chosen, strict=False) for name in names}
+    most = min(walk.warps.limits.registers_per_group, walk.most.get("registers", walk.warps.limits.registers_per_group))
+    return least_peak(walk.warps, groups, group, walk.reach, walk.ii) <= most
+
+
+def _added(walk: _Walk, chosen: list[int], group: int) -> tuple[int, int]:
+    """Return the bytes and barriers of crossings between the next class, put in `group`, and those before it."""
+    crossed = [edge for edge in walk.edges[len(chosen)] if chosen[edge[0]] != group]
+    return sum(edge[1] for edge in crossed), sum(edge[2] for edge in crossed)
+
+
+def _too_much(walk: _Walk, cost: tuple[int, int], groups: int) -> bool:
+    values = (*cost, groups)
+    return any(name in walk.most and value > walk.most[name] for name, value in zip(DECIDED, values, strict=True))
+
+
+def _needs(walk: _Walk, chosen: list[int], cost: tuple[int, int], *, paced_only: bool) -> Needs | None:
+    """Return what a complete assignment needs; None when a bound refutes it or it needs too much."""
+    walk.leaves += 1
+    if walk.leaves > MOST_LEAVES:
+        raise WalkTooLong
+    warps = walk.warps
+    groups = {name: group for names, group in zip(walk.members, chosen, strict=True) for name in names}
+    every = assigned_arcs(warps, groups)
+    heads = longest(len(warps.loop.operations), every, walk.ii)
+    if heads is None:
+        return None
+    levels = {"traffic_bytes": cost[0], "barriers": cost[1], "groups": len(set(chosen))}
+    if paced_only:
+        return Needs(levels, groups)
+    levels["length"] = max(
+        head + operation.latency_cycles for head, operation in zip(heads, warps.loop.operations, strict=True)
+    )
+    peaks = least_peaks(warps, groups, every, walk.ii)
+    if not within_limits(warps, peaks):
+        return None
+    levels["registers"] = max([*peaks.values(), *[warps.limits.role_registers] * len(warps.roles)])
+    if any(levels[name] > limit for name, limit in walk.most.items() if name in levels):
+        return None
+    return Needs(levels, groups)
+
+
+def within_limits(warps: WarpLoop, peaks: dict[int, int]) -> bool:
+    """Whether registers of the groups without a role fit a group each, and the file together with the roles."""
+    limits, roles = warps.limits, len(warps.roles)
+    largest = max(peaks.values(), default=0)
+    if largest > limits.registers_per_group:
+        return False
+    if limits.reallocation:
+        return sum(peaks.values()) + roles * limits.role_registers <= limits.registers_of_file
+    return max(largest, limits.role_registers if roles else 0) * (len(peaks) + roles) <= limits.registers_of_file
+
+
+def assigned_arcs(warps: WarpLoop, groups: dict[str, int]) -> list[Arc]:
+    """Return the arcs of the loop (rings at their greatest depth) with the delays of crossings that cross."""
+    extra: dict[int, int] = {}
+    for crossing in warps.crossings:
+        ends = warps.loop.dependences[crossing.dependence]
+        if groups[ends.source] != groups[ends.target]:
+            extra[crossing.dependence] = max(extra.get(crossing.dependence, 0), crossing.delay_cycles)
+    return [
+        arc if (more := extra.get(arc.reference.get("dependence", -1), 0)) == 0
+        else Arc(arc.source, arc.target, arc.delay_cycles + more, arc.distance, arc.reference)
+        for arc in arcs(warps.loop)
+    ]  # fmt: skip
+
+
+def longest(count: int, every: list[Arc], ii: int) -> list[int] | None:
+    """Return the earliest starts at `ii`; None when a recurrence forbids it."""
+    values = [0] * count
+    weights = [(arc.source, arc.target, arc.delay_cycles - ii * arc.distance) for arc in every]
+    for _ in range(count + 1):
+        changed = False
+        for source, target, weight in weights:
+            if values[source] + weight > values[target]:
+                values[target] = values[source] + weight
+                changed = True
+        if not changed:
+            return values
+    return None
+
+
+def levels_of(warps: WarpLoop, groups: dict[str, int]) -> dict[str, int]:
+    """Return the levels that an assignment decides."""
+    return {
+        "traffic_bytes": traffic_bytes(warps, groups),
+        "barriers": barriers(warps, groups),
+        "groups": len(set(groups.values())),
+    }

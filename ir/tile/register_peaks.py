@@ -1,0 +1,119 @@
+"""Lower bounds on registers per thread of every group of one assignment, whatever the times are.
+
+A chain of values that take over each other's registers lives for `q` whole intervals and a rest: it counts `q` times
+always. Beyond that, three arguments: chains whose rests add up to more than all but one interval overlap at some cycle;
+what an operation reads and writes is there when it starts; and the peak is not below the average.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+from treadle.ir.tile.constraints import Arc
+from treadle.ir.tile.register_bound import Chain, chain_links, closed_distance
+from treadle.ir.tile.warps import RegisterValue, WarpLoop
+
+LARGEST_SET = 4
+"""Chains that are tried together."""
+
+
+def least_peaks(warps: WarpLoop, groups: dict[str, int], arcs: list[Arc], ii: int) -> dict[int, int]:
+    """Return the fewest registers of every group without a role, fixed ones included.
+
+    Args:
+        warps: the loop with warps.
+        groups: group of every issued operation.
+        arcs: of the loop with the delays of crossings.
+        ii: initiation interval; satisfies every recurrence.
+    """
+    roles = {groups[issue.operation] for issue in warps.issues if issue.role}
+    reach = Reach(warps, arcs, ii)
+    return {group: least_peak(warps, groups, group, reach, ii) for group in sorted(set(groups.values()) - roles)}
+
+
+class Reach:
+    """Longest paths from one operation, each origin once."""
+
+    def __init__(self, warps: WarpLoop, arcs: list[Arc], ii: int) -> None:
+        self._count = len(warps.loop.operations)
+        self._index = warps.loop.index
+        self._weights = [(arc.source, arc.target, arc.delay_cycles - ii * arc.distance) for arc in arcs]
+        self._known: dict[str, list[int | None]] = {}
+
+    def __call__(self, origin: str, target: str) -> int | None:
+        """Return the longest path between two operations, None where there is none."""
+        if origin not in self._known:
+            self._known[origin] = self._from(self._index[origin])
+        return self._known[origin][self._index[target]]
+
+    def _from(self, origin: int) -> list[int | None]:
+        values: list[int | None] = [None] * self._count
+        values[origin] = 0
+        changed = True
+        while changed:
+            changed = False
+            for source, target, weight in self._weights:
+                start, there = values[source], values[target]
+                if start is not None and (there is None or start + weight > there):
+                    values[target] = start + weight
+                    changed = True
+        return values
+
+
+def least_peak(warps: WarpLoop, groups: dict[str, int], group: int, reach: Reach, ii: int) -> int:
+    """Return the fewest registers of one group; operations without a group yet are left out."""
+    inside = [value for value in warps.values if groups.get(value.producer) == group]
+    found = [_chain(links, closed, groups, group, reach, ii) for links, closed in chain_links(inside)]
+    always = sum(chain.registers * (chain.lifetime_cycles // ii) for chain in found)
+    together = max((_overlap(chosen, ii) for chosen in _sets(found, ii)), default=0)
+    at_starts = max((_at_start(warps, groups, group, found, issue.operation, ii) for issue in warps.issues), default=0)
+    volume = sum(chain.registers * chain.lifetime_cycles for chain in found) + sum(
+        value.registers * reader.hold_cycles
+        for value in warps.values
+        for reader in value.readers
+        if groups.get(value.producer, group) != group and groups.get(reader.operation) == group
+    )
+    return max(always + together, at_starts, -(-volume // ii)) + warps.limits.fixed_registers
+
+
+def _sets(found: list[Chain], ii: int) -> list[tuple[Chain, ...]]:
+    rests = sorted((c for c in found if c.lifetime_cycles % ii), key=lambda c: -(c.lifetime_cycles % ii))[:8]
+    return [chosen for size in range(1, LARGEST_SET + 1) for chosen in combinations(rests, size)]
+
+
+def _overlap(chosen: tuple[Chain, ...], ii: int) -> int:
+    """Stays on a circle that add up to more than all but one turn cover some cycle together."""
+    rests = sum(chain.lifetime_cycles % ii for chain in chosen)
+    return sum(chain.registers for chain in chosen) if rests > (len(chosen) - 1) * ii else 0
+
+
+def _at_start(warps: WarpLoop, groups: dict[str, int], group: int, found: list[Chain], name: str, ii: int) -> int:
+    """Registers in a group when one of its operations starts: operands it holds, its result, and all that stays."""
+    if groups.get(name) != group:
+        return 0
+    held = {v.name for v in warps.values for r in v.readers if r.operation == name and r.hold_cycles > 0}
+    made = {v.name for v in warps.values if v.producer == name}
+    total = 0
+    for chain in found:
+        there = held.intersection(chain.values) or (made.intersection(chain.values) and chain.lifetime_cycles > 0)
+        total += chain.registers * max(int(bool(there)), chain.lifetime_cycles // ii)
+    return total + sum(v.registers for v in warps.values if v.name in held and groups.get(v.producer, group) != group)
+
+
+def _chain(
+    links: list[RegisterValue], closed: bool, groups: dict[str, int], group: int, reach: Reach, ii: int
+) -> Chain:
+    names = tuple(value.name for value in links)
+    if closed:
+        return Chain(names, links[0].registers, ii * max(1, closed_distance(links)))
+    least = 0
+    for value in links:
+        for reader in value.readers:
+            path = reach(links[0].producer, reader.operation)
+            own = reach(links[0].producer, value.producer)
+            home = groups.get(reader.operation)
+            if home == group and path is not None:
+                least = max(least, path + reader.hold_cycles + ii * reader.distance)
+            elif home not in (None, group) and own is not None:
+                least = max(least, own + value.handoff_cycles)
+    return Chain(names, links[0].registers, least)

@@ -1,0 +1,62 @@
+"""Bounds and candidates from walking over the assignments to groups (`ir.tile.assignments`), without times."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from treadle.ir.certificate import ProofKind
+from treadle.ir.tile.assignments import DECIDED, WalkTooLong, assignments, least, least_interval
+from treadle.ir.tile.warps import WarpLoop
+from treadle.solvers.modulo.bounds import Bound
+
+BOUNDED = (*DECIDED, "registers", "length")
+"""Levels that a walk bounds."""
+MOST_SURVIVORS = 6
+"""Assignments that are scheduled one by one; with more of them all are asked about together."""
+UNREACHED = 10**12
+
+
+def walked_bound(warps: WarpLoop, ii: int, name: str, fixed: dict[str, int], below: int) -> Bound | None:
+    """Return the bound on a level that the assignments give, `below` at most; None when they are too many."""
+    most = {level: value for level, value in fixed.items() if level in BOUNDED}
+    try:
+        value = least(warps, ii, most, name, below)
+    except WalkTooLong:
+        return None
+    return Bound(value, ProofKind.ENUMERATION, {"interval": ii, "most": most})
+
+
+def paced_bound(warps: WarpLoop, basis: Bound, longest: int) -> Bound:
+    """Return the least interval that issue cycles and recurrences over groups allow, from a bound without groups."""
+    try:
+        value = least_interval(warps, basis.value, longest)
+    except WalkTooLong:
+        return basis
+    return raised(basis, value, [])
+
+
+def raised(bound: Bound, value: int, refuted: list[int]) -> Bound:
+    """Return the bound on the interval after a walk; evidence is the basis and the intervals refuted one by one."""
+    if value <= bound.value:
+        return bound
+    basis = bound.evidence.get("basis") if bound.proof is ProofKind.ENUMERATION else None
+    plain = {"value": bound.value, "proof": bound.proof.value, "evidence": bound.evidence}
+    return Bound(value, ProofKind.ENUMERATION, {"basis": basis or plain, "refuted": refuted})
+
+
+def survivors(warps: WarpLoop, ii: int, fixed: dict[str, int]) -> list[dict[str, int]] | None:
+    """Return the assignments that nothing refutes within the levels decided; None when they are too many."""
+    most = {level: value for level, value in fixed.items() if level in BOUNDED}
+    try:
+        found = list(islice(assignments(warps, ii, most), MOST_SURVIVORS + 1))
+    except WalkTooLong:
+        return None
+    return [needs.groups for needs in found] if len(found) <= MOST_SURVIVORS else None
+
+
+def refuted_by_walk(warps: WarpLoop, ii: int) -> bool:
+    """Whether no assignment is left at an interval."""
+    try:
+        return next(assignments(warps, ii, {}), None) is None
+    except WalkTooLong:
+        return False
