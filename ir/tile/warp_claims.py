@@ -230,7 +230,7 @@ def _by_walk(name: str) -> Callable[..., None]:
         decided = {level.name: level.value for level in before if level.name != "ii"}
         expect("levels decided before", decided, evidence["most"])
         try:
-            found = least(warps, made.schedule.ii_cycles, evidence["most"], name, int(bound))
+            found = least(warps, made.schedule.ii_cycles, evidence["most"], name, value_of(warps, made, name))
         except WalkTooLong:
             raise Refused("TRD413", "the assignments are too many to go through") from None
         expect(f"least {name} of an assignment", found, bound)

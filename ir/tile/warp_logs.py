@@ -1,7 +1,7 @@
 """Levels of a warp schedule whose bound rests on proof logs: one for each assignment to groups that counting leaves.
 
-Evidence: ``interval``; ``most``, the levels decided before with their values; ``logs``, one packed proof for each of
-`warp_refutation.questions`, in their order.
+Evidence: ``interval``; ``most``, the levels decided before with their values; ``refuted``, the value below the bound;
+``logs``, one packed proof for each of `warp_refutation.questions`, in their order.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def by_logs(name: str) -> Callable[..., None]:
         decided = {level.name: int(level.value) for level in before if level.name != "ii"}
         expect("interval of the schedule", interval, evidence["interval"])
         expect("levels decided before", decided, evidence["most"])
+        expect("value below the bound", bound - 1, evidence["refuted"])
         try:
             problems = questions(warps, interval, decided, name, int(bound))
         except WalkTooLong:

@@ -28,7 +28,7 @@ def with_logs(warps: WarpLoop, ii: int, levels: list[Level]) -> list[Level]:
         decided = {before.name: int(before.value) for before in levels[:position] if before.name != "ii"}
         by_solver = level.proof is ProofKind.SOLVER and level.status is Status.OPTIMAL and level.name != "ii"
         logs = _logs(warps, ii, decided, level) if by_solver else []
-        evidence = {"interval": ii, "most": decided, "logs": logs}
+        evidence = {"interval": ii, "most": decided, "refuted": int(level.value) - 1, "logs": logs}
         better.append(replace(level, proof=ProofKind.PROOF_LOG, evidence=evidence) if logs else level)
     return better
 

@@ -351,12 +351,12 @@ def _next_level(
     if left is None:
         value, point, proven, report = _improve(question, bound.value, value, point, None)
         return value, point, _raised(bound, min(proven, value), report)
-    answers: list[tuple[int, SolverReport]] = []
+    answers: list[tuple[int, SolverReport | None]] = []
     for groups in left:
         value, point, proven, report = _improve(question, bound.value, value, point, groups)
         answers.append((proven, report))
-    weakest, report = min(answers, key=lambda answer: answer[0], default=(value, None))
-    return value, point, _raised(bound, min(weakest, value), report)
+    weakest, answered = min(answers, key=lambda answer: answer[0], default=(value, None))
+    return value, point, _raised(bound, min(weakest, value), answered)
 
 
 def _is_half_turned(warps: WarpLoop, network: Network, ii: int, point: _Point) -> bool:
