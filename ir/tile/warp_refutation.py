@@ -118,15 +118,17 @@ def _stays(warps: WarpLoop, loop: Loop, groups: dict[str, int], ii: int) -> dict
 def _add_registers(found: Draft, warps: WarpLoop, stays: list[Stay], room: int) -> bool:
     """Keep the stays of one group within `room` modulo the interval; False where whole intervals overfill it alone.
 
-    Every stay counts for its least cycles; two that do not fit together keep apart for as long as they really last.
+    Every stay counts for its least cycles; two that do not fit together keep apart for as long as they really last
+    (those that may last no cycle at all are left out).
     """
     ii, index = found.ii, warps.loop.index
     partial = [stay for stay in stays if stay.least_cycles % ii]
     left = room - sum(stay.least_cycles // ii * stay.registers for stay in stays)
     if left < max((stay.registers for stay in partial), default=0):
         return False
-    for position, first in enumerate(stays):
-        for second in stays[position + 1 :]:
+    lasting = [stay for stay in stays if stay.least_cycles]
+    for position, first in enumerate(lasting):
+        for second in lasting[position + 1 :]:
             if first.registers + second.registers > room:
                 _keep_apart(found, index, first, second)
     if sum(stay.registers for stay in partial) > left:
