@@ -31,6 +31,7 @@ BODIES: dict[str, str] = {
     "serving": "treadle.ir.serving.plan:ServingPlan",
     "tiers": "treadle.ir.layout.tiers:TiersPlan",
     "overlap": "treadle.ir.operator.plan:OverlapBody",
+    "sections": "treadle.ir.sections.graph:SectionsBody",
     "packing": "treadle.ir.cluster.packing:PackingBody",
     "parallel": "treadle.ir.training.plan:ParallelBody",
     "deployment": "treadle.ir.deployment:DeploymentBody",

@@ -25,6 +25,7 @@ REVIEWERS: dict[str, str] = {
     "serving": "treadle.verification.serving:review",
     "tiers": "treadle.verification.layout:review_tiers",
     "overlap": "treadle.verification.overlap:review",
+    "sections": "treadle.verification.sections:review",
     "packing": "treadle.verification.packing:review",
     "parallel": "treadle.verification.parallel:review",
     "deployment": "treadle.verification.deployment:review",

@@ -1,0 +1,1 @@
+"""Graphs of tasks cut into sections: data and legality."""

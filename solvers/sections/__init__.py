@@ -1,0 +1,1 @@
+"""Least time over all cuts of a task graph into sections."""
