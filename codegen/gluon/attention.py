@@ -75,8 +75,8 @@ class AttentionFrame(FrameBase):
             return f"ttgl.constexpr(ttgl.NVMMASharedLayout.get_default_for([{rows}, {columns}], {dtype}))"
 
         return [
-            f"SCORES = ttgl.constexpr({wgmma_layout(keys)})",
-            f"ACC = ttgl.constexpr({wgmma_layout(width)})",
+            f"SCORES = ttgl.constexpr({wgmma_layout(keys, self.kernel.dtype)})",
+            f"ACC = ttgl.constexpr({wgmma_layout(width, self.kernel.dtype)})",
             "ROWS = ttgl.constexpr(ttgl.SliceLayout(1, SCORES.value))",
             "ACC_ROWS = ttgl.constexpr(ttgl.SliceLayout(1, ACC.value))",
             "COLUMNS = ttgl.constexpr(ttgl.SliceLayout(0, SCORES.value))",

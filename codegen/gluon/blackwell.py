@@ -9,10 +9,10 @@ from treadle.codegen.gluon.writer import Lines
 from treadle.ir.tile.program import TileOperation
 from treadle.ir.warp.program import Buffer, Role, WarpGroup
 
-STORE_REGISTERS = 128
-"""Registers of the group that writes the output: a piece of at most 64 columns, its halves in 16 bits, addresses."""
+STORE_REGISTERS = 192
+"""Registers of the group that writes the output: pieces of 64 columns in all, scales of columns, addresses."""
 MOST_PIECE_COLUMNS = 64
-"""Columns that the writing group takes from tensor memory at once."""
+"""Columns that the writing group takes from tensor memory at once, of all accumulators together."""
 
 
 class TensorMatrixFrame(MatrixFrame):
@@ -24,8 +24,9 @@ class TensorMatrixFrame(MatrixFrame):
         self.tile_slots = 2 if 2 * columns <= TENSOR_COLUMNS else 1
 
     def _pieces(self) -> int:
-        """Return how many column blocks the output is staged in."""
-        self.need(self.kernel.name, self._staging_bytes(pieces := max(1, self.sizes["block_n"] // MOST_PIECE_COLUMNS)))
+        """Return how many column blocks the output is staged in: few registers hold one."""
+        pieces = max(1, self.sizes["block_n"] * len(self.product.stems) // MOST_PIECE_COLUMNS)
+        self.need(self.kernel.name, self._staging_bytes(pieces))
         return pieces
 
     def constants(self) -> Lines:
@@ -76,6 +77,10 @@ class TensorMatrixFrame(MatrixFrame):
             f"mbarrier.wait({identifier(o.name)}_empty.index({self._slot()}), {parity})" for o in self.products(group)
         ]
 
+    def settle(self, group: WarpGroup, epilogue: Lines) -> Lines:
+        """Return nothing: tensor memory holds the results."""
+        return []
+
     def finish(self, group: WarpGroup) -> Lines:
         """Return what a group does after the loop of a tile."""
         lines = [f"tcgen05_commit({identifier(o.name)}_full.index({self._slot()}))" for o in self.products(group)]
@@ -83,29 +88,25 @@ class TensorMatrixFrame(MatrixFrame):
 
     def extra_groups(self) -> dict[str, tuple[Lines, int]]:
         """Return the group that writes the output, with its registers."""
-        tile: Lines = ["row, column = _tile_of(tile, m, n)"]
         parity = f"_parity(tiles_done, {self.tile_slots})"
+        tile: Lines = ["row, column = _tile_of(tile, m, n)"]
         for operation in self.accumulators:
-            name = identifier(operation.name)
-            tile.append(f"mbarrier.wait({name}_full.index({self._slot()}), {parity})")
-            tile += self._store_pieces(operation)
-            tile.append(f"mbarrier.arrive({name}_empty.index({self._slot()}), count=1)")
+            tile.append(f"mbarrier.wait({identifier(operation.name)}_full.index({self._slot()}), {parity})")
+        for suffix in self.suffixes:
+            for at in range(self.pieces):
+                tile += self._piece_of_tensor_memory(suffix, at)
+        for operation in self.accumulators:
+            tile.append(f"mbarrier.arrive({identifier(operation.name)}_empty.index({self._slot()}), count=1)")
         loop = ["for tile in range(ttgl.program_id(0), tiles, ttgl.num_programs(0)):"]
         loop += [f"    {line}" for line in [*tile, "tiles_done += 1"]]
         opening = ["tiles = ttgl.cdiv(m, BLOCK_M) * ttgl.cdiv(n, BLOCK_N)", "tiles_done = 0"]
         return {"write": ([*opening, *loop, "tma.store_wait(0)"], STORE_REGISTERS)}
 
-    def _store_pieces(self, operation: TileOperation) -> Lines:
-        suffix = self._suffix(operation)
+    def _piece_of_tensor_memory(self, suffix: str, at: int) -> Lines:
         width = self.sizes["block_n"] // self.pieces
-        lines: Lines = []
-        for at in range(self.pieces):
-            offset = f" + {at * width}" if at else ""
-            lines += [
-                f"piece = {self._accumulator(operation)}.slice({at * width}, {width}).load(PIECE)",
-                "tma.store_wait(0)",
-                f"staging{suffix}.index(0).store(piece.to({self.element}))",
-                "fence_async_shared()",
-                f"_copy_out(out, [row{self._offset(operation.name)}, column{offset}], staging{suffix}.index(0))",
-            ]
-        return lines
+        names = {stem: f"{stem}{suffix}_piece" for stem in self.product.stems}
+        loads = [
+            f"{name} = {stem}{suffix}.index({self._slot()}).slice({at * width}, {width}).load(PIECE)"
+            for stem, name in names.items()
+        ]
+        return [*loads, *self.piece(suffix, at, names)]

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from treadle.codegen.gluon.attention import AttentionFrame
 from treadle.codegen.gluon.blackwell import TensorMatrixFrame
 from treadle.codegen.gluon.errors import NoGluonFrame
-from treadle.codegen.gluon.frames import SHORT_TYPES, FrameBase, barriers
+from treadle.codegen.gluon.frames import GLUON_TYPES, SHORT_TYPES, FrameBase, barriers
 from treadle.codegen.gluon.header import header_lines
 from treadle.codegen.gluon.kernel import Budgets, WarpKernel, budgets, identifier
-from treadle.codegen.gluon.matrix import L2_GROUP, MatrixFrame
+from treadle.codegen.gluon.matrix import L2_GROUP, PRODUCTS, MatrixFrame
 from treadle.codegen.gluon.writer import GroupWriter, Lines
 from treadle.ir.tile.program import Memory, OperationKind
 from treadle.ir.warp.program import Action, WarpGroup
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parents[1] / "templates" / "gluon"
 
-HOPPER_FRAMES: dict[str, type[FrameBase]] = {"attention_fwd": AttentionFrame, "gemm": MatrixFrame}
-BLACKWELL_FRAMES: dict[str, type[FrameBase]] = {"gemm": TensorMatrixFrame}
+HOPPER_FRAMES: dict[str, type[FrameBase]] = {
+    "attention_fwd": AttentionFrame,
+    **dict.fromkeys(PRODUCTS, MatrixFrame),
+}
+BLACKWELL_FRAMES: dict[str, type[FrameBase]] = dict.fromkeys(PRODUCTS, TensorMatrixFrame)
 
 HOPPER_IMPORTS = (
     "from triton.experimental.gluon.language.nvidia.hopper import (",
@@ -122,6 +125,7 @@ def emit(kernel: WarpKernel, plan_id: str = "") -> str:
         "constants": frame.constants(),
         "descriptors": frame.descriptors(),
         "short_types": SHORT_TYPES,
+        "gluon_types": GLUON_TYPES,
         "scalars": frame.scalars(),
         "default_warps": groups[default].warps,
         "budgets": registers,
@@ -134,6 +138,8 @@ def emit(kernel: WarpKernel, plan_id: str = "") -> str:
         "shape": kernel.program.shape,
         "halves": any("_halves(" in line for group in groups for line in group.lines),
         "l2_group": L2_GROUP,
+        "left": frame.descriptors()[0].tensor,
+        "fp8": any(d.dtype == "float8_e4m3" for d in frame.descriptors()),
     }
     return _environment().get_template(frame.template).render(context).rstrip() + "\n"
 
@@ -166,7 +172,7 @@ def _memory(kernel: WarpKernel, frame: FrameBase) -> Lines:
             lines += frame.tensor_buffer(buffer)
     for extra in frame.extras():
         shape = [extra.slots, *extra.block]
-        lines.append(f"{extra.name} = ttgl.allocate_shared_memory(ttgl.{extra.dtype}, {shape}, {extra.layout})")
+        lines.append(f"{extra.name} = ttgl.allocate_shared_memory({GLUON_TYPES[extra.dtype]}, {shape}, {extra.layout})")
         if extra.arrivals:
             lines += barriers(f"{extra.name}_full", extra.slots, 1)
             lines += barriers(f"{extra.name}_empty", extra.slots, extra.arrivals)
@@ -230,7 +236,7 @@ def _group_lines(kernel: WarpKernel, position: int, frame: FrameBase) -> Lines:
             *_loop(f"range({ahead}, whole)", printed.steady),
             *_loop(f"range(ttgl.maximum(whole, {ahead}), trips)", printed.masked),
         ]
-    body = [*printed.prologue, *steady, *printed.epilogue]
+    body = [*printed.prologue, *steady, *printed.epilogue, *frame.settle(group, printed.epilogue)]
     turning = any(position in turn.holders for turn in kernel.warp_program.turns)
     tile = [*frame.tile(group), *frame.start(group), *body, *frame.finish(group), "first += trips"]
     tile += [f"turns += trips + {ahead}"] if turning else []

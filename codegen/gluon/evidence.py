@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from treadle.codegen.gluon.emit import register_budgets
+from treadle.codegen.gluon.frames import INSTRUCTION_K_BYTES
 from treadle.codegen.gluon.kernel import LARGEST_INSTRUCTION_N, WarpKernel, identifier
 from treadle.codegen.gluon.machine_code import GroupLoop, count, disassemble, group_loops
 from treadle.codegen.triton.compile import KernelBinary
@@ -13,8 +14,6 @@ from treadle.ir.warp.program import Action, WarpGroup
 
 CLOSE_REGISTERS = 8
 """Registers may differ from the plan by so many."""
-INSTRUCTION_K_BYTES = 32
-"""Bytes of the contracted extent that one `wgmma` or `tcgen05.mma` takes (PTX ISA)."""
 INSTRUCTION_M = 64
 """Rows of one `wgmma` (PTX ISA)."""
 

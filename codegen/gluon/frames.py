@@ -12,24 +12,37 @@ from treadle.codegen.gluon.writer import Lines
 from treadle.ir.tile.program import DTYPE_BYTES, Memory, OperationKind, TileOperation
 from treadle.ir.warp.program import Buffer, Role, WarpGroup
 
-GLUON_TYPES = {"bfloat16": "ttgl.bfloat16", "float16": "ttgl.float16", "float32": "ttgl.float32"}
-SHORT_TYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+GLUON_TYPES = {
+    "bfloat16": "ttgl.bfloat16",
+    "float16": "ttgl.float16",
+    "float32": "ttgl.float32",
+    "float8_e4m3": "ttgl.float8e4nv",
+}
+SHORT_TYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float8_e4m3": "fp8e4nv"}
+INSTRUCTION_K_BYTES = 32
+"""Bytes of the contracted extent that one `wgmma` or `tcgen05.mma` takes (PTX ISA)."""
 BARRIER_BYTES = 8
 """An mbarrier is 64 bits in shared memory (PTX ISA)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """A tensor that is copied by TMA: name, block, and the extents of the tensor it is cut from, as text."""
+    """A tensor that is copied by TMA: its name in the kernel, its block, and the launcher's name of the tensor."""
 
     name: str
     block: tuple[int, ...]
     dtype: str
+    tensor: str = ""
+
+    @property
+    def element(self) -> str:
+        """Element type in Gluon."""
+        return GLUON_TYPES[self.dtype]
 
     @property
     def layout(self) -> str:
         """Name of its shared-memory layout."""
-        return f"{self.name.upper()}_LAYOUT"
+        return f"{(self.tensor or self.name).upper()}_LAYOUT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +117,10 @@ class FrameBase(ABC):
     def extra_groups(self) -> dict[str, tuple[Lines, int]]:
         """Return groups that are not in the warp program (body and registers by name): they work between loops."""
         return {}
+
+    def settle(self, group: WarpGroup, epilogue: Lines) -> Lines:
+        """Return what makes the results of a group's loop values where its epilogue does not."""
+        return []
 
     def barrier_names(self) -> tuple[str, ...]:
         """Return barriers that no channel, turn or extra buffer has."""
@@ -196,10 +213,11 @@ class FrameBase(ABC):
             raise NoSharedMemoryLeft(kernel=name, needed=needed, free=max(0, self.free_bytes()))
 
 
-def wgmma_layout(columns: int) -> str:
+def wgmma_layout(columns: int, operands: str) -> str:
     """Return the register layout of a product of one warp group, with as many columns (at most 256 an instruction)."""
     width = min(columns, LARGEST_INSTRUCTION_N)
-    return f"ttgl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, {width}, 16])"
+    depth = int(INSTRUCTION_K_BYTES / DTYPE_BYTES[operands])
+    return f"ttgl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, {width}, {depth}])"
 
 
 def barriers(name: str, count: int, arrivals: int) -> Lines:

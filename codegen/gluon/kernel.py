@@ -97,16 +97,16 @@ def budgets(kernel: WarpKernel, planned: tuple[int, ...], default: int, loads: t
     """Return what Gluon must be told so that every group gets its planned registers, rounded up to a multiple of 8.
 
     Triton gives the default group (position `default`) what the others leave of launch registers x groups. ptxas wants
-    the launch figure to hold one instruction's registers at least; what that and rounding add is spread over the groups
+    the launch figure to hold one instruction's registers at least. What that and rounding add is spread over the groups
     that compute.
     """
     step = SETMAXNREG_STEP
     granted = [max(LEAST_REGISTERS, ceil(registers / step) * step) for registers in planned]
     launch = max(ceil(sum(granted) / len(granted) / step) * step, _launch_floor(kernel))
     spare = launch * len(granted) - sum(granted)
-    computing = [at for at in (default, *range(len(granted))) if not loads[at]]
+    computing = dict.fromkeys(at for at in (default, *range(len(granted))) if not loads[at])
     while spare >= step and any(granted[at] < MOST_REGISTERS for at in computing):
-        for at in dict.fromkeys(computing):
+        for at in computing:
             if spare >= step and granted[at] < MOST_REGISTERS:
                 granted[at] += step
                 spare -= step

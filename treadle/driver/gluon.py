@@ -27,9 +27,11 @@ from treadle.solvers.pipeline.solve import Options, schedule
 ROUNDS = 5
 """How often a kernel may come back to the solver."""
 REGISTER_STEP = 8
-"""Registers by which a plan is tightened at once: what `setmaxnreg` counts in."""
+"""Registers by which a plan is tightened at least: what `setmaxnreg` counts in."""
 MANY_SPILLED_BYTES = 64
 """Stack bytes of a thread from which two steps are taken at once."""
+LEAST_COLUMNS = 32
+"""Columns of a tile that are not halved any further."""
 GROUP_ROWS = 64
 """Rows that one warp group multiplies at once (`wgmma`, PTX ISA)."""
 
@@ -48,8 +50,15 @@ class Fitted:
 
 def for_groups(program: TileProgram, machine: Machine) -> TileProgram:
     """Return the program with its rows over two warp groups, where one group cannot hold its values in registers."""
-    if machine.has("tensor_memory") or not machine.has("warp_specialization") or _fits_one_group(program, machine):
+    if machine.has("tensor_memory") or not machine.has("warp_specialization"):
         return program
+    if ROW_PARTS in program.options or _fits_one_group(program, machine):
+        return program
+    products = [operation for operation in program.operations if operation.depth]
+    if len(products) > 1 and not program.invariants and program.tile_sizes.get("block_n", 0) > LEAST_COLUMNS:
+        # What is combined after the loop must be made by one group: narrower tiles instead of split rows.
+        sizes = {**program.tile_sizes, "block_n": program.tile_sizes["block_n"] // 2}
+        return for_groups(programs.build(program.family, program.shape, sizes, program.options), machine)
     if splits_rows(program, 2, GROUP_ROWS):
         options = {**program.options, ROW_PARTS: 2}
         return programs.build(program.family, program.shape, program.tile_sizes, options)
@@ -154,5 +163,12 @@ def _attempt(kernel: KernelPlan, machine: Machine, plan_id: str) -> Fitted | tup
         return Fitted(kernel, source, binary, evidence)
     if not evidence.short_of_registers:
         return None, evidence.mismatches
-    steps = 2 if binary.spill_bytes > MANY_SPILLED_BYTES else 1
-    return Room(registers=steps * REGISTER_STEP), evidence.mismatches
+    return Room(registers=_missing_registers(evidence)), evidence.mismatches
+
+
+def _missing_registers(evidence: Evidence) -> int:
+    """Return by how many registers a plan is tightened: one or two steps after spills, else what the groups use."""
+    if evidence.spill_bytes:
+        return REGISTER_STEP * (2 if evidence.spill_bytes > MANY_SPILLED_BYTES else 1)
+    beyond = max((group.registers_used - group.registers_planned for group in evidence.groups), default=0)
+    return max(REGISTER_STEP, (beyond - 1) // REGISTER_STEP * REGISTER_STEP)
