@@ -120,7 +120,7 @@ def best_contiguous(setting: Setting, degrees: Degrees, timer: LayerTimer) -> Bo
 
     Matrices are over (first layer, layer after the last). O(p L^2) elementary operations.
     """
-    tables = _Tables(setting, degrees, timer)
+    tables = Tables(setting, degrees, timer)
     ranks, layers = degrees.pipeline, setting.model.layers
     after = np.full(layers + 1, np.inf)
     after[layers] = 0.0
@@ -140,7 +140,7 @@ def best_contiguous(setting: Setting, degrees: Degrees, timer: LayerTimer) -> Bo
     return Bound(float(after[0]), StageLayout(tuple(counts)))
 
 
-class _Tables:
+class Tables:
     """Prefix sums of one choice of degrees, and the matrices over (first layer, layer after the last)."""
 
     def __init__(self, setting: Setting, degrees: Degrees, timer: LayerTimer) -> None:
@@ -171,7 +171,8 @@ class _Tables:
     def _ends(self, rank: int) -> tuple[bool, bool]:
         return rank == 0, rank == self.degrees.pipeline - 1
 
-    def _times(self, rank: int) -> tuple[Matrix, Matrix]:
+    def times(self, rank: int) -> tuple[Matrix, Matrix]:
+        """Return forward and backward time of one microbatch on the rank, for every range of layers."""
         first, last = self._ends(rank)
         forward = self.forward + (self.embedding.forward_us if first else 0) + (self.loss.forward_us if last else 0)
         backward = self.backward + (self.embedding.backward_us if first else 0)
@@ -189,8 +190,16 @@ class _Tables:
 
     def inequality(self, rank: int) -> Matrix:
         """Return the right-hand side of the rank's inequality for every range of layers."""
+        head = 0.0 if rank == 0 else 1.0
+        hop = self.hop if self.degrees.pipeline > 1 else 0.0
+        drain = head * (self.backward[0, :][:, None] + self.embedding.backward_us + hop * rank)
+        tail, tail_first = self.tail(rank)
+        return np.asarray(self.until_last_backward(rank) + np.maximum(tail, drain + tail_first))
+
+    def until_last_backward(self, rank: int) -> Matrix:
+        """Return the least time at which the rank's last backward ends, for every range of layers."""
         first, last = self._ends(rank)
-        forward, backward = self._times(rank)
+        forward, backward = self.times(rank)
         ranks, microbatches, hop = (
             self.degrees.pipeline,
             self.microbatches,
@@ -201,22 +210,21 @@ class _Tables:
         behind = behind * (0.0 if last else 1.0)
         head = 0.0 if first else 1.0
         fill = head * (self.forward[0, :][:, None] + self.embedding.forward_us + hop * rank)
-        drain = head * (self.backward[0, :][:, None] + self.embedding.backward_us + hop * rank)
         ahead = min(microbatches, ranks - rank) - 1
         warm = np.maximum(0.0, behind - ahead * forward)
         cool = np.maximum(0.0, behind - ahead * backward)
-        tail, tail_first = self._tail(rank, backward)
         work = forward + backward
         # With no steady phase the two idle times are the same one.
         idle = warm + cool if microbatches > ahead + 1 else np.maximum(warm, cool)
         flow = microbatches * work + idle
         rounds, rest = divmod(microbatches - 1, ahead + 1)
         trips = rest * forward + (rounds + 1) * (work + behind)
-        return np.asarray(fill + np.maximum(flow, trips) + np.maximum(tail, drain + tail_first))
+        return np.asarray(fill + np.maximum(flow, trips))
 
-    def _tail(self, rank: int, backward: Matrix) -> tuple[Matrix, float]:
+    def tail(self, rank: int) -> tuple[Matrix, float]:
         """Return the rank's own tail, and the least tail of the first rank."""
         first, last = self._ends(rank)
+        _, backward = self.times(rank)
         dense, routed = self._parameters(rank)
         count = self.columns - self.rows
         traffic_dense = _tail_linear(self.setting, self.degrees)

@@ -6,7 +6,6 @@ The family: even shares, with embedding and loss counted as up to two layers and
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from itertools import accumulate
 
@@ -32,16 +31,17 @@ from treadle.costmodels.training_step import (
 from treadle.ir.training.plan import Degrees, StageLayout
 
 
-def solved(setting: Setting, degrees: Degrees, quick: Quick) -> Bound:
-    """Return the bound over all layouts of the family with the layout to replay; infinite when none fits the memory."""
+def choices(setting: Setting, degrees: Degrees, quick: Quick) -> list[Bound]:
+    """Return the layouts to replay with their bounds, least first: of 1F1B one, otherwise those of the family that fit.
+
+    The bound of 1F1B holds for all its layouts, the others each for their own.
+    """
     if degrees.virtual == 1:
-        return best_contiguous(setting, degrees, quick.timer)
+        found = best_contiguous(setting, degrees, quick.timer)
+        return [found] if found.layout else []
     judge = _Judge(setting, degrees, quick.timer)
     fitting = [layout for layout in layouts(setting.model.layers, degrees) if judge.fits(layout)]
-    if not fitting:
-        return Bound(math.inf)
-    bound, number = min((judge.bound_us(layout), number) for number, layout in enumerate(fitting))
-    return Bound(bound, fitting[number])
+    return sorted((Bound(judge.bound_us(layout), layout) for layout in fitting), key=lambda bound: bound.step_us)
 
 
 def layouts(layers: int, degrees: Degrees) -> Iterator[StageLayout]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from treadle.costmodels.training_bounds import Quick
-from treadle.costmodels.training_layouts import solved
+from treadle.costmodels.training_layouts import choices
 from treadle.costmodels.training_step import LayerTimer, Setting
 from treadle.ir.diagnostics import TreadleError
 from treadle.ir.errors import Unmet
@@ -54,7 +54,7 @@ def feasible(setting: Setting) -> bool:
     order = {Recompute.FULL: 0, Recompute.SELECTIVE: 1, Recompute.NONE: 2}
     found = [item for item in candidates(setting.model, setting.cluster, setting.spec) if quick.may_fit(item)]
     found.sort(key=lambda item: (order[item.recompute], item.micro_batch, -item.zero, item.virtual, -item.tensor))
-    return any(solved(setting, degrees, quick).layout is not None for degrees in found[:_MOST_TRIALS])
+    return any(choices(setting, degrees, quick) for degrees in found[:_MOST_TRIALS])
 
 
 def explain(setting: Setting) -> TreadleError:

@@ -1,9 +1,9 @@
 """Best-first search over all legal degrees: quick bound, solved layout, replay, until the next bound cannot win.
 
-Every candidate enters with its quick bound; when it is the least, its layout is solved (and its bound sharpened);
-when it is
-the least again, it is replayed. The search ends when the least remaining bound is not below the best replayed time,
-so the enumeration proves the best plan over all candidates with their solved layouts.
+Every candidate enters with its quick bound; when it is the least, its layout is solved (and its bound sharpened); when
+it is the least again, the tails of all ranks are counted in (1F1B); and the third time it is replayed. The search ends
+when the least remaining bound is not below the best replayed time, so the enumeration proves the best plan over all
+candidates with their solved layouts.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from treadle.costmodels.training_bounds import Quick
-from treadle.costmodels.training_layouts import solved
+from treadle.costmodels.training_layouts import choices
 from treadle.costmodels.training_replay import Replay, replay
 from treadle.costmodels.training_step import LayerTimer, Setting
+from treadle.costmodels.training_tails import best_with_tails
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.training.plan import Alternative, Degrees, StageLayout
 from treadle.ir.training.space import candidates
@@ -64,38 +65,45 @@ def search(setting: Setting, top: int = 5, progress: Callable[[str], None] | Non
     """
     timer, state = LayerTimer(setting), Search()
     quick = Quick(setting, timer)
-    heap: list[tuple[float, int, int, Degrees, StageLayout | None]] = []
+    heap: list[tuple[float, int, int, int, Degrees, StageLayout | None]] = []
     for number, degrees in enumerate(candidates(setting.model, setting.cluster, setting.spec)):
         state.total += 1
         if not quick.may_fit(degrees):
             state.too_large += 1
             continue
-        heap.append((quick.bound_us(degrees), 0, number, degrees, None))
+        heap.append((quick.bound_us(degrees), 0, number, 0, degrees, None))
     heapq.heapify(heap)
     oversized = _Oversized(setting)
     best = math.inf
     while heap and (heap[0][0] < best or len(state.found) < top):
-        bound, stage, number, degrees, layout = heapq.heappop(heap)
+        bound, stage, number, _, degrees, layout = heapq.heappop(heap)
         if stage == 0:
             if oversized.known(degrees):
                 state.too_large += 1
                 continue
-            sharpened = solved(setting, degrees, quick)
+            options = choices(setting, degrees, quick)
             state.solved += 1
-            if sharpened.layout is None:
+            if not options:
                 oversized.add(degrees)
                 state.too_large += 1
-                continue
-            heapq.heappush(heap, (max(bound, sharpened.step_us), 1, number, degrees, sharpened.layout))
+            for place, option in enumerate(options):
+                heapq.heappush(heap, (max(bound, option.step_us), 1, number, place, degrees, option.layout))
             continue
         assert layout is not None
+        if stage == 1 and degrees.virtual == 1 and degrees.pipeline > 1:
+            cutoff = best if len(state.found) >= top else math.inf
+            sharpened = best_with_tails(setting, degrees, timer, layout, cutoff)
+            if sharpened.layout is not None:
+                heapq.heappush(heap, (max(bound, sharpened.step_us), 2, number, 0, degrees, sharpened.layout))
+            continue
         played = replay(setting, degrees, layout, timer)
         state.found.append(Found(degrees, layout, bound, played))
         best = min(best, played.step_us)
         if progress and len(state.found) % 20 == 1:
             progress(f"{len(state.found)} replayed, best {best / 1e6:.3f} s, next bound {bound / 1e6:.3f} s")
     state.next_bound_us = heap[0][0] if heap else math.inf
-    state.least_bound_us = min([state.next_bound_us, *(item.bound_us for item in state.found)], default=math.inf)
+    reached = [item.bound_us if item.degrees.virtual == 1 else item.replay.step_us for item in state.found]
+    state.least_bound_us = min([state.next_bound_us, *reached])
     return state
 
 
@@ -139,7 +147,10 @@ def certificate(state: Search) -> Certificate:
 
 def alternatives(state: Search, top: int) -> tuple[Alternative, ...]:
     """Return the next best plans, and what each loses by."""
-    ranked = sorted(state.found, key=lambda item: item.replay.step_us)
+    fastest: dict[Degrees, Found] = {}
+    for item in sorted(state.found, key=lambda item: item.replay.step_us):
+        fastest.setdefault(item.degrees, item)
+    ranked = list(fastest.values())
     best = ranked[0]
     return tuple(
         Alternative(item.degrees, item.layout, item.replay.step_us, item.replay.peak_bytes, reason(best, item))

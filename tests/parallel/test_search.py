@@ -11,11 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.parallel.problems import dense_model, mixed_model, problem, problems
-from treadle.costmodels.training_bounds import Quick, best_contiguous, even_factor
-from treadle.costmodels.training_layouts import layouts, solved
+from treadle.costmodels.training_bounds import Bound, Quick, best_contiguous, even_factor
+from treadle.costmodels.training_layouts import choices, layouts
 from treadle.costmodels.training_memory import capacity_bytes
 from treadle.costmodels.training_replay import replay
 from treadle.costmodels.training_step import LayerTimer, Setting
+from treadle.costmodels.training_tails import best_with_tails
 from treadle.ir.certificate import Status
 from treadle.ir.training.check import check
 from treadle.ir.training.plan import Degrees, StageLayout
@@ -73,8 +74,12 @@ def test_search_equals_brute_force(setting: Setting) -> None:
     timer, best = LayerTimer(setting), math.inf
     quick = Quick(setting, timer)
     for degrees in candidates(setting.model, setting.cluster, setting.spec):
-        layout = solved(setting, degrees, quick).layout
-        if layout is not None:
+        for option in choices(setting, degrees, quick):
+            layout = option.layout
+            assert layout is not None
+            if degrees.virtual == 1 and degrees.pipeline > 1:
+                layout = best_with_tails(setting, degrees, timer, layout, math.inf).layout
+                assert layout is not None
             best = min(best, replay(setting, degrees, layout, timer).step_us)
     state = search(setting)
     assert state.best.replay.step_us == best
@@ -93,12 +98,18 @@ def test_bounds_hold_for_every_layout(setting: Setting) -> None:
         else:
             every = list(layouts(setting.model.layers, degrees))
         times = [replay(setting, degrees, layout, timer).step_us for layout in every]
-        bound = solved(setting, degrees, quick)
+        (bound, *_) = choices(setting, degrees, quick) or [Bound(math.inf)]
         if not times:
             continue
         assert quick.bound_us(degrees) <= min(times) * (1 + 1e-9)
-        if bound.layout is not None:
-            assert bound.step_us <= min(times) * (1 + 1e-9), degrees.text()
+        if bound.layout is None:
+            continue
+        assert bound.step_us <= min(times) * (1 + 1e-9), degrees.text()
+        if degrees.virtual == 1:
+            sharp = best_with_tails(setting, degrees, timer, bound.layout, math.inf)
+            assert bound.step_us <= sharp.step_us * (1 + 1e-9)
+            assert sharp.step_us <= min(times) * (1 + 1e-9), degrees.text()
+            assert best_with_tails(setting, degrees, timer, bound.layout, sharp.step_us) == Bound(sharp.step_us)
 
 
 @given(problems())

@@ -10,11 +10,12 @@ import math
 from pathlib import Path
 
 from treadle.codegen.training.files import read_back
-from treadle.costmodels.training_bounds import Quick
-from treadle.costmodels.training_layouts import solved
+from treadle.costmodels.training_bounds import Bound, Quick
+from treadle.costmodels.training_layouts import choices
 from treadle.costmodels.training_memory import capacity_bytes
 from treadle.costmodels.training_replay import Replay, replay
 from treadle.costmodels.training_step import LayerTimer, Setting, setting_of
+from treadle.costmodels.training_tails import best_with_tails
 from treadle.ir.certificate import Level
 from treadle.ir.diagnostics import Finding
 from treadle.ir.plan import Plan, figures, read_bytes
@@ -126,12 +127,10 @@ def review_enumeration(setting: Setting, plan: Plan) -> tuple[int, list[Finding]
             continue
         bound = quick.bound_us(degrees)
         if bound < closed.value:
-            sharp = solved(setting, degrees, quick)
-            if sharp.layout is None:
-                continue
-            bound = max(bound, sharp.step_us)
-            if bound < closed.value * (1 - 1e-9):
-                findings += _beaten(setting, degrees, sharp.layout, closed)
+            options = choices(setting, degrees, quick)
+            bound = max(bound, min((option.step_us for option in options), default=math.inf))
+            bound, wrong = _review_layouts(setting, degrees, quick, options, bound, closed)
+            findings += wrong
         least = min(least, bound)
     if closed.evidence.get("candidates") != total:
         found = str(closed.evidence.get("candidates"))
@@ -146,6 +145,28 @@ def review_enumeration(setting: Setting, plan: Plan) -> tuple[int, list[Finding]
                 )
             )
     return total, findings
+
+
+def _review_layouts(
+    setting: Setting, degrees: Degrees, quick: Quick, options: list[Bound], bound_us: float, closed: Level
+) -> tuple[float, list[Finding]]:
+    """Return what bounds the layouts of a candidate below the plan's time, and a finding if one of them is faster.
+
+    An interleaved layout is bounded by its own replay; those of 1F1B together, with the tails of all ranks.
+    """
+    findings: list[Finding] = []
+    for option in options:
+        if option.layout is None or option.step_us >= closed.value * (1 - 1e-9):
+            continue
+        layout: StageLayout | None = option.layout
+        if degrees.virtual > 1:
+            bound_us = closed.value
+        elif degrees.pipeline > 1:
+            sharp = best_with_tails(setting, degrees, quick.timer, option.layout, closed.value)
+            bound_us, layout = max(bound_us, sharp.step_us), sharp.layout
+        if layout is not None:
+            findings += _beaten(setting, degrees, layout, closed)
+    return bound_us, findings
 
 
 def _beaten(setting: Setting, degrees: Degrees, layout: StageLayout, closed: Level) -> list[Finding]:
