@@ -2,7 +2,7 @@
 
 After rank i's last backward, rank i - 1 still has one to do, and then its own tail:
 
-    after(0) = tail(0),  after(i) = max(tail(i), hop + b(i - 1) + after(i - 1)),  T >= end of i's last backward + after(i)
+    after(0) = tail(0),  after(i) = max(tail(i), hop + b(i - 1) + after(i - 1)),  T >= last backward of i + after(i)
 
 `after` depends on how the ranks before were cut, so the dynamic program keeps, per rank and layers used, the pairs
 (after, largest right-hand side so far) that no other pair dominates. Exact for this system of inequalities.
