@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from treadle.ir.plan import Plan
     from treadle.ir.plan import load as load_plan
     from treadle.solvers.packing.solve import pack
+    from treadle.solvers.projects.solve import schedule_project
+    from treadle.solvers.task_graphs.solve import schedule_tasks
+    from treadle.solvers.vector_packing.solve import pack_vectors
+    from treadle.solvers.vm_rescheduling.solve import reschedule_vms
     from treadle.verification.core import verify
 
 _PUBLIC: dict[str, str] = {
@@ -45,6 +49,10 @@ _PUBLIC: dict[str, str] = {
     "programs": "treadle.driver.programs:",
     "schedule": "treadle.driver.api:schedule",
     "search": "treadle.driver.api:search",
+    "pack_vectors": "treadle.solvers.vector_packing.solve:pack_vectors",
+    "reschedule_vms": "treadle.solvers.vm_rescheduling.solve:reschedule_vms",
+    "schedule_project": "treadle.solvers.projects.solve:schedule_project",
+    "schedule_tasks": "treadle.solvers.task_graphs.solve:schedule_tasks",
     "verify": "treadle.verification.core:verify",
 }
 
@@ -63,8 +71,12 @@ __all__ = [
     "load_model",
     "load_plan",
     "pack",
+    "pack_vectors",
     "programs",
+    "reschedule_vms",
     "schedule",
+    "schedule_project",
+    "schedule_tasks",
     "search",
     "verify",
 ]

@@ -90,3 +90,11 @@ class StoppedEarly(TreadleError):
     code = "TRD361"
     template = "{message}"
     exit_code = ExitCode.LIMIT
+
+
+class NoSchedule(Unmet):
+    """A project whose windows and resources leave no schedule, or none was found."""
+
+    code = "TRD362"
+    template = "there is no schedule: {reason}"
+    hint = "widen the deadlines, shorten the downtime, or raise the limit"

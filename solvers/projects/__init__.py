@@ -1,0 +1,1 @@
+"""Projects under resources with downtime (RCPSP)."""

@@ -1,0 +1,1 @@
+"""Vector bin packing: fewest bins."""

@@ -1,0 +1,1 @@
+"""Rescheduling of virtual machines under a migration limit."""
