@@ -152,6 +152,15 @@ def _refuted(bound: Bound, ii: int, report: SolverReport) -> Bound:
     return Bound(ii + 1, ProofKind.SOLVER, evidence)
 
 
+def refuse_impossible(warps: WarpLoop) -> None:
+    """Refuse, without search, a loop that no interval lets run over warp groups; raises as `schedule`."""
+    network = network_of(warps.loop)
+    longest = max(interval_bound(warps, network).value, serial_interval(network))
+    _refuse_too_many_registers(warps, longest)
+    if refuted_by_walk(warps, 2 * longest):
+        raise NoWarpSchedule(loop=warps.loop.name, groups=warps.limits.most_groups, ii=2 * longest)
+
+
 def _refuse_too_many_registers(warps: WarpLoop, long_ii: int) -> None:
     """Refuse values that overlap however long the interval is."""
     limits = warps.limits
@@ -238,7 +247,7 @@ def _schedule_groups(
 ) -> tuple[Status, _Point | None]:
     """Schedule one assignment: a short horizon for a schedule, then all stages for a refutation."""
     status = Status.UNKNOWN
-    for intervals, share in ((1, 0.02), (2, 0.05), (None, 0.05)):
+    for intervals, share in ((1, 0.05), (2, 0.1), (None, 0.2)):
         limit = None if options.limits.deterministic_s is None else options.limits.deterministic_s * share
         joint = assemble(warps, network, ii, intervals, turned=True)
         fix_groups(joint, groups)

@@ -130,6 +130,21 @@ def with_groups(kernel: KernelPlan, machine: Machine, options: KernelOptions, te
     return replace(kernel, groups=WarpPlan(warps, solved.schedule, solved.certificate))
 
 
+def with_room_for_groups(candidates: Sequence[TileProgram], machine: Machine) -> tuple[TileProgram, ...]:
+    """Return the candidates that some interval lets run over warp groups; all of them when none is left."""
+    return tuple(program for program in candidates if _has_room(program, machine)) or tuple(candidates)
+
+
+def _has_room(program: TileProgram, machine: Machine) -> bool:
+    try:
+        pipeline.refuse_impossible(lower_warps(program, machine))
+    except TreadleError as error:
+        if not _unfit(error):
+            raise
+        return False
+    return True
+
+
 def _sibling(program: TileProgram, machine: Machine, options: KernelOptions) -> ScheduledLoop:
     loop = lower(program, machine)
     solved = _scheduled(loop, options)
