@@ -105,6 +105,8 @@ def _attempt(sections: Sections, limit: int, effort: Effort) -> tuple[tuple[int,
 
 def _lower(plan: BuffersPlan, sections: Sections, peak: int, effort: Effort, progress: Tell) -> BuffersPlan:
     """Bring the height down to the bound, halving the distance while the search succeeds."""
+    if sections.live.size > SEARCHED:
+        return plan
     low = peak
     for _ in range(effort.improvements):
         if plan.height_bytes <= peak or low >= plan.height_bytes:
@@ -117,6 +119,10 @@ def _lower(plan: BuffersPlan, sections: Sections, peak: int, effort: Effort, pro
         plan = BuffersPlan(plan.problem, searched.offsets)
         progress(f"height {plan.height_bytes} bytes, bound {peak}")
     return plan
+
+
+SEARCHED = 2_000_000
+"""Buffers x sections beyond which the greedy placement stands: a node of the search goes through all of them."""
 
 
 def _stack(sections: Sections) -> tuple[int, ...]:

@@ -37,14 +37,23 @@ def buffers(
     capacity: Annotated[
         int | None, typer.Option(help="Bytes of the memory; without it only the height counts.")
     ] = None,
+    batch: Annotated[int, typer.Option(help="Sequences of a traced training step.", min=1)] = 1,
+    tokens: Annotated[int, typer.Option(help="Tokens of each sequence of a traced step.", min=1)] = 4096,
     rounds: Annotated[int, typer.Option(help="Rounds of search before giving up.", min=1)] = 6,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     output: OutputFolder = None,
     json: JsonFlag = False,
 ) -> None:
-    """Offsets for buffers with known lifetimes (CSV: id, lower, upper, size), of the least height."""
+    """Offsets for buffers with known lifetimes, of the least height.
+
+    FILE is a CSV (id, lower, upper, size), or a model's config.json, whose training step is traced on fake tensors.
+    """
     effort = Effort(rounds=rounds, seed=seed)
-    _run(lambda: driver.plan_buffers(file, capacity, effort, say), output, json)
+    if file.is_dir() or file.suffix == ".json":
+        step = driver.StepShape(batch, tokens)
+        _run(lambda: driver.plan_step_buffers(file, step, capacity, effort, say), output, json)
+    else:
+        _run(lambda: driver.plan_buffers(file, capacity, effort, say), output, json)
 
 
 @app.command("experts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from treadle.driver.versions import versions
 from treadle.frontends.layout_buffers import read_buffers
 from treadle.frontends.layout_experts import ExpertOptions, read_experts
 from treadle.frontends.layout_tables import read_adapters, read_batch, read_tiers
+from treadle.frontends.traced_step import traced_step
 from treadle.ir.certificate import Certificate
 from treadle.ir.codec import encode
 from treadle.ir.plan import Plan, Prediction, input_from
@@ -20,10 +22,28 @@ from treadle.solvers.experts.solve import solve_experts
 from treadle.solvers.tiers.solve import solve_tiers
 
 
+@dataclass(frozen=True, slots=True)
+class StepShape:
+    """What a traced training step works on: sequences, and tokens of each."""
+
+    batch: int
+    tokens: int
+
+
 def plan_buffers(path: Path, capacity_bytes: int | None, effort: Effort, tell: Tell) -> Plan:
     """Place the buffers of a CSV file."""
     body, certificate = solve_buffers(read_buffers(path, capacity_bytes), effort, tell)
     return _plan("buffers", path, {"capacity_bytes": capacity_bytes, "effort": encode(effort)}, body, certificate)
+
+
+def plan_step_buffers(path: Path, step: StepShape, capacity_bytes: int | None, effort: Effort, tell: Tell) -> Plan:
+    """Place the buffers of a training step, traced from the model's configuration."""
+    problem = replace(traced_step(path, step.batch, step.tokens), capacity_bytes=capacity_bytes)
+    tell(f"traced {len(problem.buffers)} buffers")
+    body, certificate = solve_buffers(problem, effort, tell)
+    file = path / "config.json" if path.is_dir() else path
+    options = {"step": encode(step), "capacity_bytes": capacity_bytes, "effort": encode(effort)}
+    return _plan("buffers", file, options, body, certificate)
 
 
 def plan_experts(path: Path, options: ExpertOptions) -> Plan:
