@@ -14,6 +14,8 @@ class Limit(Enum):
     MEMORY = "memory"
     PACKING = "packing"
     """No bound alone: recurrences leave no slots that the units' operations can share at a shorter interval."""
+    ISSUE = "issue"
+    """Warp groups have no more cycles to issue in."""
     NOTHING = "nothing"
     """The interval is one cycle."""
 
@@ -64,6 +66,8 @@ class Alternative:
     ii_cycles: int | None
     proven: bool
     was_ii_cycles: int
+    detail: str = ""
+    """What else is different: groups and registers of the new schedule, or why there is none."""
 
     @property
     def gain(self) -> float:

@@ -30,7 +30,7 @@ def explain(loop: Loop, schedule: Schedule, certificate: Certificate, limits: Li
         certificate: the certificate of the schedule (kinds of proof say what binds).
         limits: for each changed loop (one deterministic second by default).
     """
-    units = tuple(sorted(_unit_uses(loop, schedule), key=lambda use: -use.share))
+    units = tuple(sorted(unit_uses(loop, schedule), key=lambda use: -use.share))
     recurrence = recurrence_bound(network_of(loop))
     cycle = recurrence.evidence["cycle"] if recurrence else []
     effort = Effort(limits or Limits(deterministic_s=1.0), restarts=4)
@@ -38,9 +38,9 @@ def explain(loop: Loop, schedule: Schedule, certificate: Certificate, limits: Li
         loop=loop.name,
         ii_cycles=schedule.ii_cycles,
         length_cycles=schedule.length_cycles,
-        bindings=tuple(_bindings(loop, schedule, certificate, units, cycle)),
+        bindings=tuple(bindings_of(loop, schedule, certificate, units, cycle)),
         units=units,
-        memories=tuple(_memory_uses(loop, schedule)),
+        memories=tuple(memory_uses(loop, schedule)),
         recurrence_ii_cycles=recurrence.value if recurrence else 1,
         recurrence=tuple(loop.operations[arc_of(loop, reference).source].name for reference in cycle),
         alternatives=tuple(
@@ -49,14 +49,16 @@ def explain(loop: Loop, schedule: Schedule, certificate: Certificate, limits: Li
     )
 
 
-def _unit_uses(loop: Loop, schedule: Schedule) -> Iterator[UnitUse]:
+def unit_uses(loop: Loop, schedule: Schedule) -> Iterator[UnitUse]:
+    """Yield the use of every limited unit over one interval."""
     for unit in loop.units:
         busy = sum(operation.occupancy_cycles for operation in loop.operations if operation.unit == unit.name)
         if unit.count is not None and busy:
             yield UnitUse(unit.name, busy, schedule.ii_cycles * unit.count)
 
 
-def _memory_uses(loop: Loop, schedule: Schedule) -> Iterator[MemoryUse]:
+def memory_uses(loop: Loop, schedule: Schedule) -> Iterator[MemoryUse]:
+    """Yield the use of every memory."""
     for capacity in loop.capacities:
         rings = tuple(
             (ring.name, schedule.ring_depths[ring.name], ring.slot_bytes * schedule.ring_depths[ring.name])
@@ -67,7 +69,7 @@ def _memory_uses(loop: Loop, schedule: Schedule) -> Iterator[MemoryUse]:
         yield MemoryUse(capacity.memory, used, capacity.capacity_bytes, rings)
 
 
-def _bindings(
+def bindings_of(
     loop: Loop, schedule: Schedule, certificate: Certificate, units: tuple[UnitUse, ...], cycle: list[object]
 ) -> Iterator[Binding]:
     """Everything whose bound equals the interval; packing when nothing alone does."""
@@ -124,12 +126,12 @@ def _changes(loop: Loop, units: tuple[UnitUse, ...], cycle: list[object]) -> Ite
             ),
         )
         if any(op.occupancy_cycles > 1 for op in loop.operations if op.unit == use.unit):
-            yield f"`{use.unit}` twice as fast", _twice_as_fast(loop, use.unit)
+            yield f"`{use.unit}` twice as fast", twice_as_fast(loop, use.unit)
     full = [use.unit for use in units if use.slack_cycles == 0]
     if len(full) > 1:
         faster = loop
         for name in full:
-            faster = _twice_as_fast(faster, name)
+            faster = twice_as_fast(faster, name)
         yield " and ".join(f"`{name}`" for name in full) + " twice as fast", faster
     carried = [position for position in _positions(cycle) if loop.dependences[position].delay_cycles > 0]
     if carried:
@@ -154,7 +156,7 @@ def _positions(cycle: list[object]) -> list[int]:
     return [reference["dependence"] for reference in cycle if isinstance(reference, dict) and "dependence" in reference]
 
 
-def _twice_as_fast(loop: Loop, unit: str) -> Loop:
+def twice_as_fast(loop: Loop, unit: str) -> Loop:
     """Halve occupancies on the unit; results come earlier by as much, where an operation's delay covers it."""
     saved = {op.name: op.occupancy_cycles // 2 if op.unit == unit else 0 for op in loop.operations}
     return replace(
