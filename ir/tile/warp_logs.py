@@ -1,7 +1,8 @@
 """Levels of a warp schedule whose bound rests on proof logs: one for each assignment to groups that counting leaves.
 
 Evidence: ``interval``; ``most``, the levels decided before with their values; ``refuted``, the value below the bound;
-``logs``, one packed proof for each of `warp_refutation.questions`, in their order.
+``exact``, whether values stay for as long as they really do; ``logs``, one packed proof for each of
+`warp_refutation.questions`, in their order.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def by_logs(name: str) -> Callable[..., None]:
         expect("levels decided before", decided, evidence["most"])
         expect("value below the bound", bound - 1, evidence["refuted"])
         try:
-            problems = questions(warps, interval, decided, name, int(bound))
+            problems = questions(warps, interval, decided, name, int(bound), exact=evidence["exact"] is True)
         except WalkTooLong:
             raise Refused("TRD413", "the assignments are too many to go through") from None
         expect("assignments that need a log", len(problems), len(evidence["logs"]))

@@ -1,8 +1,8 @@
 """What a proof log has to refute for a claim about a loop over warp groups, whose assignment to groups is given.
 
 With the groups given, crossings have their delays, and what one group issues is one after the other: a problem of times
-alone. Of registers it holds what is simple: every value for its least cycles, and pairs of values that do not fit
-together kept apart. So it has more solutions than there are schedules, and refuting it says more.
+alone. Whatever it leaves out (the register file that groups share; how long values really stay, unless asked for) gives
+it more solutions than there are schedules, so refuting it says more.
 """
 
 from __future__ import annotations
@@ -18,44 +18,55 @@ from treadle.ir.tile.register_peaks import Reach
 from treadle.ir.tile.warps import WarpLoop
 
 
-def questions(warps: WarpLoop, ii: int, decided: dict[str, int], level: str, bound: int) -> list[Problem]:
+def questions(
+    warps: WarpLoop, ii: int, decided: dict[str, int], level: str, bound: int, *, exact: bool
+) -> list[Problem]:
     """Return what has to be refuted for `level` to be at least `bound` at `ii`, given the levels decided before.
 
     One problem for each assignment to groups that counting leaves with a lesser value of the level (`assignments`);
-    those that paths or values alone refute are left out.
+    those that paths or values alone refute are left out. `exact` as in `shorter_over_groups`.
 
     Raises:
         WalkTooLong: there are too many assignments.
     """
-    limits = warps.limits
     most = {**decided, level: bound - 1}
-    longest = limits.most_stages * ii - 1 + max(operation.latency_cycles for operation in warps.loop.operations)
-    cycles, registers = most.get("length", longest), most.get("registers", limits.registers_per_group)
+    registers = most.get("registers", warps.limits.registers_per_group)
     problems = (
-        shorter_over_groups(warps, needs.groups, ii, cycles, registers) for needs in assignments(warps, ii, most)
+        shorter_over_groups(warps, needs.groups, ii, most.get("length"), registers, exact=exact)
+        for needs in assignments(warps, ii, most)
     )
     return [problem for problem in problems if problem is not None]
 
 
 def shorter_over_groups(
-    warps: WarpLoop, groups: dict[str, int], ii: int, most_cycles: int, most_registers: int
+    warps: WarpLoop, groups: dict[str, int], ii: int, most_cycles: int | None, most_registers: int, *, exact: bool
 ) -> Problem | None:
     """Return the problem of a schedule at interval `ii` over the given groups, no longer than `most_cycles`.
 
-    `most_registers` are those of any group without a role, the fixed ones included. Returns None where paths alone
-    leave no start to some operation, or values alone need more registers. Raises InvalidValue as `refutation.shorter`.
+    Without a length, schedules have the stages there may be, and may begin anywhere in the first interval, so the
+    operation that is longest on its unit is held at slot 0. `most_registers` are those of any group without a role, the
+    fixed ones included; unless `exact`, values take theirs only for as long as longest paths say at least. Returns None
+    where paths alone leave no start to some operation, or values alone need more registers. Raises InvalidValue as
+    `refutation.shorter`.
     """
     loop = crossed_loop(warps, groups)
-    found = draft(loop, ii, most_cycles)
+    turned = warps.limits.most_stages * ii + ii - 2 + max(o.latency_cycles for o in loop.operations)
+    found = draft(loop, ii, turned if most_cycles is None else most_cycles)
     if found is None:
         return None
+    if most_cycles is None:
+        anchor = max(range(len(loop.operations)), key=lambda vertex: loop.operations[vertex].occupancy_cycles)
+        found.problem.equal([found.slot(anchor)], 0)
     roles = {groups[issue.operation] for issue in warps.issues if issue.role}
     for group in sorted(set(groups.values())):
         _add_issue(found, warps, groups, group)
     stays = _stays(warps, loop, groups, ii)
+    room = most_registers - warps.limits.fixed_registers
     for group in sorted(set(groups.values()) - roles):
-        if not _add_registers(found, warps, stays[group], most_registers - warps.limits.fixed_registers):
+        if not _add_least_registers(found, warps, stays[group], room):
             return None
+        if exact:
+            _add_registers(found, warps, stays[group], room)
     return found.problem
 
 
@@ -115,22 +126,13 @@ def _stays(warps: WarpLoop, loop: Loop, groups: dict[str, int], ii: int) -> dict
     return stays
 
 
-def _add_registers(found: Draft, warps: WarpLoop, stays: list[Stay], room: int) -> bool:
-    """Keep the stays of one group within `room` modulo the interval; False where whole intervals overfill it alone.
-
-    Every stay counts for its least cycles; two that do not fit together keep apart for as long as they really last
-    (those that may last no cycle at all are left out).
-    """
+def _add_least_registers(found: Draft, warps: WarpLoop, stays: list[Stay], room: int) -> bool:
+    """Keep stays of least length within `room` modulo the interval; False where whole intervals overfill it."""
     ii, index = found.ii, warps.loop.index
     partial = [stay for stay in stays if stay.least_cycles % ii]
     left = room - sum(stay.least_cycles // ii * stay.registers for stay in stays)
     if left < max((stay.registers for stay in partial), default=0):
         return False
-    lasting = [stay for stay in stays if stay.least_cycles]
-    for position, first in enumerate(lasting):
-        for second in lasting[position + 1 :]:
-            if first.registers + second.registers > room:
-                _keep_apart(found, index, first, second)
     if sum(stay.registers for stay in partial) > left:
         slots = [found.slot(index[stay.begin]) for stay in partial]
         again = [Term(slot.variable, 1, slot.offset + ii) for slot in slots]
@@ -139,24 +141,37 @@ def _add_registers(found: Draft, warps: WarpLoop, stays: list[Stay], room: int) 
     return True
 
 
-def _keep_apart(found: Draft, index: dict[str, int], first: Stay, second: Stay) -> None:
-    """Some whole number of intervals moves the second stay between the ends of the first and its next beginning."""
-    ii = found.ii
-    begins = [found.windows[index[stay.begin]] for stay in (first, second)]
-    earliest_ends = [
-        max(found.windows[index[name]][0] + after for name, after in stay.ends) for stay in (first, second)
-    ]
-    least = -((begins[1][1] - earliest_ends[0]) // ii)
-    most = (begins[0][1] + ii - earliest_ends[1]) // ii
-    moved = found.problem.variable(least, max(least, most))
-    if least > most:
-        found.problem.at_most([moved], least - 1)
-    for one, other, sign, limit in ((first, second, -1, 0), (second, first, 1, ii)):
-        begin = found.starts[index[other.begin]]
-        for name, after in one.ends:
-            end = found.starts[index[name]]
-            terms = [Term(moved.variable, sign * ii)]
-            if end.variable == begin.variable:
-                found.problem.at_most(terms, limit - after)
-            else:
-                found.problem.at_most([end, Term(begin.variable, -1), *terms], limit - after)
+def _add_registers(found: Draft, warps: WarpLoop, stays: list[Stay], room: int) -> None:
+    """Keep the stays of one group within `room`: they are fullest when some stay begins, so they are counted there."""
+    for begin in dict.fromkeys(stay.begin for stay in stays):
+        counts = [term for stay in stays for term in _there(found, warps.loop.index, stay, begin)]
+        found.problem.at_most(counts, room)
+
+
+def _there(found: Draft, index: dict[str, int], stay: Stay, begin: str) -> list[Term]:
+    """Return the registers of all iterations of a stay that are there when the operation `begin` starts.
+
+    With t that start: iterations up to `begun` have begun, start + begun * ii <= t < start + (begun + 1) * ii; those up
+    to `over` are over, every end + over * ii <= t; so begun - over of them are there.
+    """
+    ii, at, first = found.ii, index[begin], index[stay.begin]
+    now, start = found.starts[at], found.starts[first]
+    (earliest, latest), (least, most) = found.windows[at], found.windows[first]
+    begun: Term | None = None
+    highest = 0
+    if at != first:
+        highest = (latest - least) // ii
+        begun = found.problem.variable((earliest - most) // ii, highest)
+        found.problem.at_most([start, Term(begun.variable, ii), Term(now.variable, -1)], 0)
+        found.problem.at_most([now, Term(start.variable, -1), Term(begun.variable, -ii)], ii - 1)
+    longest = max(found.windows[index[name]][1] + after for name, after in stay.ends)
+    over = found.problem.variable((earliest - longest) // ii, highest)
+    for name, after in dict.fromkeys(stay.ends):
+        end = found.starts[index[name]]
+        same = end.variable == now.variable
+        terms = [Term(over.variable, ii)] if same else [end, Term(over.variable, ii), Term(now.variable, -1)]
+        found.problem.at_most(terms, -after)
+    if begun is None:
+        return [Term(over.variable, -stay.registers)]
+    found.problem.at_most([over, Term(begun.variable, -1)], 0)
+    return [Term(begun.variable, stay.registers), Term(over.variable, -stay.registers)]

@@ -27,16 +27,21 @@ def with_logs(warps: WarpLoop, ii: int, levels: list[Level]) -> list[Level]:
     for position, level in enumerate(levels):
         decided = {before.name: int(before.value) for before in levels[:position] if before.name != "ii"}
         by_solver = level.proof is ProofKind.SOLVER and level.status is Status.OPTIMAL and level.name != "ii"
-        logs = _logs(warps, ii, decided, level) if by_solver else []
-        evidence = {"interval": ii, "most": decided, "refuted": int(level.value) - 1, "logs": logs}
-        better.append(replace(level, proof=ProofKind.PROOF_LOG, evidence=evidence) if logs else level)
+        logged_as = level
+        for exact in (False, True) if by_solver else ():
+            if logs := _logs(warps, ii, decided, level, exact=exact):
+                refuted = int(level.value) - 1
+                evidence = {"interval": ii, "most": decided, "refuted": refuted, "exact": exact, "logs": logs}
+                logged_as = replace(level, proof=ProofKind.PROOF_LOG, evidence=evidence)
+                break
+        better.append(logged_as)
     return better
 
 
-def _logs(warps: WarpLoop, ii: int, decided: dict[str, int], level: Level) -> list[str]:
+def _logs(warps: WarpLoop, ii: int, decided: dict[str, int], level: Level, *, exact: bool) -> list[str]:
     """Return a log for every question, or nothing."""
     try:
-        problems = questions(warps, ii, decided, level.name, int(level.value))
+        problems = questions(warps, ii, decided, level.name, int(level.value), exact=exact)
     except WalkTooLong:
         return []
     if len(problems) > MOST_LOGS:

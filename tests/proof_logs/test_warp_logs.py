@@ -58,6 +58,7 @@ def test_the_length_of_the_ping_pong_has_a_log_that_is_replayed() -> None:
         ({"logs": ["no base85 \\"]}, "TRD413"),
         ({"interval": 2047}, "TRD413"),
         ({"most": {}}, "TRD413"),
+        ({"exact": True}, "TRD413"),
     ],
 )
 def test_other_evidence_is_refused(change: dict[str, object], code: str) -> None:
@@ -75,8 +76,8 @@ def test_a_log_refutes_nothing_else() -> None:
     ii, length = solved.made.schedule.ii_cycles, solved.made.schedule.length_cycles
     text = unpacked(_certificate(solved.warps, solved.made)["length"].evidence["logs"][0])
     registers = max(solved.made.registers)
-    below = shorter_over_groups(solved.warps, solved.made.groups, ii, length - 1, registers)
-    own = shorter_over_groups(solved.warps, solved.made.groups, ii, length, registers)
+    below = shorter_over_groups(solved.warps, solved.made.groups, ii, length - 1, registers, exact=False)
+    own = shorter_over_groups(solved.warps, solved.made.groups, ii, length, registers, exact=False)
     assert below is not None
     assert own is not None
     assert accepted(below, text)
@@ -88,21 +89,22 @@ def test_a_log_refutes_nothing_else() -> None:
 def test_schedules_that_exist_have_no_refutation(name: str, machine: str) -> None:
     solved = case(name, machine)
     schedule, registers = solved.made.schedule, max(solved.made.registers)
-    own = shorter_over_groups(solved.warps, solved.made.groups, schedule.ii_cycles, schedule.length_cycles, registers)
-    assert own is not None
-    assert logged(own, 2.0) is None
+    for cycles in (schedule.length_cycles, None):
+        own = shorter_over_groups(solved.warps, solved.made.groups, schedule.ii_cycles, cycles, registers, exact=True)
+        assert own is not None
+        assert logged(own, 1.0) is None
 
 
 @given(warps=small_warps())
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_small_schedules_that_exist_have_no_refutation(warps: WarpLoop) -> None:
     try:
         made = pipeline.schedule(warps, pipeline.Options(Limits(deterministic_s=1.0))).schedule
     except TreadleError:
         reject()
     schedule = made.schedule
-    for cycles in (schedule.length_cycles, schedule.length_cycles + 1):
-        own = shorter_over_groups(warps, made.groups, schedule.ii_cycles, cycles, max(made.registers))
+    for cycles, exact in ((schedule.length_cycles, False), (schedule.length_cycles, True), (None, True)):
+        own = shorter_over_groups(warps, made.groups, schedule.ii_cycles, cycles, max(made.registers), exact=exact)
         assert own is not None
         assert logged(own, 2.0) is None
 
@@ -110,8 +112,8 @@ def test_small_schedules_that_exist_have_no_refutation(warps: WarpLoop) -> None:
 def test_questions_leave_out_what_counting_refutes() -> None:
     warps = two_tiles()
     made = pipeline.schedule(warps, pipeline.Options(Limits(deterministic_s=1.0))).schedule
-    assert questions(warps, made.schedule.ii_cycles, {}, "traffic_bytes", 0) == []
-    shortest = questions(warps, made.schedule.ii_cycles, _decided(warps, made), "length", 1)
+    assert questions(warps, made.schedule.ii_cycles, {}, "traffic_bytes", 0, exact=False) == []
+    shortest = questions(warps, made.schedule.ii_cycles, _decided(warps, made), "length", 1, exact=False)
     assert shortest == []
 
 
