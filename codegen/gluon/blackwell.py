@@ -89,7 +89,7 @@ class TensorMatrixFrame(MatrixFrame):
     def extra_groups(self) -> dict[str, tuple[Lines, int]]:
         """Return the group that writes the output, with its registers."""
         parity = f"_parity(tiles_done, {self.tile_slots})"
-        tile: Lines = ["row, column = _tile_of(tile, m, n)"]
+        tile: Lines = [*self.place()]
         for operation in self.accumulators:
             tile.append(f"mbarrier.wait({identifier(operation.name)}_full.index({self._slot()}), {parity})")
         for suffix in self.suffixes:
@@ -97,10 +97,8 @@ class TensorMatrixFrame(MatrixFrame):
                 tile += self._piece_of_tensor_memory(suffix, at)
         for operation in self.accumulators:
             tile.append(f"mbarrier.arrive({identifier(operation.name)}_empty.index({self._slot()}), count=1)")
-        loop = ["for tile in range(ttgl.program_id(0), tiles, ttgl.num_programs(0)):"]
-        loop += [f"    {line}" for line in [*tile, "tiles_done += 1"]]
-        opening = ["tiles = ttgl.cdiv(m, BLOCK_M) * ttgl.cdiv(n, BLOCK_N)", "tiles_done = 0"]
-        return {"write": ([*opening, *loop, "tma.store_wait(0)"], STORE_REGISTERS)}
+        loop = self.tile_loop([*tile, "tiles_done += 1"])
+        return {"write": ([*self.walk(), "tiles_done = 0", *loop, "tma.store_wait(0)"], STORE_REGISTERS)}
 
     def _piece_of_tensor_memory(self, suffix: str, at: int) -> Lines:
         width = self.sizes["block_n"] // self.pieces

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from treadle.codegen.gluon.attention import AttentionFrame
 from treadle.codegen.gluon.blackwell import TensorMatrixFrame
 from treadle.codegen.gluon.errors import NoGluonFrame
-from treadle.codegen.gluon.frames import GLUON_TYPES, SHORT_TYPES, FrameBase, barriers
+from treadle.codegen.gluon.frames import GLUON_TYPES, SHORT_TYPES, FrameBase, barriers, indented
+from treadle.codegen.gluon.grouped import GroupedFrame, TensorGroupedFrame
 from treadle.codegen.gluon.header import header_lines
 from treadle.codegen.gluon.kernel import Budgets, WarpKernel, budgets, identifier
 from treadle.codegen.gluon.matrix import L2_GROUP, PRODUCTS, MatrixFrame
@@ -31,8 +32,12 @@ TEMPLATES = Path(__file__).parents[1] / "templates" / "gluon"
 HOPPER_FRAMES: dict[str, type[FrameBase]] = {
     "attention_fwd": AttentionFrame,
     **dict.fromkeys(PRODUCTS, MatrixFrame),
+    "grouped_gemm": GroupedFrame,
 }
-BLACKWELL_FRAMES: dict[str, type[FrameBase]] = dict.fromkeys(PRODUCTS, TensorMatrixFrame)
+BLACKWELL_FRAMES: dict[str, type[FrameBase]] = {
+    **dict.fromkeys(PRODUCTS, TensorMatrixFrame),
+    "grouped_gemm": TensorGroupedFrame,
+}
 
 HOPPER_IMPORTS = (
     "from triton.experimental.gluon.language.nvidia.hopper import (",
@@ -241,17 +246,12 @@ def _group_lines(kernel: WarpKernel, position: int, frame: FrameBase) -> Lines:
     tile = [*frame.tile(group), *frame.start(group), *body, *frame.finish(group), "first += trips"]
     tile += [f"turns += trips + {ahead}"] if turning else []
     opening = ["first = 0", "turns = 0"] if turning else ["first = 0"]
-    loop = ["for tile in range(ttgl.program_id(0), tiles, ttgl.num_programs(0)):", *_indented(tile)]
-    return [*frame.opening(group), *opening, *loop, *frame.closing(group)]
+    return [*frame.opening(group), *opening, *frame.tile_loop(tile), *frame.closing(group)]
 
 
 def _loop(over: str, lines: Lines) -> Lines:
     counted = any(re.search(r"\bat\b", line) for line in lines)
-    return [f"for step in {over}:", *_indented([*(["at = first + step"] if counted else []), *lines])]
-
-
-def _indented(lines: Lines) -> Lines:
-    return [f"    {line}" for line in lines]
+    return [f"for step in {over}:", *indented([*(["at = first + step"] if counted else []), *lines])]
 
 
 @cache

@@ -118,6 +118,10 @@ class FrameBase(ABC):
         """Return groups that are not in the warp program (body and registers by name): they work between loops."""
         return {}
 
+    def tile_loop(self, tile: Lines) -> Lines:
+        """Return the walk over the tiles of an instance around what is done with one of them."""
+        return ["for tile in range(ttgl.program_id(0), tiles, ttgl.num_programs(0)):", *indented(tile)]
+
     def settle(self, group: WarpGroup, epilogue: Lines) -> Lines:
         """Return what makes the results of a group's loop values where its epilogue does not."""
         return []
@@ -218,6 +222,11 @@ def wgmma_layout(columns: int, operands: str) -> str:
     width = min(columns, LARGEST_INSTRUCTION_N)
     depth = int(INSTRUCTION_K_BYTES / DTYPE_BYTES[operands])
     return f"ttgl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, {width}, {depth}])"
+
+
+def indented(lines: Lines) -> Lines:
+    """Return lines one level deeper."""
+    return [f"    {line}" for line in lines]
 
 
 def barriers(name: str, count: int, arrivals: int) -> Lines:

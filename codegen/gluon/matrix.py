@@ -62,7 +62,7 @@ class MatrixFrame(FrameBase):
 
     def __init__(self, kernel: WarpKernel) -> None:
         super().__init__(kernel)
-        self.product = PRODUCTS[self.program.family]
+        self.product = self.described()
         self.template, self.summary = self.product.template, self.product.summary
         self.accumulators = tuple(o for o in self.program.operations if o.kind is OperationKind.MMA)
         unknown = [o.name for o in self.program.operations if o.kind not in (OperationKind.MMA, OperationKind.LOAD)]
@@ -82,6 +82,10 @@ class MatrixFrame(FrameBase):
         self.rows = self.accumulators[0].result.shape[0]
         self.operands = self.program.operation(self.accumulators[0].operands[0].value).result.dtype
         self.pieces = self._pieces()
+
+    def described(self) -> Product:
+        """Return the product of the kernel's family."""
+        return PRODUCTS[self.program.family]
 
     def _of(self, stem: str) -> list[TileOperation]:
         """Return the parts of a product."""
@@ -136,10 +140,15 @@ class MatrixFrame(FrameBase):
 
     def opening(self, group: WarpGroup) -> Lines:
         """Return what a group does before its first tile."""
-        return [
-            "tiles = ttgl.cdiv(m, BLOCK_M) * ttgl.cdiv(n, BLOCK_N)",
-            f"trips = {self.trips('ttgl.cdiv(k, BLOCK_K)')}",
-        ]
+        return [*self.walk(), f"trips = {self.trips('ttgl.cdiv(k, BLOCK_K)')}"]
+
+    def walk(self) -> Lines:
+        """Return what the walk over tiles needs to know."""
+        return ["tiles = ttgl.cdiv(m, BLOCK_M) * ttgl.cdiv(n, BLOCK_N)"]
+
+    def place(self) -> Lines:
+        """Return how a tile's first row and column are found."""
+        return ["row, column = _tile_of(tile, m, n)"]
 
     def closing(self, group: WarpGroup) -> Lines:
         """Return what a group does after its last tile."""
@@ -159,7 +168,7 @@ class MatrixFrame(FrameBase):
 
     def tile(self, group: WarpGroup) -> Lines:
         """Return how a group finds its tile of the grid and the trips of its loop."""
-        return ["row, column = _tile_of(tile, m, n)"]
+        return self.place()
 
     def start(self, group: WarpGroup) -> Lines:
         """Return what a group does before the loop of a tile."""
@@ -203,12 +212,15 @@ class MatrixFrame(FrameBase):
         row = f"row{self._offset(f'acc{suffix}')}"
         column = f"column + {at * width}" if at else "column"
         result = self.product.combine.format(**names, row=row, column=column)
+        return [f"result = {result}.to({self.element})", *self.written(f"staging{suffix}.index(0)", row, column)]
+
+    def written(self, staging: str, row: str, column: str) -> Lines:
+        """Return how `result` goes to its place in the output."""
         return [
-            f"result = {result}",
             "tma.store_wait(0)",
-            f"staging{suffix}.index(0).store(result.to({self.element}))",
+            f"{staging}.store(result)",
             "fence_async_shared()",
-            f"_copy_out(out, [{row}, {column}], staging{suffix}.index(0))",
+            f"_copy_out(out, [{row}, {column}], {staging})",
         ]
 
     def _offset(self, name: str) -> str:

@@ -22,7 +22,21 @@ ATTENTION = (
     {"batch": 2, "heads": 8, "kv_heads": 2, "seq": 1024, "qk_head_dim": 128, "causal": 1},
     {"block_m": 128, "block_n": 128, "sub_tiles": 2},
 )
-CASES = {"gemm h200": (GEMM, "h200"), "gemm b200": (GEMM, "b200"), "attention h200": (ATTENTION, "h200")}
+GROUPED = (
+    "grouped_gemm",
+    {"experts": 8, "tokens": 1024, "top_k": 2, "n": 512, "k": 512},
+    {"block_m": 128, "block_n": 256, "block_k": 64},
+)
+SWIGLU = ("swiglu", {"m": 512, "n": 512, "k": 512}, {"block_m": 128, "block_n": 128, "block_k": 64})
+FP8 = ("gemm_fp8", {"m": 512, "n": 512, "k": 512}, {"block_m": 128, "block_n": 128, "block_k": 128})
+CASES = {
+    "gemm h200": (GEMM, "h200"),
+    "gemm b200": (GEMM, "b200"),
+    "attention h200": (ATTENTION, "h200"),
+    "grouped h200": (GROUPED, "h200"),
+    "swiglu b200": (SWIGLU, "b200"),
+    "fp8 b200": (FP8, "b200"),
+}
 ROOM = {"attention h200": Room(registers=32)}
 """Registers left free where the compiler is known to need them."""
 

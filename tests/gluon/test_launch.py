@@ -62,6 +62,35 @@ def test_gemm_checks(gemm: ModuleType) -> None:
         gemm.launch(a, b, _half(64, 64))
 
 
+def test_grouped_checks(tmp_path: Path) -> None:
+    grouped = _module("grouped h200", tmp_path)
+    a, weight = _half(64, 128), _half(4, 256, 128)
+    offsets = torch.tensor([0, 10, 10, 60, 64], dtype=torch.int32)
+    for wrong, message in (
+        ((a, weight, offsets.long()), "dtype int64"),
+        ((a, weight, offsets[:4]), "expected \\(5,\\)"),
+        ((a, weight, offsets.flip(0)), "must rise from 0 to the 64 rows"),
+        ((a, weight[:, :, :64].contiguous(), offsets), "weight has the shape"),
+        ((a, weight, offsets), "compute capability 9.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            grouped.launch(*wrong)
+
+
+def test_scales_checks(tmp_path: Path) -> None:
+    scaled = _module("fp8 b200", tmp_path)
+    a, b = (torch.zeros((rows, 128), dtype=torch.float8_e4m3fn) for rows in (64, 256))
+    of_a, of_b = torch.ones(64), torch.ones(256)
+    for wrong, message in (
+        ((_half(64, 128), b, of_a, of_b), "takes float8_e4m3fn"),
+        ((a, b, of_a.half(), of_b), "takes float32"),
+        ((a, b, of_b, of_a), "scale_a has the shape"),
+        ((a, b, of_a, of_b), "compute capability 10.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            scaled.launch(*wrong)
+
+
 def test_attention_checks(attention: ModuleType) -> None:
     q, k = _half(1, 4, 64, 128), _half(1, 2, 128, 128)
     for wrong, message in (

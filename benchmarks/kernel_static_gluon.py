@@ -1,0 +1,190 @@
+"""Static evidence of Gluon kernels: schedules over warp groups, emitted, compiled, set against their machine code.
+
+The rows of `benchmarks.kernel_static` for warp-specialized kernels; alone: `python -m benchmarks.kernel_static_gluon`.
+Per kernel, machine and Triton: registers planned, granted and used by every group, products, waits and signals of one
+iteration planned and found, instructions of one iteration beside the issue cycles of the schedule, spills. The warp
+program that is printed is checked, and interpreted in numpy under random interleavings against float64: Gluon itself
+runs only on a GPU, so that speed and end-to-end results are not measured here.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from benchmarks.common import arguments, finish, table
+from treadle.codegen.gluon.evidence import examine
+from treadle.codegen.gluon.kernel import WarpKernel, warp_kernel
+from treadle.codegen.triton.compile import compile_source, compile_sources
+from treadle.costmodels.machines import load_machine
+from treadle.costmodels.warp_facts import facts_of
+from treadle.costmodels.warp_interpreter import differences, interpret, reference
+from treadle.costmodels.warp_semantics import FamilySemantics
+from treadle.driver.gluon import Fitted, fit, for_groups
+from treadle.driver.kernels import KernelOptions, plan_program
+from treadle.frontends import programs
+from treadle.ir.diagnostics import TreadleError
+from treadle.ir.machine import Machine
+from treadle.ir.warp.check import check_warp_program
+from treadle.solvers.backend import Limits
+
+SQUARE = {"m": 8192, "n": 8192, "k": 8192}
+WIDE = {"block_m": 128, "block_n": 256, "block_k": 64}
+PAIR = {"block_m": 128, "block_n": 128, "sub_tiles": 2}
+LONG = {"batch": 1, "heads": 16, "seq": 16384, "qk_head_dim": 128}
+GROUPED = {"batch": 4, "heads": 32, "kv_heads": 8, "seq": 4096}
+Case = tuple[str, dict[str, int], dict[str, int], dict[str, str | int | bool]]
+CASES: dict[str, Case] = {
+    "gemm": ("gemm", SQUARE, WIDE, {}),
+    "gemm fp16": ("gemm", SQUARE, {**WIDE, "block_n": 128}, {"dtype": "float16"}),
+    "gemm decode": ("gemm", {"m": 64, "n": 4096, "k": 14336}, {"block_m": 64, "block_n": 128, "block_k": 128}, {}),
+    "gemm fp8": ("gemm_fp8", SQUARE, {**WIDE, "block_k": 128}, {}),
+    "swiglu": ("swiglu", {"m": 4096, "n": 14336, "k": 4096}, {**WIDE, "block_n": 128}, {}),
+    "grouped_gemm": ("grouped_gemm", {"experts": 64, "tokens": 8192, "top_k": 8, "n": 4096, "k": 4096}, WIDE, {}),
+    "attention_fwd 16k": ("attention_fwd", LONG, PAIR, {}),
+    "attention_fwd causal": ("attention_fwd", {**GROUPED, "qk_head_dim": 128, "causal": 1}, PAIR, {}),
+    "attention_fwd hd64": ("attention_fwd", {**GROUPED, "qk_head_dim": 64}, PAIR, {}),
+    "attention_fwd hd256": ("attention_fwd", {**GROUPED, "qk_head_dim": 256}, {**PAIR, "block_n": 64}, {}),
+}
+MACHINES = ("h200", "b200")
+TRIPS = (1, 2, 5)
+"""Iterations that are interpreted; the check covers more."""
+OPTIONS = KernelOptions(limits=Limits(deterministic_s=1.0))
+
+
+def gluon_rows(pythons: list[str], machine_ids: tuple[str, ...] = MACHINES) -> list[dict[str, Any]]:
+    """Return a row per case, machine and Triton (that of the first Python decides; the others compile the same)."""
+    rows: list[dict[str, Any]] = []
+    for machine_id in machine_ids:
+        machine = load_machine(machine_id)
+        for case, described in CASES.items():
+            rows += _rows_of(case, described, machine, pythons)
+            print(f"gluon {case} on {machine_id}", file=sys.stderr)
+    return rows
+
+
+def _rows_of(case: str, described: Case, machine: Machine, pythons: list[str]) -> list[dict[str, Any]]:
+    family, shape, tiles, options = described
+    common = {"case": case, "machine": machine.id, "target": machine.architecture, "language": "gluon"}
+    try:
+        program = for_groups(programs.build(family, shape, tiles, options), machine)
+        fitted = fit(plan_program(program, machine, OPTIONS), machine, OPTIONS, lambda _: None)
+    except TreadleError as error:
+        return [{**common, "refused": f"{error.code}: {error}"}]
+    kernel = warp_kernel(fitted.kernel, machine)
+    judged = {**common, **_judged(kernel, fitted)}
+    return [{**judged, **_compiled(kernel, fitted.source, python)} for python in pythons]
+
+
+def _judged(kernel: WarpKernel, fitted: Fitted) -> dict[str, Any]:
+    """Return what does not depend on the compiler: the schedule, the rounds, the checked and interpreted program."""
+    facts = facts_of(kernel.program, kernel.machine, kernel.warps, kernel.made)
+    findings = check_warp_program(kernel.warp_program, kernel.warps, kernel.made, facts)
+    small = FamilySemantics(kernel.program)
+    unequal = 0
+    for trips in TRIPS:
+        wanted = reference(facts, trips, small)
+        unequal += len(differences(interpret(kernel.warp_program, trips, small, trips), wanted))
+    groups = fitted.kernel.groups
+    assert groups is not None
+    return {
+        "tile_sizes": kernel.program.tile_sizes,
+        "ii_cycles": kernel.made.schedule.ii_cycles,
+        "status": groups.certificate.levels[0].status.value,
+        "rounds": len(fitted.kernel.attempts) + 1,
+        "attempts": list(fitted.kernel.attempts),
+        "room": asdict(groups.room),
+        "findings": len(findings),
+        "interpreted_differences": unequal,
+        "measured": "not measured",
+    }
+
+
+def _compiled(kernel: WarpKernel, source: str, python: str) -> dict[str, Any]:
+    try:
+        if python == sys.executable:
+            binary = compile_source(source, kernel.machine.architecture, kernel.name)[0]
+        else:
+            binary = compile_sources({kernel.name: source}, kernel.machine.architecture, python=python)[kernel.name][0]
+    except TreadleError as error:
+        return {"refused": f"{error.code}: {error}"}
+    evidence = examine(kernel, binary)
+    return {
+        "kernel": binary.kernel,
+        "compiler": binary.compiler,
+        "registers": binary.registers,
+        "spill_bytes": binary.spill_bytes,
+        "smem_bytes": binary.smem_bytes,
+        "instructions": evidence.counts,
+        "groups": [asdict(group) for group in evidence.groups],
+        "mismatches": list(evidence.mismatches),
+    }
+
+
+def gluon_figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the totals of `gluon_rows`."""
+    compiled = [row for row in rows if "kernel" in row]
+    groups = [group for row in compiled for group in row["groups"]]
+    computing = [group for group in groups if group["products"]]
+    ratios = sorted(group["instructions"] / group["issue_cycles"] for group in computing)
+    return {
+        "gluon_kernels": len(compiled),
+        "gluon_refused": len(rows) - len(compiled),
+        "gluon_spilling": sum(row["spill_bytes"] > 0 for row in compiled),
+        "gluon_as_planned": sum(not row["mismatches"] for row in compiled),
+        "gluon_interpreted_equal": sum(not row["interpreted_differences"] for row in compiled),
+        "gluon_program_findings": sum(row["findings"] for row in compiled),
+        "gluon_most_rounds": max((row["rounds"] for row in compiled), default=0),
+        "gluon_largest_register_difference": max(
+            (abs(group["registers_used"] - group["registers_planned"]) for group in computing if not _issues(group)),
+            default=0,
+        ),
+        "gluon_instructions_per_issue_cycle": ratios[len(ratios) // 2] if ratios else 0,
+    }
+
+
+def _issues(group: dict[str, Any]) -> bool:
+    """Whether a group only issues products: the compiler needs fewer registers than `setmaxnreg` leaves."""
+    return bool(group["registers_planned"] <= 24)
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print the rows as a table, one line per computing group."""
+    header = (
+        "case", "machine", "compiler", "II", "rounds", "group", "regs planned", "used", "spill", "products",
+        "waits", "signals", "bar.sync", "instructions", "issue cycles", "mismatches",
+    )  # fmt: skip
+    lines: list[tuple[object, ...]] = []
+    for row in rows:
+        for group in row.get("groups", []):
+            lines.append((
+                row["case"], row["machine"], row["compiler"].removeprefix("triton "), row["ii_cycles"], row["rounds"],
+                group["group"], group["registers_planned"], group["registers_used"], row["spill_bytes"],
+                f"{group['products']}/{group['products_planned']}", f"{group['waits']}/{group['waits_planned']}",
+                f"{group['signals']}/{group['signals_planned']}", group["barriers"], group["instructions"],
+                group["issue_cycles"], len(row["mismatches"]),
+            ))  # fmt: skip
+    table(header, lines)
+    for row in rows:
+        if "refused" in row:
+            print(f"refused: {row['case']} on {row['machine']}: {row['refused']}")
+
+
+def main() -> int:
+    """Run the benchmark alone."""
+    chosen = arguments(
+        "Machine code of warp-specialized Gluon kernels against their plans.",
+        python={"action": "append", "default": [], "help": "a further Python with another Triton"},
+        machine={"action": "append", "default": [], "help": "only this machine"},
+    )
+    rows = gluon_rows([sys.executable, *chosen.python], tuple(chosen.machine) or MACHINES)
+    show(rows)
+    figures = gluon_figures(rows)
+    print("  ".join(f"{key}: {value}" for key, value in figures.items()))
+    finish("kernel_static_gluon", figures, rows, chosen.json)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
