@@ -13,7 +13,7 @@ from treadle.solvers.refutation.log import logged
 
 MOST_LOGS = 8
 """Assignments that are refuted one by one; with more of them the level stays on the solver's word."""
-LOG_S = 2.0
+LOG_S = 0.5
 """Wall-clock seconds for one log."""
 
 
