@@ -259,6 +259,14 @@ def _schedule_groups(
     return status, None
 
 
+def schedule_groups(
+    warps: WarpLoop, network: Network, ii: int, groups: dict[str, int], options: Options
+) -> WarpSchedule | None:
+    """Return a schedule of one assignment to groups at an interval, None when none is found within the limits."""
+    point = _schedule_groups(warps, network, ii, groups, options)[1]
+    return None if point is None else _warp_schedule(warps, network, ii, point)
+
+
 def _first(warps: WarpLoop, network: Network, ii: int, options: Options) -> tuple[Outcome, _Point | None]:
     """Ask for any schedule at `ii`: short ones first, in rounds of growing effort; only all stages can refute.
 

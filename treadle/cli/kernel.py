@@ -29,6 +29,7 @@ from treadle.ir.machine import Machine
 from treadle.ir.plan import Plan
 from treadle.ir.tile.kernel import KernelPlan, WarpPlan
 from treadle.ir.tile.schedule import Schedule
+from treadle.ir.tile.warp_claims import value_of
 from treadle.solvers.backend import Limits
 from treadle.solvers.pipeline.solve import OBJECTIVE
 from treadle.verification.core import Review, review_plan
@@ -58,7 +59,7 @@ def command(
         str, typer.Option(help='Types and constants of a Triton kernel, such as "a=*fp16 m=i32 BLOCK=128".')
     ] = "",
     resources: Annotated[Path | None, typer.Option(help="Resource model of a loop file.", metavar="FILE")] = None,
-    top: Annotated[int, typer.Option(min=1, help="Keep the N best candidates.")] = 1,
+    top: Annotated[int, typer.Option(min=1, help="Keep the N best: tile sizes, then other schedules of the best.")] = 1,
     limit: Annotated[float, typer.Option(min=0.001, help="Deterministic seconds per question to the solver.")] = 1.0,
     warps: Annotated[
         bool | None,
@@ -201,6 +202,9 @@ def _print_groups(plan: WarpPlan) -> None:
     out.print("  over warp groups", markup=False)
     for level in plan.certificate.levels:
         out.print("  " + level_line(level), markup=False)
+    certified = {level.name for level in plan.certificate.levels}
+    for name in (name for name in OBJECTIVE if name not in certified):
+        out.print(f"  {name:<22}{number(value_of(plan.warps, plan.schedule, name)):>12}", markup=False)
     for group, name in enumerate(group_names(plan)):
         inside = [operation for operation, home in plan.schedule.groups.items() if home == group]
         out.print(f"    {name} ({plan.schedule.registers[group]} registers): {', '.join(inside)}", markup=False)

@@ -10,7 +10,7 @@ from typing import Any
 from treadle.costmodels.machines import load_machine
 from treadle.driver.artifacts import Files, compile_kernels, emit_kernels, report_of, timelines
 from treadle.driver.gluon import fit_kernels
-from treadle.driver.kernels import KernelOptions, rank_programs, with_groups, with_room_for_groups
+from treadle.driver.kernels import KernelOptions, further_schedules, rank_programs, with_groups, with_room_for_groups
 from treadle.driver.versions import versions
 from treadle.frontends import programs
 from treadle.frontends.hls import read_loop
@@ -54,6 +54,7 @@ def plan_kernel(request: KernelRequest, options: KernelOptions, tell: Tell) -> t
         candidates = with_room_for_groups(candidates, machine)
     ranked = rank_programs(candidates, machine, options)[: options.top]
     grouped = [with_groups(kernel, machine, options, tell) for kernel in ranked]
+    grouped += further_schedules(grouped[0], options.top - len(grouped), options, tell)
     kernels = tuple(_numbered(kernel, rank) for rank, kernel in enumerate(grouped))
     envelope = envelope_of(encode(request), (machine_input(machine),), options)
     return with_files(envelope, machine, kernels, options, tell)

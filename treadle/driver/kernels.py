@@ -24,6 +24,7 @@ from treadle.ir.workload import HotLoop
 from treadle.solvers.backend import Limits
 from treadle.solvers.modulo.solve import Options, Solution, schedule
 from treadle.solvers.pipeline import solve as pipeline
+from treadle.solvers.pipeline.ranked import others
 
 QUICK = Limits(deterministic_s=0.02)
 """What a candidate may cost before it is known to be among the best."""
@@ -128,6 +129,19 @@ def with_groups(kernel: KernelPlan, machine: Machine, options: KernelOptions, te
             raise
         return replace(kernel, groupless=f"{error.code}: {error}")
     return replace(kernel, groups=WarpPlan(warps, solved.schedule, solved.certificate))
+
+
+def further_schedules(
+    kernel: KernelPlan, count: int, options: KernelOptions, tell: Callable[[str], None]
+) -> list[KernelPlan]:
+    """Return the kernel with up to `count` other schedules over warp groups, at the same interval, cheapest first."""
+    if kernel.groups is None or count < 1:
+        return []
+    plan = kernel.groups
+    settings = pipeline.Options(options.limits, options.objective, COST_MODEL)
+    best = pipeline.Solution(plan.schedule, plan.certificate)
+    found = others(plan.warps, best, count, settings, tell)
+    return [replace(kernel, groups=WarpPlan(plan.warps, other.schedule, other.certificate)) for other in found]
 
 
 def with_room_for_groups(candidates: Sequence[TileProgram], machine: Machine) -> tuple[TileProgram, ...]:
