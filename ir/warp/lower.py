@@ -13,7 +13,8 @@ from dataclasses import replace
 from treadle.ir.diagnostics import ExitCode, TreadleError
 from treadle.ir.tile.loop import Ring
 from treadle.ir.tile.program import Memory
-from treadle.ir.tile.warps import WarpLoop, WarpSchedule
+from treadle.ir.tile.schedule import Schedule
+from treadle.ir.tile.warps import WarpLoop, WarpSchedule, register_peaks
 from treadle.ir.warp.facts import MEMORIES, Facts, Performed
 from treadle.ir.warp.order import Cut, Order, Timed, assemble_group, ranks, step_cut
 from treadle.ir.warp.program import Action, Buffer, Channel, Instruction, Role, Source, WarpProgram
@@ -36,6 +37,19 @@ def lower_schedule(warps: WarpLoop, made: WarpSchedule, facts: Facts) -> WarpPro
         NoRoomForHandoffs: values handed over do not fit beside the rings.
     """
     return _Lowering(warps, made, facts).program()
+
+
+def ungrouped(warps: WarpLoop, schedule: Schedule) -> WarpSchedule:
+    """Return a schedule of the loop alone as one of warps: a group for each role, and one for everything else.
+
+    Issue and registers of that one group are no concern of a schedule made without groups, so the result may break
+    their rules (`check_warps`), and its program may run slower than the interval.
+    """
+    free = len(warps.roles)
+    homes = {issue.operation: warps.roles.index(issue.role) if issue.role else free for issue in warps.issues}
+    peaks = register_peaks(warps, schedule, homes)
+    registers = tuple(warps.limits.role_registers if group < free else peaks[group] for group in sorted(peaks))
+    return WarpSchedule(schedule, homes, registers)
 
 
 def ready_cycles(warps: WarpLoop, groups: dict[str, int]) -> dict[str, int]:

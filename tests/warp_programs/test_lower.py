@@ -9,7 +9,10 @@ from hypothesis import HealthCheck, given, reject, settings
 
 from tests.scheduling.warp_loops import small_warps
 from tests.warp_programs.cases import CASES, Case, case
+from treadle.costmodels.warp_facts import facts_of
+from treadle.costmodels.warp_interpreter import differences, interpret, reference
 from treadle.costmodels.warp_review import review_schedule
+from treadle.costmodels.warp_semantics import MixedSemantics
 from treadle.ir.codec import decode, encode, file_locator
 from treadle.ir.diagnostics import TreadleError
 from treadle.ir.errors import InvalidValue
@@ -17,9 +20,10 @@ from treadle.ir.tile.loop import Capacity
 from treadle.ir.tile.warps import WarpLoop
 from treadle.ir.warp.check import check_warp_program
 from treadle.ir.warp.facts import facts_of_loop
-from treadle.ir.warp.lower import NoRoomForHandoffs, lower_schedule
+from treadle.ir.warp.lower import NoRoomForHandoffs, lower_schedule, ungrouped
 from treadle.ir.warp.program import Action, Buffer, Channel, Instruction, WarpGroup, WarpProgram
 from treadle.solvers.backend import Limits
+from treadle.solvers.modulo import solve as modulo
 from treadle.solvers.pipeline import solve as pipeline
 
 
@@ -67,6 +71,23 @@ def test_products_of_blackwell_signal_by_commit() -> None:
 def test_plain_data_and_back(name: str, machine: str) -> None:
     lowered = case(name, machine).lowered
     assert decode(WarpProgram, encode(lowered), file_locator("program.json")) == lowered
+
+
+@pytest.mark.parametrize(
+    ("name", "machine"), [("gemm", "a100"), ("gemm", "h100"), ("attention", "h100"), ("attention", "b200")]
+)
+def test_schedules_without_groups_are_programs_of_one_group(name: str, machine: str) -> None:
+    """Legal at every trip count and right in its results; how fast is for the simulator to say."""
+    solved = case(name, machine)
+    alone = modulo.schedule(solved.warps.loop, modulo.Options(Limits(deterministic_s=0.3))).schedule
+    made = ungrouped(solved.warps, alone)
+    facts = facts_of(solved.program, solved.machine, solved.warps, made)
+    lowered = lower_schedule(solved.warps, made, facts)
+    assert check_warp_program(lowered, facts=facts) == []
+    assert len(lowered.groups) == len(solved.warps.roles) + 1
+    for trips in (1, 4):
+        expected = reference(facts, trips, MixedSemantics())
+        assert differences(interpret(lowered, trips, MixedSemantics(), 1), expected) == []
 
 
 def test_handoffs_that_do_not_fit_are_refused() -> None:
