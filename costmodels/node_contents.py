@@ -7,6 +7,7 @@ labels remain than memory allows, the most hopeless ones go, and their bound sta
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,9 +54,19 @@ class Contents:
     """Labels made: what the search cost."""
 
 
-def best_contents(offer: Offer, stay: Integers, arrive: Integers, lower: Integers, most_labels: int) -> Contents:
-    """Return the most valuable contents of all nodes, looking only for more than `lower`."""
-    return _Search(offer, stay, arrive, lower, most_labels).run()
+def best_contents(
+    offer: Offer,
+    stay: Integers,
+    arrive: Integers,
+    lower: Integers,
+    most_labels: int,
+    go_on: Callable[[], bool] | None = None,
+) -> Contents:
+    """Return the most valuable contents of all nodes, looking only for more than `lower`.
+
+    When `go_on` says no, the labels that are left are dropped as if memory had run out.
+    """
+    return _Search(offer, stay, arrive, lower, most_labels).run(go_on or (lambda: True))
 
 
 class _Search:
@@ -94,9 +105,12 @@ class _Search:
         ]
         return np.stack([vector * scale for vector in [*pure, *mixed]], axis=1)
 
-    def run(self) -> Contents:
+    def run(self, go_on: Callable[[], bool]) -> Contents:
+        """Seat residents, then admit kind by kind."""
         self._seat_residents()
         for position, kind in enumerate(self.kinds.tolist()):
+            if not go_on():
+                self.most_labels = 0
             self._prune(self._gains(position))
             if not len(self.node):
                 break

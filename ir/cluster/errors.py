@@ -98,3 +98,13 @@ class NoSchedule(Unmet):
     code = "TRD362"
     template = "there is no schedule: {reason}"
     hint = "widen the deadlines, shorten the downtime, or raise the limit"
+
+
+class NotAnOffer(TreadleError):
+    """A list of node types that may be added which cannot be read as one."""
+
+    code = "TRD169"
+    template = "this is no offer of nodes: {reason}"
+    hint = (
+        "give a list of offers, each with name, capacity (cpu, memory, ...), and optionally most, cost, labels, taints"
+    )

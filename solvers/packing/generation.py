@@ -41,7 +41,12 @@ class Generation:
     """A master with its best bound so far; `run` goes on from there."""
 
     def __init__(
-        self, found: Patterns, level: Measure, earlier: Sequence[Measure], charge: Callable[[float], None]
+        self,
+        found: Patterns,
+        level: Measure,
+        earlier: Sequence[Measure],
+        charge: Callable[[float], None],
+        left: Callable[[], bool],
     ) -> None:
         self.master = Master(found, level, earlier)
         self.level = level
@@ -50,6 +55,7 @@ class Generation:
         self.bound: int | None = None
         self.prices: Prices | None = None
         self.converged = False
+        self.left = left
         self._center: Point | None = None
         self._best_total = -float("inf")
 
@@ -61,28 +67,29 @@ class Generation:
                 self.master.add(position, content)
         if self._center is None:
             for point in _first_points(self.master):
-                self._price(point)
+                if self.left():
+                    self._price(point)
 
-    def run(self, value: int, left: Callable[[], bool], *, through: bool = False) -> None:
+    def run(self, value: int, *, through: bool = False) -> None:
         """Generate until the bound meets `value`, cannot meet it any more (unless `through`), or has converged."""
-        while left() and self.bound != value and not self.converged:
+        while self.left() and self.bound != value and not self.converged:
             duals = self.master.solve()
             if duals is None:
                 return
             if not through and self.hopeless(value):
                 return
-            self._round(duals, left)
+            self._round(duals)
 
     def hopeless(self, value: int) -> bool:
         """Whether even the master's value, which no bound exceeds, does not meet the level's value."""
         reach = self._finish(int(np.ceil(self.master.value * _UNIT - 0.5)))
         return reach > value if self.level.maximize else reach < value
 
-    def _round(self, duals: Point, left: Callable[[], bool]) -> None:
+    def _round(self, duals: Point) -> None:
         smooth = _SMOOTH
         while True:
             priced = self._price(self._between(duals, smooth))
-            if priced.new or not left():
+            if priced.new or not self.left():
                 return
             if not smooth:
                 if priced.exact or self.labels >= MOST_LABELS:
@@ -110,7 +117,7 @@ class Generation:
         prices = Prices(_UNIT, tuple(stay.tolist()), tuple(arrive.tolist()), multipliers)
         known = [max((_worth(content, stay, arrive) for content in columns), default=0) for columns in master.columns]
         lower = np.array(known, dtype=np.int64)
-        contents = best_contents(found.offer, stay, arrive, lower, self.labels)
+        contents = best_contents(found.offer, stay, arrive, lower, self.labels, self.left)
         self.charge(ROUND_S + contents.work * LABEL_S)
         total, new = constant_part(found, self.level, master.earlier, prices), 0
         for position, (upper, chosen) in enumerate(zip(contents.upper.tolist(), contents.chosen, strict=True)):

@@ -52,7 +52,7 @@ class LevelByContents:
         if found is None:
             return None
         self.found, self.frozen = found, frozen
-        generation = Generation(found, level, earlier, self._charge)
+        generation = Generation(found, level, earlier, self._charge, lambda: self.budget.left_s > until_s)
         self._alternate(generation, until_s)
         if generation.bound is None or generation.prices is None:
             return None
@@ -63,15 +63,12 @@ class LevelByContents:
         """Prices while they may prove the value; whole contents when they cannot; prices to the end if nothing else."""
         tried = 0
 
-        def left() -> bool:
-            return self.budget.left_s > until_s
-
         generation.seed(contents_of(self.problem, self.counts(), self.found, self.frozen))
-        while left():
+        while generation.left():
             value = self._level().value
             columns = sum(map(len, generation.master.columns))
-            generation.run(value, left, through=tried * _GROWTH > columns)
-            if generation.bound == value or not left():
+            generation.run(value, through=tried * _GROWTH > columns)
+            if generation.bound == value or not generation.left():
                 return
             columns = sum(map(len, generation.master.columns))
             if columns > tried:

@@ -14,6 +14,7 @@ from treadle.ir.cluster.objective import Order, Tail
 from treadle.solvers.backend import Outcome
 from treadle.solvers.packing.problem import Cell, Counts, Problem
 from treadle.solvers.packing.rules import add_rules
+from treadle.solvers.packing.tails import tail_level
 
 Expression = cp_model.LinearExpr | int
 
@@ -166,7 +167,7 @@ class PackingModel:
                 )
             ]
         if self.tail is not Tail.NOTHING:
-            levels.append((self.tail.value, self._used_nodes(), False))
+            levels.append((self.tail.value, tail_level(self), False))
         return levels
 
     def _placed(self, tier: int) -> Expression:
@@ -221,23 +222,6 @@ class PackingModel:
                 self.model.add(variable >= cp_model.LinearExpr.sum(arrives) - waiting)
                 self._moves[g] = variable
         return self._moves[g]
-
-    def _used_nodes(self) -> Expression:
-        used: dict[int, list[cp_model.IntVar]] = defaultdict(list)
-        for cells in (self.stays, self.arrives):
-            for (_, n), variable in cells.items():
-                used[n].append(variable)
-        terms: list[Expression] = []
-        pinned = {pod.node for pod in self.problem.cluster.pods if pod.pinned}
-        for n, variables in used.items():
-            price = 1 if self.tail is Tail.NODES else self.problem.cluster.nodes[n].cost
-            if n in pinned or not price:
-                continue
-            flag = self.model.new_bool_var(f"u{n}")
-            for variable in variables:
-                self.model.add(variable == 0).only_enforce_if(~flag)
-            terms.append(price * flag)
-        return sum(terms)
 
     def hint(self, counts: Counts) -> list[tuple[cp_model.IntVar, int]]:
         """Return the values of the count variables in a placement."""

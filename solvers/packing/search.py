@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ortools.sat.python import cp_model
 
-from treadle.ir.cluster.objective import Order, Tail
+from treadle.ir.cluster.cluster import Amounts
+from treadle.ir.cluster.objective import Order, Tail, fullest_share, stranded_gpus
 from treadle.solvers.backend import Limits, Outcome, solve
 from treadle.solvers.packing.chains import WORK_S, Board, rebuild, shake
 from treadle.solvers.packing.model import Expression, PackingModel
@@ -84,7 +85,24 @@ def evaluate(problem: Problem, counts: Counts, tail: Tail = Tail.NOTHING) -> Val
     return tuple(values)
 
 
+def rest_in(problem: Problem, counts: Counts, nodes: Iterable[int] | None = None) -> list[Amounts]:
+    """Return what is free of every node (or of some nodes) in a placement, pinned pods counted."""
+    chosen = range(len(problem.capacity)) if nodes is None else list(nodes)
+    inside = set(chosen)
+    rest = {n: list(problem.capacity[n]) for n in chosen}
+    for cells in (counts.stays, counts.arrives):
+        for (g, n), count in cells.items():
+            if n in inside:
+                rest[n] = [r - count * w for r, w in zip(rest[n], problem.groups[g].demand, strict=True)]
+    known = problem.cluster.nodes
+    return [{**known[n].capacity, **dict(zip(problem.resources, rest[n], strict=True))} for n in chosen]
+
+
 def _used(problem: Problem, counts: Counts, tail: Tail) -> int:
+    if tail is Tail.STRANDED:
+        return stranded_gpus(problem.cluster, rest_in(problem, counts))
+    if tail is Tail.BALANCE:
+        return fullest_share(problem.cluster, rest_in(problem, counts))
     pinned = {pod.node for pod in problem.cluster.pods if pod.pinned}
     used = {n for cells in (counts.stays, counts.arrives) for (_, n), count in cells.items() if count} - pinned
     return sum(1 if tail is Tail.NODES else problem.cluster.nodes[n].cost for n in used)

@@ -12,6 +12,8 @@ from treadle.cli.options import JsonFlag, OutputFolder
 from treadle.cli.output import level_line, print_json, say
 from treadle.driver.pack import (
     Job,
+    add_offers,
+    added_nodes,
     compare,
     plan_packing,
     plan_reassignment,
@@ -46,6 +48,7 @@ Window = Annotated[
 Limit = Annotated[float, typer.Option("--deterministic-seconds", help="Deterministic search limit.", min=0.0)]
 Workers = Annotated[int, typer.Option(help="Solver threads; more than one is not repeatable.", min=1)]
 Seed = Annotated[int, typer.Option(help="Seed of the search.", min=0)]
+Offer = Annotated[Path | None, typer.Option("--offer", help="Node types that may be added, with prices (JSON).")]
 Compare = Annotated[bool, typer.Option("--compare", help="Also say what the default scheduler would do.")]
 
 
@@ -62,6 +65,7 @@ def command(
     workers: Workers = 1,
     seed: Seed = 0,
     compare_default: Compare = False,
+    offer: Offer = None,
 ) -> None:
     """Place pods as well as can be, say how far from the best that is, and order the steps to get there.
 
@@ -74,6 +78,8 @@ def command(
         _reassign(roadef, output, json, window_s, seed)
         return
     job = read_openb(*openb) if openb else read_dump(cluster or Path())
+    if offer is not None:
+        job, then = add_offers(job, offer), Tail.COST if then is Tail.NOTHING else then
     options = Options(Objective(order, then), deterministic_seconds, window_s, workers, seed)
     plan = plan_packing(job, options, say).sealed()
     _require_clean(plan)
@@ -116,6 +122,8 @@ def _print(job: Job, plan: Plan, baseline: dict[str, Any], output: Path | None) 
     out.write(f"{len(job.cluster.nodes)} nodes, {pods} pods: {running} run now, {placed} run in the plan\n")
     for level in plan.certificates[0].levels:
         out.write(f"  {level_line(level)}\n")
+    for name, count in sorted(added_nodes(body).items()):
+        out.write(f"  add {count} x {name}\n")
     steps = body.migration
     out.write(
         f"  {len(steps.waves)} waves (at least {steps.wave_bound}), {steps.temporary_moves} temporary moves, "

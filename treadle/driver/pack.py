@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from treadle.costmodels import migration as replays
 from treadle.costmodels.kube_scheduler import simulate
 from treadle.costmodels.migration import budgets_by_shape
 from treadle.frontends.kubernetes.cluster import load_cluster
+from treadle.frontends.kubernetes.offers import LABEL, load_offers, with_offers
 from treadle.frontends.openb import load_openb
 from treadle.frontends.roadef import load_roadef
 from treadle.ir.cluster.cluster import PENDING, Cluster
@@ -46,6 +48,17 @@ def read_dump(path: Path) -> Job:
 def read_openb(nodes: Path, pods: Path) -> Job:
     """Read a pair of openb lists."""
     return Job(load_openb(nodes, pods), (input_from("nodes", nodes), input_from("pods", pods)))
+
+
+def add_offers(job: Job, path: Path) -> Job:
+    """Return the job with nodes that may be added."""
+    return Job(with_offers(job.cluster, load_offers(path)), (*job.inputs, input_from("offers", path)))
+
+
+def added_nodes(body: PackingBody) -> Counter[str]:
+    """Return how many nodes of every offer the plan uses."""
+    used = {node for node in body.placement.nodes if node != PENDING and body.cluster.nodes[node].optional}
+    return Counter(body.cluster.nodes[node].labels[LABEL] for node in used)
 
 
 def plan_packing(job: Job, options: Options, progress: Callable[[str], None] | None = None) -> Plan:
