@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from treadle.codegen.operator_module import engine_options, operator_module
 from treadle.codegen.operator_timeline import operator_timeline
 from treadle.costmodels.machines import load_machine
 from treadle.costmodels.operator_loop import layer_loop, predictions
@@ -164,5 +165,9 @@ def what_more_buys(body: OverlapBody) -> dict[str, int]:
 
 
 def overlap_files(body: OverlapBody) -> dict[str, bytes]:
-    """Return the files of an overlap plan: its timeline by nano-batch and stream."""
-    return {"timeline.json": operator_timeline(body.loop, body.schedule).encode()}
+    """Return the files of an overlap plan: timeline, PyTorch module, and options of engines."""
+    return {
+        "timeline.json": operator_timeline(body.loop, body.schedule).encode(),
+        "overlap.py": operator_module(body).encode(),
+        "engine_options.json": engine_options(body).encode(),
+    }

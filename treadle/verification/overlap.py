@@ -1,12 +1,13 @@
 """Reviews overlap plans: the loop rebuilt from model, machine and step, the schedule, its claims, the timeline.
 
-Codes: TRD48x of `ir.operator`; TRD486 the loop, TRD487 alternatives, TRD488 the timeline.
+Codes: TRD48x of `ir.operator`; TRD486 the loop, TRD487 alternatives, TRD488 the timeline, the module and the options.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from treadle.codegen.operator_module import engine_options, operator_module
 from treadle.codegen.operator_timeline import operator_timeline
 from treadle.costmodels.operator_loop import layer_loop, predictions
 from treadle.ir.diagnostics import Finding
@@ -29,11 +30,17 @@ def review(plan: Plan, folder: Path | None) -> Review:
     claims = recheck(body.loop, body.schedule, plan.certificates[0])
     findings = [*claims.findings, *_review_alternatives(body)]
     findings += compare_predictions("predictions", predictions(body), plan.predictions)
-    drawn = [artifact for artifact in plan.artifacts if artifact.path == "timeline.json"] if folder else []
-    for artifact in drawn:
-        if (folder or Path()).joinpath(artifact.path).is_file():
-            findings += _review_timeline(body, (folder or Path()) / artifact.path)
-    count = 3 + claims.rederived + len(plan.predictions) + len(drawn)
+    expected = {
+        "timeline.json": lambda: operator_timeline(body.loop, body.schedule),
+        "overlap.py": lambda: operator_module(body),
+        "engine_options.json": lambda: engine_options(body),
+    }
+    written = [artifact.path for artifact in plan.artifacts if artifact.path in expected] if folder else []
+    for path in written:
+        file = (folder or Path()) / path
+        if file.is_file() and read_text(file) != expected[path]():
+            findings.append(Finding("TRD488", path, "the file is not that of the schedule"))
+    count = 3 + claims.rederived + len(plan.predictions) + len(written)
     return total + Review(count, claims.on_solver_word, tuple(findings))
 
 
@@ -61,9 +68,3 @@ def _review_alternatives(body: OverlapBody) -> list[Finding]:
         if ns < body.schedule.period_ns
     ]
     return findings
-
-
-def _review_timeline(body: OverlapBody, file: Path) -> list[Finding]:
-    if read_text(file) == operator_timeline(body.loop, body.schedule):
-        return []
-    return [Finding("TRD488", file.name, "the timeline is not that of the schedule")]

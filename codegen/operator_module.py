@@ -1,0 +1,70 @@
+"""A PyTorch module that runs the planned layer, and the options of engines that come near the plan."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import Any
+
+from treadle.ir.operator.plan import OverlapBody
+from treadle.ir.version import VERSION
+
+
+def operator_module(body: OverlapBody) -> str:
+    """Return the source of a module with the plan's launches and a runner for them (needs PyTorch only)."""
+    text = files("treadle.codegen").joinpath("templates/torch/overlap.py.j2").read_text(encoding="utf-8")
+    launches = sorted(_launches(body), key=lambda launch: (launch[2], launch[0]))
+    values = {
+        "title": f"{body.loop.name} on {body.tensor_parallel} x {body.machine.id}",
+        "version": VERSION,
+        "first": body.loop.operators[0].name.partition(".")[2],
+        "period": str(body.schedule.period_ns),
+        "sizes": str(list(body.nano_batches)),
+        "sequence_parallel": str(body.sequence_parallel),
+        "launches": "\n".join(f"    {launch!r}," for launch in launches),
+    }
+    for name, value in values.items():
+        text = text.replace("{{ " + name + " }}", value)
+    return text
+
+
+def _launches(body: OverlapBody) -> list[tuple[int, str, int, int, int]]:
+    found: list[tuple[int, str, int, int, int]] = []
+    for operator in body.loop.operators:
+        batch, _, name = operator.name.partition(".")
+        mode = body.schedule.mode(body.loop, operator.name)
+        start = body.schedule.start_ns[operator.name]
+        found.append((int(batch) - 1, name, start, start + mode.duration_ns, mode.shares_milli.get("sm", 1000)))
+    return found
+
+
+def engine_options(body: OverlapBody) -> str:
+    """Return what vLLM and Megatron can express of the plan, and what they cannot, as JSON."""
+    halves = len(body.nano_batches) == 2
+    equal = halves and body.nano_batches[0] == body.nano_batches[1]
+    sizes = (
+        [] if equal or not halves else [f"nano-batches of {list(body.nano_batches)} of 256: micro-batches are equal"]
+    )
+    shares = "shares of the SMs by operator, and the order of operators between nano-batches"
+    vllm: dict[str, Any] = {"--tensor-parallel-size": body.tensor_parallel}
+    if body.sequence_parallel:
+        passes = {"enable_sequence_parallelism": True, "enable_async_tp": True}
+        vllm["--compilation-config"] = {"pass_config": passes}
+    megatron: dict[str, Any] = {"--tensor-model-parallel-size": body.tensor_parallel}
+    if body.sequence_parallel:
+        megatron |= {"--sequence-parallel": True, "--tp-comm-overlap": True}
+    experts = any("experts" in operator.name for operator in body.loop.operators)
+    if experts and halves:
+        vllm["--enable-dbo"] = True
+        megatron["--overlap-moe-expert-parallel-comm"] = True
+    dense = [] if experts or not halves else ["two nano-batches at once: dual-batch overlap is for expert parallelism"]
+    return (
+        json.dumps(
+            {
+                "vllm": {"options": vllm, "not_expressed": [*dense, *sizes, shares]},
+                "megatron": {"options": megatron, "not_expressed": [*dense, *sizes, shares]},
+            },
+            indent=1,
+        )
+        + "\n"
+    )
