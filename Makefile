@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 DEMO   ?= .demo-venv
 BIN     = $(VENV)/bin
-EXTRAS  = dev,kernels,measured,proofs
+EXTRAS  = dev,kernels,measured,proofs,dask
 
 .PHONY: demo test check bench format clean
 

@@ -10,7 +10,7 @@ import typer
 
 from treadle.cli.options import JsonFlag, OutputFolder
 from treadle.cli.output import level_line, number, print_json, print_table, say
-from treadle.driver.parallel import Options, plan_parallel, read_problem, write_parallel
+from treadle.driver.parallel import Options, Workers, plan_parallel, read_problem, write_parallel
 from treadle.ir.certificate import Status
 from treadle.ir.diagnostics import ExitCode
 from treadle.ir.plan import Plan, to_data
@@ -19,15 +19,19 @@ from treadle.verification.parallel import review_decision
 
 Spec = Annotated[Path, typer.Argument(help="Training specification.", metavar="SPEC.toml")]
 Top = Annotated[int, typer.Option(help="How many other plans to keep, with why each loses.", min=0, max=100)]
+Jobs = Annotated[int, typer.Option(help="Local processes to search with.", min=1, max=1024, metavar="N")]
+Place = Annotated[str, typer.Option("--executor", help="Search on a Dask cluster.", metavar="dask://HOST:PORT")]
 
 
-def command(spec: Spec, output: OutputFolder = None, json: JsonFlag = False, top: Top = 5) -> None:
+def command(
+    spec: Spec, output: OutputFolder = None, json: JsonFlag = False, top: Top = 5, jobs: Jobs = 1, executor: Place = ""
+) -> None:
     """Find the fastest legal cut of a model over a cluster that fits the memory, and prove it.
 
     With -o the plan folder holds the plan, the trainers' files and a report. Exit status 0: proven best over all
     legal degrees. 1: nothing fits (with a smallest conflicting set). 2: bad input.
     """
-    plan = plan_parallel(read_problem(spec), Options(top), say).sealed()
+    plan = plan_parallel(read_problem(spec), Options(top), say, Workers(jobs, executor)).sealed()
     if findings := review_decision(plan):
         raise RuntimeError(f"the planner made an illegal plan: {findings[0]}")
     if output is not None:

@@ -10,6 +10,7 @@ from treadle.codegen.folder import write_plan
 from treadle.codegen.training.files import files
 from treadle.codegen.training.report import report
 from treadle.costmodels.training_step import Setting, setting_of
+from treadle.driver.executors import opened
 from treadle.driver.versions import versions
 from treadle.frontends.training import TrainingProblem, load_training
 from treadle.ir.codec import encode
@@ -26,6 +27,14 @@ class Options:
     top: int = 5
 
 
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Where the search runs: local processes, or the address of a Dask cluster. No plan depends on it."""
+
+    jobs: int = 1
+    executor: str = ""
+
+
 def read_problem(path: Path) -> TrainingProblem:
     """Read a training specification; raises the coded errors of its parts."""
     return load_training(path)
@@ -36,10 +45,16 @@ def setting_for(problem: TrainingProblem) -> Setting:
     return setting_of(problem.model, problem.cluster, problem.spec)
 
 
-def plan_parallel(problem: TrainingProblem, options: Options, progress: Callable[[str], None] | None = None) -> Plan:
+def plan_parallel(
+    problem: TrainingProblem,
+    options: Options,
+    progress: Callable[[str], None] | None = None,
+    workers: Workers | None = None,
+) -> Plan:
     """Return the best plan, not sealed yet; raises NoPlanFits with a smallest conflicting set."""
-    setting = setting_for(problem)
-    state = search(setting, options.top + 1, progress)
+    setting, workers = setting_for(problem), workers or Workers()
+    with opened(workers.jobs, workers.executor) as (executor, parts):
+        state = search(setting, options.top + 1, progress, executor, parts)
     if not state.found:
         raise explain(setting)
     best = state.best
