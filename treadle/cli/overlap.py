@@ -14,7 +14,10 @@ from treadle.cli.output import level_line, number, print_json, print_table, say
 from treadle.codegen.folder import write_plan
 from treadle.costmodels.interference import unknown_pairs
 from treadle.driver.overlap import NanoBatchNumber, OverlapRequest, overlap_files, plan_overlap, what_more_buys
+from treadle.driver.overlap_presets import Preset, PresetRefused, PresetRequest, plan_preset
+from treadle.frontends.hf import load_model
 from treadle.ir.certificate import Status
+from treadle.ir.codec import encode
 from treadle.ir.diagnostics import ExitCode
 from treadle.ir.operator.plan import OverlapBody, Step
 from treadle.ir.operator.schedule import stream_profile
@@ -35,6 +38,11 @@ Rows = Annotated[
         "--sequence-parallel/--repeated-norms", help="Norms on each GPU's own rows, or on all rows; both tried."
     ),
 ]
+Named = Annotated[
+    Preset | None, typer.Option("--preset", help="Plan one overlap alone instead; printed, with its gain.")
+]
+Nodes = Annotated[int, typer.Option("--nodes", help="Nodes of an expert-parallel group (expert-chunks).", min=1)]
+Tbt = Annotated[float, typer.Option("--tbt", help="Longest iteration in ms (layered-prefill).", metavar="MS")]
 WhatIf = Annotated[bool, typer.Option("--what-if", help="Plan again with a quarter more of each resource.")]
 
 
@@ -48,6 +56,9 @@ def command(
     prompt: Prompt = 1,
     nano_batches: Number = "auto",
     sequence_parallel: Rows = None,
+    preset: Named = None,
+    nodes: Nodes = 1,
+    tbt: Tbt = 50.0,
     what_if: WhatIf = False,
     output: OutputFolder = None,
     json: JsonFlag = False,
@@ -58,6 +69,9 @@ def command(
     """
     started = time.perf_counter()
     step = Step(decode, context, prefill, prompt)
+    if preset is not None:
+        _preset(config, PresetRequest(preset, machine, tensor_parallel, step, nodes, tbt_ms=tbt), output, json)
+        return
     request = OverlapRequest(machine, tensor_parallel, step, _number(nano_batches), sequence_parallel=sequence_parallel)
     plan = plan_overlap(config, request, say)
     body: OverlapBody = plan.body
@@ -73,6 +87,19 @@ def command(
         raise RuntimeError(f"the planner made an illegal plan: {review.findings[0]}")
     if plan.certificates[0]["period"].status is not Status.OPTIMAL:
         raise typer.Exit(ExitCode.LIMIT)
+
+
+def _preset(config: Path, request: PresetRequest, output: Path | None, as_json: bool) -> None:
+    if output is not None:
+        raise PresetRefused(preset=request.preset.value, reason="presets are printed, not written: leave -o out")
+    answer = plan_preset(load_model(config), request)
+    if as_json:
+        print_json({"preset": request.preset.value, **encode(answer), "gain": answer.gain})
+        return
+    sys.stdout.write(f"{request.preset.value}: {answer.choice}\n")
+    table_rows = [("with it", number(answer.time_us)), ("without", number(answer.without_us))]
+    print_table(("", "us"), table_rows)
+    sys.stdout.write(f"  gain {answer.gain:.2f}x; searched: {answer.tried}\n")
 
 
 def _number(text: str) -> int | None:
