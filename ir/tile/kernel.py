@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from treadle.ir.certificate import Certificate
 from treadle.ir.errors import InvalidValue
@@ -30,6 +30,26 @@ class Compiled:
     """Local memory per thread, bytes."""
     smem_bytes: int
     """Shared memory per program instance, bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A median time of a kernel on a GPU at the plan's shape, and where it was taken."""
+
+    time_us: float
+    gpu: str
+    driver: str
+    versions: dict[str, str]
+    """Of torch and triton there."""
+    date: str
+    clock_mhz: float | None = None
+    """Clock of the multiprocessors at the end of the run, where the driver tells."""
+    runners_up: dict[str, float] = field(default_factory=dict[str, float])
+    """Times in microseconds of the other candidates of the same run, by their tile sizes."""
+
+    def __post_init__(self) -> None:
+        if not self.time_us > 0:
+            raise InvalidValue(message=f"a kernel cannot take {self.time_us} us")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +115,8 @@ class KernelPlan:
     phase: str = ""
     siblings: tuple[ScheduledLoop, ...] = ()
     """The program's other loops, in the order of `program.siblings`."""
+    measured: Measured | None = None
+    """None for a kernel that ran on no GPU: its times are predictions."""
     groups: WarpPlan | None = None
     """The main loop over warp groups; None when they were not asked for, or there are none."""
     groupless: str = ""
@@ -115,6 +137,11 @@ class KernelPlan:
             raise InvalidValue(message=f"kernel `{self.name}` is in the unknown language `{self.language}`")
         if self.groups is not None and self.groups.warps.loop.operations != self.loop.operations:
             raise InvalidValue(message=f"the warp groups of kernel `{self.name}` run another loop")
+
+    @property
+    def prediction_error(self) -> float | None:
+        """Predicted over measured time, less 1; None where nothing was measured."""
+        return None if self.measured is None else self.prediction("time").value / self.measured.time_us - 1
 
     def prediction(self, name: str) -> Prediction:
         """Return the prediction called `name`; raises KeyError."""

@@ -87,7 +87,8 @@ def test_every_family_has_an_operator_with_a_schema_torch_reads(family: str) -> 
             tiles = {**tiles, "block_k": 128}
         operator = operator_of(programs.build(family, shape, tiles, chosen))
         assert operator is not None
-        library = torch.library.Library(f"treadle_schemas_{family}_{position}", "DEF")
+        make: Any = torch.library.Library
+        library = make(f"treadle_schemas_{family}_{position}", "DEF")
         library.define(f"it{operator.schema}")
 
 

@@ -150,7 +150,7 @@ def _registered(kernel: Kernel) -> Callable[..., Any]:
     import torch
 
     source = hashlib.sha256(read_bytes(kernel.path)).hexdigest()[:12]
-    mode = "_interpreted" if kernel.module.INTERPRETED else ""
+    mode = "_interpreted" if getattr(kernel.module, "INTERPRETED", False) else ""
     name = f"{_identifier(kernel.name)}_{source}{mode}"
     if not hasattr(torch.ops.treadle, name):
         operator = torch.library.custom_op(

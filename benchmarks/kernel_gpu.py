@@ -1,0 +1,45 @@
+"""Every kernel on the GPU of this machine: correct, how fast, beside what, and how far from its prediction.
+
+As `treadle bench`; with a folder from `treadle bench --prepare` nothing is scheduled here.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.common import RESULTS, arguments, finish
+from treadle.driver.bench import make_suite
+from treadle.driver.kernels import KernelOptions
+from treadle.driver.measure import require_gpu, run_suite
+from treadle.ir.diagnostics import TreadleError
+from treadle.solvers.backend import Limits
+
+
+def main() -> int:
+    """Run the benchmark; without a GPU the exit status is 2, and the rows stay `not measured`."""
+    chosen = arguments(
+        "Correctness, times and predictions of every kernel on this machine's GPU.",
+        suite={"type": Path, "help": "a prepared suite"},
+        machine={"default": "h200", "help": "machine the kernels are planned for"},
+        seconds={"default": "420", "help": "no kernel begins after so many seconds"},
+    )
+    with tempfile.TemporaryDirectory(prefix="treadle-bench-") as scratch:
+        folder = chosen.suite or Path(scratch) / "suite"
+        try:
+            require_gpu()
+            if chosen.suite is None:
+                options = KernelOptions(Limits(deterministic_s=0.2))
+                make_suite(chosen.machine, options, lambda line: print(line, file=sys.stderr)).write(folder)
+            record = run_suite(folder, RESULTS, ["--seconds", chosen.seconds])
+        except TreadleError as error:
+            print(error.render(), file=sys.stderr)
+            return error.exit_code
+    figures = {**record["figures"], "gpu": record["environment"]}
+    finish("kernel_gpu", figures, record["rows"], chosen.json)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

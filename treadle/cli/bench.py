@@ -1,0 +1,120 @@
+"""`treadle bench`: check and time kernels on a GPU beside what else there is, or prepare a suite that does."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from treadle.cli.options import JsonFlag
+from treadle.cli.output import console, print_json, say
+from treadle.driver.bench import LANGUAGES, Suite, make_suite
+from treadle.driver.bench_cases import Case, cases
+from treadle.driver.gpu_machine import write_machine
+from treadle.driver.kernels import KernelOptions
+from treadle.driver.measure import require_gpu, run_suite
+from treadle.ir.errors import InvalidValue
+from treadle.solvers.backend import Limits
+
+
+def command(
+    suite: Annotated[Path | None, typer.Argument(help="A prepared suite; made in passing unless given.")] = None,
+    machine: Annotated[str, typer.Option(help="Machine that kernels are planned for.", metavar="ID")] = "h200",
+    prepare: Annotated[
+        Path | None, typer.Option(help="Write the suite here and measure nothing: needs no GPU.", metavar="FOLDER")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Cases whose name contains this word.")] = None,
+    language: Annotated[list[str] | None, typer.Option(help="triton, gluon, or both unless given.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the rows with their predictions, write nothing.")
+    ] = False,
+    figures: Annotated[
+        Path | None, typer.Option("--machine-file", help="Measure the machine and write its file here.", metavar="FILE")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="No kernel begins after so many seconds.")] = 420,
+    seed: Annotated[int | None, typer.Option(help="Of the random inputs; the clock unless given.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Correctness alone (TRITON_INTERPRET=1 on the CPU).")] = False,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for results.")] = Path("results"),
+    limit: Annotated[float, typer.Option(min=0.001, help="Deterministic seconds per question to the solver.")] = 0.2,
+    json: JsonFlag = False,
+) -> None:
+    """Check every kernel against float64, time it beside cuBLAS, cuDNN, flash attention, the Triton tutorials and
+    torch.compile, and compare with what was predicted.
+
+    Exit status 0: done. 1: a kernel is wrong or fails. 2: bad input, or no GPU.
+    """
+    arguments = [word for name in only or () for word in ("--only", name)]
+    arguments += ["--seconds", str(seconds), *(["--seed", str(seed)] if seed is not None else [])]
+    arguments += ["--check"] if check else []
+    if not (dry_run or prepare is not None or check):
+        require_gpu()
+    with tempfile.TemporaryDirectory(prefix="treadle-bench-") as scratch:
+        if figures is not None:
+            _measure_machine(figures, machine, Path(scratch))
+            return
+        made: Suite | None = None
+        if suite is None:
+            chosen = chosen_cases(only or [])
+            made = make_suite(
+                machine, KernelOptions(Limits(deterministic_s=limit)), _tell, chosen, language or LANGUAGES
+            )
+        if made is not None and (dry_run or prepare is not None):
+            _prepared(made, None if dry_run else prepare, json)
+            return
+        folder = suite or Path(scratch) / "suite"
+        if made is not None:
+            made.write(folder)
+        record = run_suite(folder, output, arguments)
+    _finish(record, output, json)
+
+
+def chosen_cases(only: list[str]) -> tuple[Case, ...]:
+    """Return the cases whose name contains one of the words; raises InvalidValue when none does."""
+    found = tuple(case for case in cases() if not only or any(word in case.name for word in only))
+    if not found:
+        names = ", ".join(dict.fromkeys(case.family for case in cases()))
+        raise InvalidValue(message=f"no case is called {' or '.join(only)}", expected=f"words of names such as {names}")
+    return found
+
+
+def _tell(line: str) -> None:
+    say(line)
+
+
+def _prepared(suite: Suite, folder: Path | None, as_json: bool) -> None:
+    """Print the rows; write the suite where a folder is given."""
+    if folder is not None:
+        suite.write(folder)
+        say(f"wrote {folder}: run `python {folder}/run.py` where torch, triton and a GPU are")
+    if as_json:
+        print_json({"machine": suite.machine.id, "rows": suite.rows})
+        return
+    out = console()
+    for row in suite.rows:
+        out.print(_row_line(row), markup=False)
+
+
+def _row_line(row: dict[str, Any]) -> str:
+    if "refused" in row:
+        return f"{row['case']:<48} refused: {row['refused']}"
+    tiles = "x".join(str(size) for size in row["tile_sizes"].values())
+    rate = f"{row['flops'] / row['predicted_us'] / 1e6:8.0f} TFLOP/s" if row["flops"] else ""
+    return f"{row['case']:<48} {tiles:<16} predicted {row['predicted_us']:10.1f} us {rate}".rstrip()
+
+
+def _measure_machine(file: Path, machine: str, scratch: Path) -> None:
+    suite = make_suite(machine, KernelOptions(), _tell, (), ())
+    suite.write_code(scratch / "suite")
+    found = run_suite(scratch / "suite", scratch, ["--machine"], "machine.json")
+    write_machine(found, machine, file)
+    say(f"wrote {file}: use it as `--machine {file}`")
+
+
+def _finish(record: dict[str, Any], output: Path, as_json: bool) -> None:
+    if as_json:
+        print_json(record)
+    say(f"wrote {output}/kernel_gpu.json, .txt and .svg")
+    bad = [row["case"] for row in record["rows"] if row["state"] in ("wrong", "failed")]
+    raise typer.Exit(1 if bad else 0)

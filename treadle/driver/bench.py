@@ -1,0 +1,192 @@
+"""Prepares a suite for a GPU machine: schedules, kernels, predictions and the code that measures, in one plan folder.
+
+Where it runs, the folder needs torch and triton and nothing else: `python FOLDER/run.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from treadle.codegen.folder import write_plan
+from treadle.costmodels.machines import load_machine
+from treadle.costmodels.tile_traffic import compulsory_bytes
+from treadle.driver.artifacts import emit_kernels
+from treadle.driver.bench_cases import Case, cases, useful_flops
+from treadle.driver.gluon import fit_kernels
+from treadle.driver.kernel import machine_input
+from treadle.driver.kernels import KernelOptions, plan_program, rank_programs
+from treadle.driver.versions import versions
+from treadle.frontends import programs
+from treadle.ir.diagnostics import TreadleError
+from treadle.ir.errors import Defect
+from treadle.ir.machine import Machine
+from treadle.ir.plan import Plan
+from treadle.ir.tile.kernel import KernelBody, KernelPlan
+
+GPU_MODULES = Path(__file__).with_name("gpu")
+RUN = '''"""Runs the suite in this folder; see `python run.py --help`."""
+
+import sys
+from pathlib import Path
+
+folder = Path(__file__).resolve().parent
+sys.path.insert(0, str(folder))
+
+from treadle.driver.gpu.run import main  # noqa: E402 - the path is set above
+
+raise SystemExit(main(folder))
+'''
+
+Tell = Callable[[str], None]
+Row = dict[str, Any]
+
+
+LANGUAGES = ("triton", "gluon")
+
+
+@dataclass
+class Suite:
+    """A suite in the making: rows of the manifest, scheduled kernels, and files by path."""
+
+    machine: Machine
+    options: KernelOptions
+    plan: Plan
+    rows: list[Row] = field(default_factory=list[Row])
+    kernels: list[KernelPlan] = field(default_factory=list[KernelPlan])
+    files: dict[str, bytes] = field(default_factory=dict[str, bytes])
+
+    def add(self, case: Case, language: str) -> None:
+        """Schedule and emit a case; what cannot be done is a row that says why."""
+        top = case.top if language == "triton" else 1
+        try:
+            ranked = _ranked(case, self.machine, replace(self.options, top=top))
+        except TreadleError as error:
+            self.rows.append(_refused(case, language, error))
+            return
+        for rank, plan in enumerate(ranked):
+            name = f"{_word(case.name)}_{language}_{rank + 1}"
+            try:
+                kernel, files = self._emitted(replace(plan, name=name), language)
+            except Exception as error:  # a defect in one emitter must not cost the other rows, and must be seen
+                self.rows.append(_refused(case, language, error))
+                continue
+            self.kernels.append(kernel)
+            self.files |= files
+            self.rows.append(_row(case, language, kernel, files[kernel.source]))
+
+    def _emitted(self, plan: KernelPlan, language: str) -> tuple[KernelPlan, dict[str, bytes]]:
+        plan_id = self.plan.expected_id()
+        if language == "gluon":
+            options = replace(self.options, language=language)
+            (kernel,), files = fit_kernels((plan,), self.machine, options, plan_id, lambda _: None)
+        else:
+            (kernel,), files = emit_kernels((plan,), self.machine, plan_id)
+        return kernel, files
+
+    def write(self, folder: Path) -> Plan:
+        """Write the suite as a plan folder and return its plan; raises UnwritablePath."""
+        about = {"machine": self.machine.id, "machine_name": self.machine.name, "plan": self.plan.expected_id()}
+        manifest = {**about, "versions": versions(), "rows": self.rows}
+        files = {
+            **self.files,
+            "suite.json": (json.dumps(manifest, indent=1) + "\n").encode(),
+            "run.py": RUN.encode(),
+            **_measuring_code(),
+        }
+        body = KernelBody(self.machine, tuple(self.kernels))
+        return write_plan(folder, replace(self.plan, body=body), files)
+
+    def write_code(self, folder: Path) -> None:
+        """Write what measures, without kernels; raises OSError."""
+        for path, data in {**_measuring_code(), "run.py": RUN.encode()}.items():
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+
+
+def make_suite(
+    machine_id: str,
+    options: KernelOptions,
+    tell: Tell,
+    chosen: Sequence[Case] | None = None,
+    languages: Sequence[str] = LANGUAGES,
+) -> Suite:
+    """Return a suite for a machine.
+
+    Args:
+        machine_id: whom the kernels are scheduled and predicted for.
+        options: limits of the schedules; `compiled` compiles Gluon kernels to check them against their plans.
+        tell: called with a line of progress.
+        chosen: cases; those of `bench_cases` unless given.
+        languages: of those a case asks for, the ones to emit.
+
+    Raises:
+        TreadleError: unknown machine; nothing could be prepared.
+    """
+    machine = load_machine(machine_id)
+    wanted = cases() if chosen is None else tuple(chosen)
+    asked = {"suite": [case.name for case in wanted], "languages": list(languages), **options.recorded()}
+    suite = Suite(machine, options, Plan("kernel", (machine_input(machine),), asked, versions(), None))
+    for case in wanted:
+        tell(case.name)
+        for language in case.languages:
+            if language in languages:
+                suite.add(case, language)
+    return suite
+
+
+def _measuring_code() -> dict[str, bytes]:
+    """Return the modules that measure, in packages that stand alone."""
+    base = "treadle/driver/gpu"
+    files = {f"{base}/{path.name}": path.read_bytes() for path in sorted(GPU_MODULES.glob("*.py"))}
+    return {"treadle/__init__.py": b"", "treadle/driver/__init__.py": b"", **files}
+
+
+def _ranked(case: Case, machine: Machine, options: KernelOptions) -> list[KernelPlan]:
+    if case.tile_sizes:
+        program = programs.build(case.family, case.shape, case.tile_sizes, case.switches)
+        return [plan_program(program, machine, options)]
+    return rank_programs(programs.candidates(case.family, case.shape, case.switches), machine, options)
+
+
+def _row(case: Case, language: str, kernel: KernelPlan, source: bytes) -> Row:
+    program = kernel.program
+    assert program is not None
+    return {
+        "case": f"{case.name} ({language})" if language != "triton" else case.name,
+        "group": f"{case.name} ({language})",
+        "family": case.family,
+        "language": language,
+        "shape": program.shape,
+        "options": program.options,
+        "tile_sizes": program.tile_sizes,
+        "goal": case.goal,
+        "kernel": kernel.name,
+        "source": kernel.source,
+        "sha256": hashlib.sha256(source).hexdigest(),
+        "ii_cycles": kernel.schedule.ii_cycles,
+        "predicted_us": kernel.prediction("time").value,
+        "predicted_clock_ghz": kernel.prediction("clock").value,
+        "flops": useful_flops(case.family, program.shape),
+        "bytes": compulsory_bytes(program),
+    }
+
+
+def _refused(case: Case, language: str, error: Exception) -> Row:
+    code = error.code if isinstance(error, TreadleError) else f"{Defect.code} ({type(error).__name__})"
+    return {
+        "case": f"{case.name} ({language})",
+        "group": f"{case.name} ({language})",
+        "family": case.family,
+        "language": language,
+        "refused": f"{code}: {error}",
+    }
+
+
+def _word(text: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in text).strip("_")

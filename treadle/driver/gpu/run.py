@@ -1,0 +1,73 @@
+"""The command of a prepared suite: `python FOLDER/run.py --out results`, on a machine with torch, triton and a GPU."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+NO_GPU = (
+    "error TRD542: no CUDA device is here\n  the suite needs one; `--check` runs the kernels' correctness on the CPU"
+)
+
+
+def main(folder: Path, arguments: list[str] | None = None) -> int:
+    """Run the suite in a folder; returns the exit status: 0 done, 1 a kernel is wrong or fails, 2 no GPU."""
+    parser = argparse.ArgumentParser(prog="run.py", description="Check and time the kernels of this suite.")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder for kernel_gpu.json, .txt and .svg")
+    parser.add_argument("--seconds", type=float, default=420.0, help="no row begins after this many seconds")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the random inputs")
+    parser.add_argument("--only", action="append", default=[], help="cases whose name contains this word")
+    parser.add_argument("--machine", action="store_true", help="measure the machine instead: writes machine.json")
+    parser.add_argument("--check", action="store_true", help="only correctness (with TRITON_INTERPRET=1 on the CPU)")
+    chosen = parser.parse_args(arguments)
+    import torch
+
+    if not torch.cuda.is_available() and not chosen.check:
+        sys.stderr.write(NO_GPU + "\n")
+        return 2
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    if chosen.machine:
+        from treadle.driver.gpu.machine import measure
+
+        found = measure(print)
+        (chosen.out / "machine.json").write_text(json.dumps(found, indent=1) + "\n")
+        return 0
+    return _kernels(folder, chosen)
+
+
+def _kernels(folder: Path, chosen: argparse.Namespace) -> int:
+    import torch
+
+    from treadle.driver.gpu.suite import Bench
+    from treadle.driver.gpu.timing import Deadline
+
+    deadline = Deadline(chosen.seconds)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    bandwidth: float | None = None
+    if not chosen.check:
+        from treadle.driver.gpu.machine import memory_bandwidth
+
+        bandwidth = memory_bandwidth() / 1e9
+    bench = Bench(folder, chosen.seed, device=device, full_shapes=not chosen.check)
+    record = bench.run(deadline, chosen.only)
+    record["bandwidth_gb_per_s"] = bandwidth
+    return write(record, chosen.out)
+
+
+def write(record: dict[str, Any], out: Path) -> int:
+    """Judge, print and write a record; returns the exit status."""
+    from treadle.driver.gpu.report import judge, plot, statistics_of, text_table
+
+    rows = record["rows"]
+    judge(rows, record.get("bandwidth_gb_per_s"))
+    record["figures"] = statistics_of(rows)
+    table = text_table(rows)
+    sys.stdout.write(table + "\n")
+    (out / "kernel_gpu.json").write_text(json.dumps(record, indent=1) + "\n")
+    (out / "kernel_gpu.txt").write_text(table + "\n")
+    (out / "kernel_gpu.svg").write_text(plot(rows, record["environment"].get("gpu", "no GPU")))
+    return int(any(row["state"] in ("wrong", "failed") for row in rows))

@@ -1,0 +1,218 @@
+"""A prepared suite of kernels on this GPU: each is checked, then timed beside its contenders, until time is up.
+
+A suite is a folder with `suite.json` and the emitted kernels. A row is a kernel at a shape, with what was predicted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from treadle.driver.gpu.contenders import WITHOUT, contenders, forget_graphs, inputs_bytes
+from treadle.driver.gpu.correct import check_kernel, ragged_shape
+from treadle.driver.gpu.families import FAMILIES, Source
+from treadle.driver.gpu.timing import Deadline, EventTimer, Run, Timer, medians_us, rotating_sets
+
+CACHE_BYTES = 64 << 20
+"""More than the second-level cache of the largest GPU here (50 MB on H100 and H200)."""
+INPUT_BUDGET_BYTES = 24 << 30
+TENSOR_ALIGNMENT = 16
+
+Tell = Callable[[str], None]
+Row = dict[str, Any]
+
+
+@dataclass
+class Bench:
+    """One run over a suite."""
+
+    folder: Path
+    seed: int
+    timer: Timer = field(default_factory=EventTimer)
+    device: str = "cuda"
+    tell: Tell = print
+    full_shapes: bool = True
+    """Whether kernels are timed; otherwise only checked at ragged shapes, as without a GPU."""
+
+    def run(self, deadline: Deadline, only: Sequence[str] = ()) -> dict[str, Any]:
+        """Return the record of the run: environment, and a row for every kernel of the suite, done or not."""
+        manifest = json.loads((self.folder / "suite.json").read_text())
+        rows: list[Row] = []
+        for planned in manifest["rows"]:
+            row = dict(planned)
+            if not only or any(word in row["case"] for word in only):
+                self._measure(row, deadline)
+                self.tell(one_line(row))
+                rows.append(row)
+        return {
+            "suite": {key: value for key, value in manifest.items() if key != "rows"},
+            "environment": environment(self.device),
+            "seed": self.seed,
+            "rows": rows,
+        }
+
+    def _measure(self, row: Row, deadline: Deadline) -> None:
+        """Fill in a row; what goes wrong is written into it and stops nothing else."""
+        if row.get("refused"):
+            row["state"] = "refused"
+            return
+        if deadline.left_s() <= 0:
+            row["state"] = "no time left"
+            return
+        started = time.perf_counter()
+        try:
+            module = load_module(self.folder / row["source"], row["sha256"])
+            shape = ragged_shape(row["family"], row["shape"])
+            row["check"] = check_kernel(module, row["family"], shape, row["options"], self.seed, self.device)
+            row["state"] = "checked" if row["check"]["correct"] else "wrong"
+            if self.full_shapes and row["check"]["correct"]:
+                self._time(row, module)
+                row["state"] = "measured"
+        except Exception as error:  # a row that fails is a result: the others must still be measured
+            row["state"] = "failed"
+            row["reason"] = f"{type(error).__name__}: {error}"[:600]
+        row["spent_s"] = round(time.perf_counter() - started, 2)
+
+    def _time(self, row: Row, module: ModuleType) -> None:
+        family, shape, options = row["family"], row["shape"], row["options"]
+        make = FAMILIES[family].inputs
+        first = make(Source(self.seed, self.device, options["dtype"]), shape, options)
+        count = rotating_sets(inputs_bytes(first), CACHE_BYTES, INPUT_BUDGET_BYTES)
+        sets = [first]
+        while len(sets) < count:
+            sets.append(make(Source(self.seed + len(sets), self.device, options["dtype"]), shape, options))
+        trusted: dict[str, Any] = {"check": False} if family in ("attention_paged", "attention_varlen") else {}
+        if family == "attention_varlen":
+            trusted["longest"] = int((first[3][1:] - first[3][:-1]).max())
+        runs: dict[str, Run] = {"treadle": lambda number: module.launch(*sets[number % count], **trusted)}
+        for name, call in contenders(family, shape, options).items():
+            runs[name] = _over(call, sets)
+        working = self._working(runs, row)
+        row["times_us"] = medians_us(working, self.timer)
+        row["clock_mhz"] = sm_clock_mhz()
+        row["input_sets"] = count
+        row["without"] = WITHOUT.get(family, "")
+        forget_graphs()
+        _figures(row)
+
+    def _working(self, runs: Mapping[str, Run], row: Row) -> dict[str, Run]:
+        """Return the contenders that run here and agree with the kernel; the kernel itself must run."""
+        own = runs["treadle"](0)
+        working: dict[str, Run] = {"treadle": runs["treadle"]}
+        row["contenders_left_out"] = {}
+        for name, run in runs.items():
+            if name == "treadle":
+                continue
+            try:
+                other = run(0)
+            except Exception as error:  # a backend this torch or GPU does not have
+                row["contenders_left_out"][name] = f"{type(error).__name__}: {error}"[:200]
+                continue
+            row.setdefault("differences", {})[name] = difference(own, other)
+            working[name] = run
+        return working
+
+
+def _over(call: Callable[..., Any], sets: list[tuple[torch.Tensor, ...]]) -> Run:
+    return lambda number: call(*sets[number % len(sets)])
+
+
+def difference(first: Any, second: Any) -> float | None:
+    """Return the relative difference of two results in the Frobenius norm; None where they are not of one kind."""
+    one = first[0] if isinstance(first, tuple) else first
+    other = second[0] if isinstance(second, tuple) else second
+    if one.shape != other.shape or not one.is_floating_point() or not other.is_floating_point():
+        return None
+    return float((one.float() - other.float()).norm() / other.float().norm().clamp_min(1e-30))
+
+
+def _figures(row: Row) -> None:
+    """Derive rates and ratios of a measured row."""
+    own = row["times_us"]["treadle"]
+    row["tflops"] = row["flops"] / own / 1e6
+    row["gb_per_s"] = row["bytes"] / own / 1e3
+    row["speedup"] = {name: time_us / own for name, time_us in row["times_us"].items() if name != "treadle"}
+    row["prediction_error"] = row["predicted_us"] / own - 1
+    if row["clock_mhz"]:
+        row["measured_cycles"] = own * row["clock_mhz"]
+        row["predicted_cycles"] = row["predicted_us"] * row["predicted_clock_ghz"] * 1e3
+
+
+def one_line(row: Row) -> str:
+    """Return what became of a row, for the terminal."""
+    head = f"{row['case']:<40} {row['state']:<12}"
+    if row["state"] == "measured":
+        others = "  ".join(f"{name} {ratio:.2f}x" for name, ratio in row["speedup"].items())
+        rate = f"{row['tflops']:8.1f} TFLOP/s" if row["flops"] else f"{row['gb_per_s']:8.0f} GB/s"
+        return f"{head} {row['times_us']['treadle']:10.1f} us {rate}  {others}"
+    reason = row.get("reason") or row.get("refused") or row.get("check", {}).get("reason", "")
+    return f"{head} {reason}"
+
+
+def load_module(path: Path, sha256: str = "") -> ModuleType:
+    """Import an emitted kernel; raises ValueError when it is not the file the suite names."""
+    if sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        raise ValueError(f"{path} is not the file that was prepared")
+    specification = importlib.util.spec_from_file_location(f"treadle_suite_{path.stem}", path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Return versions, GPU, driver and clocks."""
+    import triton
+
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        found |= {
+            "gpu": properties.name,
+            "capability": list(torch.cuda.get_device_capability(0)),
+            "multiprocessors": properties.multi_processor_count,
+            "memory_bytes": properties.total_memory,
+            "cuda": torch.version.cuda,
+            "cudnn": _cudnn_version(),
+            **smi("driver_version", "clocks.max.sm", "clocks.max.mem", "power.limit", "temperature.gpu"),
+        }
+    return found
+
+
+def _cudnn_version() -> int | None:
+    version: Any = torch.backends.cudnn.version
+    found: int | None = version()
+    return found
+
+
+def smi(*fields: str) -> dict[str, str]:
+    """Return what nvidia-smi says of the first GPU, by field; empty where it does not run."""
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits", "-i", "0"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return dict(zip(fields, (word.strip() for word in answer.split(",")), strict=False))
+
+
+def sm_clock_mhz() -> float | None:
+    """Return the clock of the multiprocessors right after work; None where nvidia-smi does not run."""
+    word = smi("clocks.sm").get("clocks.sm", "")
+    return float(word) if word.replace(".", "").isdigit() else None

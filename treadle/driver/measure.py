@@ -1,0 +1,72 @@
+"""Runs a suite on the GPU of this machine, in a process of its own, and reads what came out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from treadle.ir.diagnostics import ExitCode, TreadleError
+from treadle.ir.errors import MissingExtra
+
+NO_GPU_STATUS = 2
+"""Exit status of a suite's `run.py` where there is no GPU."""
+
+
+class NoGpu(TreadleError):
+    """A command that measures, on a machine without a CUDA device."""
+
+    code = "TRD542"
+    template = "no CUDA device is here: nothing can be measured"
+    hint = "`treadle bench --prepare FOLDER` writes a suite; on a GPU machine with torch and triton run FOLDER/run.py"
+
+
+class FailedRun(TreadleError):
+    """A suite that ended without results."""
+
+    code = "TRD543"
+    template = "the suite in {path} ended with status {status} and no results"
+    hint = "its messages are above"
+    exit_code = ExitCode.UNMET
+
+
+def require_gpu() -> None:
+    """Raise NoGpu without a CUDA device, MissingExtra without torch or triton."""
+    for package in ("torch", "triton"):
+        if find_spec(package) is None:
+            raise MissingExtra(package=package, purpose="measuring kernels", extra="kernels,torch")
+    import torch
+
+    if not torch.cuda.is_available():
+        raise NoGpu
+
+
+def run_suite(folder: Path, out: Path, more: Sequence[str] = (), result: str = "kernel_gpu.json") -> dict[str, Any]:
+    """Run a suite and return its record.
+
+    Args:
+        folder: a prepared suite.
+        out: folder for the results.
+        more: further arguments of `run.py`.
+        result: the file that is read back.
+
+    Raises:
+        MissingExtra: torch or triton is not installed. NoGpu. FailedRun.
+    """
+    for package in ("torch", "triton"):
+        if find_spec(package) is None:
+            raise MissingExtra(package=package, purpose="measuring kernels", extra="kernels,torch")
+    command = [sys.executable, str(folder / "run.py"), "--out", str(out), *more]
+    run = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+    if run.returncode == NO_GPU_STATUS:
+        raise NoGpu
+    sys.stderr.write(run.stderr)
+    file = out / result
+    if not file.is_file():
+        raise FailedRun(path=str(folder), status=run.returncode)
+    record: dict[str, Any] = json.loads(file.read_text())
+    return record

@@ -1,0 +1,120 @@
+"""Selection by evidence: the best N candidates of a program are timed, and the fastest that is correct is the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from treadle.driver.artifacts import Files, compile_kernels, emit_kernels, report_of, timelines
+from treadle.driver.bench import Suite, make_suite
+from treadle.driver.bench_cases import Case
+from treadle.driver.kernel import KernelRequest, envelope_of, machine_input
+from treadle.driver.kernels import KernelOptions
+from treadle.ir.codec import encode
+from treadle.ir.diagnostics import ExitCode, TreadleError
+from treadle.ir.plan import Plan
+from treadle.ir.tile.kernel import KernelBody, KernelPlan, Measured
+
+Tell = Callable[[str], None]
+Measure = Callable[[Path], dict[str, Any]]
+"""Runs the suite in a folder and returns its record, as `treadle.driver.measure.run_suite`."""
+
+
+class NothingMeasured(TreadleError):
+    """A run in which no candidate was both correct and timed."""
+
+    code = "TRD544"
+    template = "no candidate of `{program}` was measured: {reasons}"
+    hint = "without -o nothing is kept; `treadle kernel` makes a plan from predictions alone"
+    exit_code = ExitCode.UNMET
+
+
+def tune(
+    request: KernelRequest, options: KernelOptions, scratch: Path, measure: Measure, tell: Tell
+) -> tuple[Plan, Files, list[dict[str, Any]]]:
+    """Time the best `options.top` candidates of a program, and plan the fastest.
+
+    Args:
+        request: program, shape and machine; tile sizes are what is chosen among.
+        options: limits, `top`, and whether binaries are compiled.
+        scratch: folder for the suite.
+        measure: runs the suite.
+        tell: called with a line of progress.
+
+    Returns: the unsealed plan, its files, and the rows of the run.
+
+    Raises:
+        NoGpu: nothing can be measured here. NothingMeasured. TreadleError: as `treadle kernel`.
+    """
+    case = Case(
+        request.program,
+        request.program,
+        request.shape,
+        {"dtype": request.dtype, **request.switches},
+        request.tile_sizes,
+        top=options.top,
+        languages=("triton",),
+    )
+    suite = make_suite(request.machine, options, tell, (case,), ("triton",))
+    if not suite.kernels:
+        raise NothingMeasured(program=request.program, reasons=_reasons(suite.rows))
+    suite.write(scratch / "suite")
+    record = measure(scratch / "suite")
+    winner = chosen(suite, record)
+    return (*_plan(winner, suite, request, options, tell), record["rows"])
+
+
+def chosen(suite: Suite, record: Mapping[str, Any]) -> KernelPlan:
+    """Return the fastest correct kernel of a run, with what was measured; equal times go to the better prediction.
+
+    Raises:
+        NothingMeasured.
+    """
+    measured = [row for row in record["rows"] if row["state"] == "measured"]
+    if not measured:
+        program = suite.rows[0]["family"]
+        raise NothingMeasured(program=program, reasons=_reasons(record["rows"]))
+    best = min(measured, key=lambda row: (row["times_us"]["treadle"], row["predicted_us"]))
+    found = record["environment"]
+    others = {_sizes(row): row["times_us"]["treadle"] for row in measured if row is not best}
+    kernel = next(kernel for kernel in suite.kernels if kernel.name == best["kernel"])
+    evidence = Measured(
+        time_us=best["times_us"]["treadle"],
+        gpu=found.get("gpu", ""),
+        driver=found.get("driver_version", ""),
+        versions={"torch": found["torch"], "triton": found["triton"]},
+        date=found["date"],
+        clock_mhz=best.get("clock_mhz"),
+        runners_up=others,
+    )
+    return replace(kernel, name=best["family"], measured=evidence)
+
+
+def _plan(
+    winner: KernelPlan, suite: Suite, request: KernelRequest, options: KernelOptions, tell: Tell
+) -> tuple[Plan, Files]:
+    machine = suite.machine
+    asked = {**encode(request), "tuned": True}
+    envelope = envelope_of(asked, (machine_input(machine),), options)
+    kernels, files = emit_kernels((replace(winner, source=""),), machine, envelope.expected_id())
+    if options.compiled:
+        kernels, files = compile_kernels(kernels, machine, files, tell)
+    files |= timelines(kernels)
+    plan = replace(envelope, body=KernelBody(machine, kernels))
+    files["report.html"] = report_of(plan, files)
+    return plan, files
+
+
+def _sizes(row: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in row["tile_sizes"].items())
+
+
+def _reasons(rows: list[dict[str, Any]]) -> str:
+    """Return why rows have no time, each reason once."""
+    found = [
+        str(row.get("reason") or row.get("refused") or row.get("check", {}).get("reason") or row.get("state"))
+        for row in rows
+    ]
+    return "; ".join(dict.fromkeys(found)) or "it has no candidates"
