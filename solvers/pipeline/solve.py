@@ -369,11 +369,17 @@ def _next_level(
         value, point, proven, report = _improve(question, bound.value, value, point, None)
         return value, point, _raised(bound, min(proven, value), report)
     answers: list[tuple[int, SolverReport | None]] = []
+    shared = replace(question, options=replace(options, limits=_share(options.limits, 1 / max(1, len(left)))))
     for groups in left:
-        value, point, proven, report = _improve(question, bound.value, value, point, groups)
+        value, point, proven, report = _improve(shared, bound.value, value, point, groups)
         answers.append((proven, report))
     weakest, answered = min(answers, key=lambda answer: answer[0], default=(value, None))
     return value, point, _raised(bound, min(weakest, value), answered)
+
+
+def _share(limits: Limits, share: float) -> Limits:
+    """Return a share of the deterministic time."""
+    return replace(limits, deterministic_s=None if limits.deterministic_s is None else limits.deterministic_s * share)
 
 
 def _is_half_turned(warps: WarpLoop, network: Network, ii: int, point: _Point) -> bool:
@@ -419,9 +425,7 @@ def _improve(
     joint.cp.add(objective <= (value if groups is None else value - 1))
     joint.cp.minimize(objective)
     hint = _hint(joint, point) if groups in (None, point.groups) else []
-    limits = question.options.limits
-    if half and limits.deterministic_s is not None:
-        limits = replace(limits, deterministic_s=limits.deterministic_s * HALF_SHARE)
+    limits = _share(question.options.limits, HALF_SHARE) if half else question.options.limits
     outcome = solve(joint.cp, limits, hint=hint, tuning=TUNING if groups is None else modulo.TUNING)
     if outcome.status is Status.INFEASIBLE:
         return value, point, value, outcome.report
