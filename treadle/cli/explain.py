@@ -50,9 +50,10 @@ def _print(name: str, explanation: Explanation) -> None:
 
 
 def _effect(alternative: Alternative) -> str:
+    detail = f"  ({alternative.detail})" if alternative.detail else ""
     if alternative.ii_cycles is None:
-        return "infeasible"
+        return f"{'infeasible' if alternative.proven else 'none found'}{detail}"
     proven = "" if alternative.proven else ", not proven least"
     change = alternative.ii_cycles - alternative.was_ii_cycles
     effect = "no change" if change == 0 else f"{-alternative.gain:+.1%}"
-    return f"{number(alternative.ii_cycles):>8} cycles  {effect}{proven}"
+    return f"{number(alternative.ii_cycles):>8} cycles  {effect}{proven}{detail}"

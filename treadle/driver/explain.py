@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from treadle.costmodels.lower_warps import lower_warps
+from treadle.frontends import programs
 from treadle.ir.errors import InvalidValue, UnknownName
+from treadle.ir.machine import Machine
 from treadle.ir.plan import Plan
 from treadle.ir.tile.explanation import Explanation
-from treadle.ir.tile.kernel import KernelPlan
+from treadle.ir.tile.kernel import KernelBody, KernelPlan
+from treadle.ir.tile.warps import WarpLoop
 from treadle.solvers.backend import Limits
 from treadle.solvers.modulo.explain import explain
+from treadle.solvers.pipeline.explain import explain_groups
 
 
 def explain_plan(plan: Plan, kernel: str = "", limit_s: float = 1.0) -> dict[str, Explanation]:
@@ -23,8 +28,24 @@ def explain_plan(plan: Plan, kernel: str = "", limit_s: float = 1.0) -> dict[str
     if kernel and kernel not in names:
         raise UnknownName(kind="kernel", name=kernel, expected=f"one of {', '.join(names)}")
     limits = Limits(deterministic_s=limit_s)
-    return {
-        item.name: explain(item.loop, item.schedule, item.certificate, limits)
-        for item in kernels
-        if not kernel or item.name == kernel
-    }
+    body: KernelBody = plan.body
+    found: dict[str, Explanation] = {}
+    for item in kernels:
+        if kernel and item.name != kernel:
+            continue
+        if item.groups is None:
+            found[item.name] = explain(item.loop, item.schedule, item.certificate, limits)
+        else:
+            others = _other_tilings(item, body.machine)
+            found[item.name] = explain_groups(item.groups, limits, others)
+    return found
+
+
+def _other_tilings(kernel: KernelPlan, machine: Machine | None) -> dict[str, WarpLoop]:
+    """Return the loop without sub-tiles, where the kernel has some."""
+    program = kernel.program
+    if program is None or machine is None or program.tile_sizes.get("sub_tiles", 1) < 2:
+        return {}
+    sizes = {**program.tile_sizes, "sub_tiles": 1}
+    whole = programs.build(program.family, program.shape, sizes, program.options)
+    return {"no sub-tiling": lower_warps(whole, machine)}
