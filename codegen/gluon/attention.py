@@ -201,24 +201,23 @@ class AttentionFrame(FrameBase):
         """Return what a group does before the loop of a tile."""
         if self.is_load(group):
             return self._load_queries()
-        lines: Lines = []
-        for suffix in self._own(group):
-            slot, parity = self._query_slot()
-            rows = f"first_row + {self.rows * self.suffixes.index(suffix)} + ttgl.arange(0, {self.rows}, ROWS)"
-            seen = (
-                f"{rows} + (kv_seq - seq + 1)"
-                if self.shape["causal"]
-                else f"ttgl.full(({self.rows},), kv_seq, ttgl.int32, ROWS)"
-            )
-            width = self.shape["v_head_dim"]
-            lines += [
-                f"seen{suffix} = {seen}",
-                f'row_max{suffix} = ttgl.full(({self.rows},), float("-inf"), ttgl.float32, ROWS)',
-                f"row_sum{suffix} = ttgl.zeros(({self.rows},), ttgl.float32, ROWS)",
-                f"acc{suffix} = ttgl.zeros(({self.rows}, {width}), ttgl.float32, ACC)",
-                f"mbarrier.wait(q{suffix}_full.index({slot}), {parity})",
-            ]
-        return lines
+        return [line for suffix in self._own(group) for line in self.first_values(suffix)]
+
+    def first_values(self, suffix: str) -> Lines:
+        """Return the first values of a sub-tile's running figures, and the wait for its queries."""
+        slot, parity = self._query_slot()
+        rows = f"first_row + {self.rows * self.suffixes.index(suffix)} + ttgl.arange(0, {self.rows}, ROWS)"
+        seen = f"{rows} + (kv_seq - seq + 1)"
+        if not self.shape["causal"]:
+            seen = f"ttgl.full(({self.rows},), kv_seq, ttgl.int32, ROWS)"
+        width = self.shape["v_head_dim"]
+        return [
+            f"seen{suffix} = {seen}",
+            f'row_max{suffix} = ttgl.full(({self.rows},), float("-inf"), ttgl.float32, ROWS)',
+            f"row_sum{suffix} = ttgl.zeros(({self.rows},), ttgl.float32, ROWS)",
+            f"acc{suffix} = ttgl.zeros(({self.rows}, {width}), ttgl.float32, ACC)",
+            f"mbarrier.wait(q{suffix}_full.index({slot}), {parity})",
+        ]
 
     def _own(self, group: WarpGroup) -> list[str]:
         """Return the sub-tiles that a group computes."""

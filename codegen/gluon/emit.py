@@ -18,8 +18,9 @@ from treadle.codegen.gluon.errors import NoGluonFrame
 from treadle.codegen.gluon.frames import GLUON_TYPES, SHORT_TYPES, FrameBase, barriers, indented
 from treadle.codegen.gluon.grouped import GroupedFrame, TensorGroupedFrame
 from treadle.codegen.gluon.header import header_lines
-from treadle.codegen.gluon.kernel import Budgets, WarpKernel, budgets, identifier
+from treadle.codegen.gluon.kernel import Budgets, WarpKernel, budgets, buffer_name, identifier
 from treadle.codegen.gluon.matrix import L2_GROUP, PRODUCTS, MatrixFrame
+from treadle.codegen.gluon.tensor_attention import TensorAttentionFrame
 from treadle.codegen.gluon.writer import GroupWriter, Lines
 from treadle.ir.tile.program import Memory, OperationKind
 from treadle.ir.warp.program import Action, WarpGroup
@@ -36,6 +37,7 @@ HOPPER_FRAMES: dict[str, type[FrameBase]] = {
 }
 BLACKWELL_FRAMES: dict[str, type[FrameBase]] = {
     **dict.fromkeys(PRODUCTS, TensorMatrixFrame),
+    "attention_fwd": TensorAttentionFrame,
     "grouped_gemm": TensorGroupedFrame,
 }
 
@@ -58,6 +60,7 @@ BLACKWELL_IMPORTS = (
     "    mbarrier,",
     "    tcgen05_commit,",
     "    tcgen05_mma,",
+    "    tensor_memory_descriptor,",
     "    tma,",
     ")",
 )
@@ -153,7 +156,7 @@ def _names(kernel: WarpKernel, frame: FrameBase) -> tuple[str, ...]:
     """Return what a group may be handed: descriptors, sizes, buffers and barriers."""
     program = kernel.warp_program
     names = [*(d.name for d in frame.descriptors()), *frame.scalars()]
-    names += [identifier(buffer.name) for buffer in program.buffers]
+    names += [buffer_name(program, buffer.name) for buffer in program.buffers]
     for channel in program.channels:
         names += [f"{identifier(channel.name)}_full", f"{identifier(channel.name)}_empty"]
     names += [identifier(turn.name) for turn in program.turns]
@@ -168,7 +171,7 @@ def _memory(kernel: WarpKernel, frame: FrameBase) -> Lines:
     program = kernel.warp_program
     layouts = dict(frame.rings().items())
     for buffer in program.buffers:
-        name = identifier(buffer.name)
+        name = buffer_name(program, buffer.name)
         if buffer.memory is Memory.SHARED:
             block, element, layout = layouts[buffer.name]
             shape = [buffer.slots, *block]

@@ -14,7 +14,7 @@ from treadle.ir.tile.kernel import KernelPlan
 from treadle.ir.tile.program import OperationKind, TileProgram
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule
 from treadle.ir.warp.lower import lower_schedule
-from treadle.ir.warp.program import WarpGroup, WarpProgram
+from treadle.ir.warp.program import Action, WarpGroup, WarpProgram
 
 SETMAXNREG_STEP = 8
 """`setmaxnreg` takes multiples of 8 (PTX ISA)."""
@@ -76,6 +76,17 @@ def warp_kernel(kernel: KernelPlan, machine: Machine) -> WarpKernel:
 def identifier(name: str) -> str:
     """Return a Python name for a value, buffer or group."""
     return name.replace(".", "_")
+
+
+def buffer_name(program: WarpProgram, name: str) -> str:
+    """Return a Python name for a buffer: one over which a register value of that name is handed has another."""
+    values = {
+        instruction.subject
+        for group in program.groups
+        for instruction in group.instructions()
+        if instruction.action is Action.PERFORM and not instruction.result and not instruction.queue
+    }
+    return identifier(name) + ("_handed" if name in values else "")
 
 
 def loads_only(group: WarpGroup, program: TileProgram) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from treadle.codegen.gluon.errors import NotEmittable
-from treadle.codegen.gluon.kernel import WarpKernel, identifier
+from treadle.codegen.gluon.kernel import WarpKernel, buffer_name, identifier
 from treadle.ir.tile.program import OperationKind, TileOperation
 from treadle.ir.warp.program import Action, Channel, Instruction, Role, Source, Step, WarpGroup
 
@@ -188,11 +188,14 @@ class GroupWriter:
             case Action.WRITE:
                 slot = self._slot(instruction.result, shifted(place.overall, instruction.stage))
                 value = self._read(subject, place.step, instruction, 0, state)
-                yield f"{identifier(instruction.result)}.index({slot}).store({value})"
+                yield f"{self._buffer(instruction.result)}.index({slot}).store({value})"
             case Action.READ:
                 yield from self._fetch(instruction, place, state)
             case Action.TAKE | Action.PASS:
                 yield self._turn(instruction, place)
+
+    def _buffer(self, name: str) -> str:
+        return buffer_name(self.kernel.warp_program, name)
 
     def _back(self, instruction: Instruction) -> int:
         return instruction.stage + instruction.distance
@@ -293,7 +296,7 @@ class GroupWriter:
         overall = shifted(place.overall, instruction.stage)
         barrier = self._barrier(channel, "full", overall)
         descriptor, where = self.frame.copy(instruction.subject, shifted(place.local, instruction.stage))
-        buffer = identifier(instruction.result)
+        buffer = self._buffer(instruction.result)
         yield f"mbarrier.expect({barrier}, {descriptor}.block_type.nbytes)"
         target = self.frame.destination(descriptor, f"{buffer}.index({self._slot(instruction.result, overall)})")
         yield f"_copy({descriptor}, {where}, {barrier}, {target})"
@@ -304,12 +307,13 @@ class GroupWriter:
             source = instruction.operands[0]
             slot = self._slot(source.buffer, shifted(place.overall, instruction.stage + source.distance))
             yield from self._make(name, place.step, instruction, state)
-            yield f"{identifier(name)} = {identifier(source.buffer)}.index({slot}).load()"
+            layout = self.frame.layout(name)
+            yield f"{identifier(name)} = {self._buffer(source.buffer)}.index({slot}).load({layout})"
             return
         value = self._text(instruction.operands[0], instruction, place, state)
         slot = self._slot(instruction.result, shifted(place.overall, instruction.stage))
         target = self.frame.view(
-            name, f"{identifier(instruction.result)}.index({slot})", Role.INPUT, self._reader(name)
+            name, f"{self._buffer(instruction.result)}.index({slot})", Role.INPUT, self._reader(name)
         )
         yield f"{target}.store({value})"
 
@@ -328,7 +332,7 @@ class GroupWriter:
         slot = self._slot(source.buffer, shifted(place.overall, back))
         yield from self._make(source.value, place.step - source.distance, instruction, state)
         layout = self.frame.layout(source.value)
-        yield f"{identifier(source.value)} = {identifier(source.buffer)}.index({slot}).load({layout})"
+        yield f"{identifier(source.value)} = {self._buffer(source.buffer)}.index({slot}).load({layout})"
 
     # --- products ---------------------------------------------------------------------------------------------------
 
@@ -343,7 +347,7 @@ class GroupWriter:
             return
         slot = self._slot(instruction.result, shifted(place.overall, instruction.stage))
         accumulates = self._accumulates(instruction, place)
-        target = f"{identifier(instruction.result)}.index({slot})"
+        target = f"{self._buffer(instruction.result)}.index({slot})"
         target = self.frame.view(operation.name, target, Role.ACCUMULATOR, operation)
         yield f"tcgen05_mma({texts[Role.A]}, {texts[Role.B]}, {target}, use_acc={accumulates}, mbarriers=[])"
 
@@ -365,7 +369,7 @@ class GroupWriter:
         if not source.buffer:
             return self._read(source.value, place.step, instruction, source.distance, state)
         slot = self._slot(source.buffer, shifted(place.overall, instruction.stage + source.distance))
-        return self.frame.view(source.value, f"{identifier(source.buffer)}.index({slot})", source.role, operation)
+        return self.frame.view(source.value, f"{self._buffer(source.buffer)}.index({slot})", source.role, operation)
 
     def _chained(self, source: Source) -> bool:
         """Whether an accumulator is a product of this group that may still be in flight."""

@@ -1,0 +1,181 @@
+"""Frame of attention forward on Blackwell: scores, weights and outputs in tensor memory, a query row a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from treadle.codegen.gluon.attention import AttentionFrame
+from treadle.codegen.gluon.errors import NotEmittable
+from treadle.codegen.gluon.frames import Extra
+from treadle.codegen.gluon.kernel import WarpKernel, identifier
+from treadle.codegen.gluon.writer import Lines
+from treadle.ir.tile.program import Memory, TileOperation
+from treadle.ir.warp.program import Buffer, Role, WarpGroup
+
+TENSOR_ROWS = 128
+"""Lanes of tensor memory, which four warps reach, a lane a thread (PTX ISA)."""
+
+
+class TensorAttentionFrame(AttentionFrame):
+    """As on Hopper; row sums are handed to the group that holds the output, where that is another one."""
+
+    def __init__(self, kernel: WarpKernel) -> None:
+        super().__init__(kernel)
+        if self.rows != TENSOR_ROWS:
+            raise NotEmittable(kernel=kernel.name, reason=f"sub-tiles of {self.rows} rows; tensor memory has 128 lanes")
+        if any(channel.primed for channel in self.warp.channels):
+            raise NotEmittable(kernel=kernel.name, reason="slots filled before the loop, which tiles share")
+
+    # --- module -----------------------------------------------------------------------------------------------------
+
+    def constants(self) -> Lines:
+        """Return module-level constants."""
+        width, keys = self.shape["v_head_dim"], self.sizes["block_n"]
+
+        def registers(columns: int) -> str:
+            return f"ttgl.constexpr(ttgl.BlockedLayout([1, {columns}], [32, 1], [4, 1], [0, 1]))"
+
+        def memory(columns: int) -> str:
+            return f"ttgl.constexpr(TensorMemoryLayout([{self.rows}, {columns}], col_stride=1))"
+
+        shared = [line for line in super().constants() if line.startswith(("QUERIES", "KEYS", "VALUES", "STAGING"))]
+        return [
+            f"SCORES = {registers(keys)}",
+            f"ACC = {registers(width)}",
+            "ROWS = ttgl.constexpr(ttgl.SliceLayout(1, SCORES.value))",
+            "ACC_ROWS = ttgl.constexpr(ttgl.SliceLayout(1, ACC.value))",
+            "COLUMNS = ttgl.constexpr(ttgl.SliceLayout(0, SCORES.value))",
+            f"SCORES_MEMORY = {memory(keys)}",
+            f"ACC_MEMORY = {memory(width)}",
+            f"WEIGHTS_MEMORY = {memory(keys)}",
+            "HANDED = ttgl.constexpr(ttgl.SwizzledSharedLayout(1, 1, 1, [0]))",
+            *shared,
+            "# Triton 3.9 names it anew.",
+            '_newer = getattr(tensor_memory_descriptor, "reinterpret", None)',
+            "_reinterpret = _newer or tensor_memory_descriptor._reinterpret",
+        ]
+
+    def rings(self) -> dict[str, tuple[tuple[int, ...], str, str]]:
+        """Return block, element type and layout of every buffer of the loop in shared memory."""
+        found = super().rings()
+        for buffer in self.warp.buffers:
+            if buffer.memory is Memory.SHARED and buffer.name not in found:
+                tile = self.program.tile_of(buffer.name)
+                if len(tile.shape) > 1 or tile.dtype != "float32":
+                    raise NotEmittable(kernel=self.kernel.name, reason=f"`{buffer.name}` is handed over as a tile")
+                found[buffer.name] = (tile.shape, "ttgl.float32", "HANDED")
+        return found
+
+    def tensor_buffer(self, buffer: Buffer) -> Lines:
+        """Return the allocation of a buffer in tensor memory."""
+        layout = "ACC_MEMORY" if buffer.name.startswith("acc") else "SCORES_MEMORY"
+        columns = self.shape["v_head_dim"] if layout == "ACC_MEMORY" else self.sizes["block_n"]
+        shape = [buffer.slots, self.rows, columns]
+        return [f"{identifier(buffer.name)} = allocate_tensor_memory(ttgl.float32, {shape}, {layout})"]
+
+    def extras(self) -> tuple[Extra, ...]:
+        """Return buffers outside the loop."""
+        totals = [
+            Extra(f"total{suffix}", (self.rows,), "float32", "HANDED", 1, 1)
+            for suffix in self.suffixes
+            if self._crosses(suffix)
+        ]
+        return (*super().extras(), *totals)
+
+    def _crosses(self, suffix: str) -> bool:
+        """Whether the row sums are in another group than the output."""
+        return not any(
+            self.makes(group, f"row_sum{suffix}") and self.makes(group, f"acc{suffix}.to_registers")
+            for group in self.warp.groups
+        )
+
+    # --- loop -------------------------------------------------------------------------------------------------------
+
+    def view(self, value: str, slot: str, role: Role, reader: TileOperation) -> str:
+        """Return the text of a product's operand in a slot of a buffer; weights lie in the slot of their scores."""
+        if value.startswith("weights_low"):
+            shape = [self.rows, self.sizes["block_n"]]
+            return f"_reinterpret({slot}, {self.element}, {shape}, WEIGHTS_MEMORY)"
+        return super().view(value, slot, role, reader)
+
+    def statement(self, operation: TileOperation, operands: Sequence[str]) -> str:
+        """Return the expression of an operation on registers."""
+        if operation.name.startswith("weights_low"):
+            return f"{operands[0]}.to({self.element})"
+        return super().statement(operation, operands)
+
+    def mask(self, operation: TileOperation, iteration: str) -> Lines:
+        """Return what a masked step does before an operation."""
+        return [
+            line.replace("scores_0", "scores_0_to_registers").replace("scores_1", "scores_1_to_registers")
+            for line in super().mask(operation, iteration)
+        ]
+
+    # --- tiles ------------------------------------------------------------------------------------------------------
+
+    def start(self, group: WarpGroup) -> Lines:
+        """Return what a group does before the loop of a tile."""
+        if self.is_load(group):
+            return super().start(group)
+        lines: Lines = []
+        for suffix in self.suffixes:
+            wanted = [f"seen{suffix} = ", f"row_max{suffix} = "] if self.makes(group, f"row_max{suffix}") else []
+            wanted += [f"row_sum{suffix} = "] if self.makes(group, f"row_sum{suffix}") else []
+            wanted += [f"mbarrier.wait(q{suffix}_full"] if self.makes(group, f"scores{suffix}") else []
+            lines += [line for line in self.first_values(suffix) if line.startswith(tuple(wanted))] if wanted else []
+            if self.makes(group, f"acc{suffix}.to_registers"):
+                width = self.shape["v_head_dim"]
+                lines.append(f"acc{suffix}_to_registers = ttgl.zeros(({self.rows}, {width}), ttgl.float32, ACC)")
+        return lines
+
+    def finish(self, group: WarpGroup) -> Lines:
+        """Return what a group does after the loop of a tile: sums are handed over first, then outputs written."""
+        if self.is_load(group):
+            return super().finish(group)
+        slot, _ = self._query_slot()
+        own = [suffix for suffix in self.suffixes if self.makes(group, f"scores{suffix}")]
+        released = [f"mbarrier.arrive(q{suffix}_empty.index({slot}), count=1)" for suffix in own]
+        lines: Lines = [*released] if self.staged else []
+        for suffix in self.suffixes:
+            if self.makes(group, f"row_sum{suffix}") and self._crosses(suffix):
+                lines += [
+                    f"mbarrier.wait(total{suffix}_empty.index(0), _parity(tiles_done, 1) ^ 1)",
+                    f"total{suffix}.index(0).store(row_sum{suffix})",
+                    f"mbarrier.arrive(total{suffix}_full.index(0), count=1)",
+                ]
+        for suffix in self.suffixes:
+            if self.makes(group, f"acc{suffix}.to_registers"):
+                lines += self._output(suffix, own)
+        if not self.staged:
+            lines += ["tma.store_wait(0)", *released]
+        return [*lines, "tiles_done += 1"]
+
+    def _staging(self, suffix: str, own: list[str]) -> str:
+        """Return where an output is staged: in a buffer of its own, or in queries that the group itself has read."""
+        if self.staged:
+            return f"staging{suffix}.index(0)"
+        if not own or self.shape["v_head_dim"] != self.shape["qk_head_dim"]:
+            raise NotEmittable(kernel=self.kernel.name, reason=f"no shared memory to stage the output `acc{suffix}`")
+        return f"q{own[0]}.index({self._query_slot()[0]})"
+
+    def _output(self, suffix: str, own: list[str]) -> Lines:
+        at = self.suffixes.index(suffix)
+        row = f"first_row + {at * self.rows}" if at else "first_row"
+        total = f"ttgl.convert_layout(row_sum{suffix}, ACC_ROWS)"
+        lines: Lines = []
+        if self._crosses(suffix):
+            total = f"sum{suffix}"
+            lines = [
+                f"mbarrier.wait(total{suffix}_full.index(0), _parity(tiles_done, 1))",
+                f"sum{suffix} = total{suffix}.index(0).load(ACC_ROWS)",
+                f"mbarrier.arrive(total{suffix}_empty.index(0), count=1)",
+            ]
+        staging = self._staging(suffix, own)
+        return [
+            *lines,
+            f"result{suffix} = acc{suffix}_to_registers / {total}[:, None]",
+            "tma.store_wait(0)",
+            f"{staging}.store(result{suffix}.to({self.element}))",
+            "fence_async_shared()",
+            f"_copy_out(out, [head, {row}, 0], {self.destination('out', staging)})",
+        ]
