@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from treadle.codegen.kubernetes.drawings import arrows, timeline
 from treadle.ir.certificate import Certificate
 from treadle.ir.cluster.cluster import PENDING
 from treadle.ir.cluster.migration import StepKind
@@ -24,6 +25,7 @@ def report(body: PackingBody, certificate: Certificate) -> bytes:
         "<h2>Nodes, before and after</h2>",
         _bars(body),
         "<h2>Waves</h2>",
+        timeline(body),
         _waves(body),
         "</html>",
     ]
@@ -49,14 +51,16 @@ def _bars(body: PackingBody) -> str:
     small = len(cluster.nodes) <= _MAX_NODES
     shown = list(range(len(cluster.nodes))) if small else sorted(changed)[:_MAX_NODES]
     height = 30 * len(shown) + 10
-    drawn = [f"<svg width='900' height='{height}' role='img' aria-label='requests per node, before and after'>"]
+    drawn = [f"<svg width='1040' height='{height}' role='img' aria-label='requests per node, before and after'>"]
     for row, node in enumerate(shown):
         y = 30 * row
         drawn.append(f"<text x='0' y='{y + 14}'>{escape(cluster.nodes[node].name[:20])}</text>")
         drawn += _bar(body, node, cluster.current, y, 10)
         drawn += _bar(body, node, body.placement.nodes, y + 12, 12)
+    drawn.append(arrows(body, {node: row for row, node in enumerate(shown)}))
     note = "" if small else f"<p class='note'>{len(shown)} of {len(changed)} changed nodes of {len(cluster.nodes)}.</p>"
-    return "".join(drawn) + "</svg><p class='note'>Upper bar: now; lower: planned; outlined: arrives.</p>" + note
+    legend = "Upper bar: now; lower: planned; outlined: arrives. Arrows: moves, coloured by wave."
+    return f"{''.join(drawn)}</svg><p class='note'>{legend}</p>{note}"
 
 
 def _bar(body: PackingBody, node: int, nodes: tuple[int, ...], y: int, height: int) -> list[str]:
