@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.layout.buffers import BuffersPlan, BuffersProblem, peak_live
 from treadle.ir.layout.errors import DoesNotFit, NoPlacementFound
 from treadle.solvers.backend import Limits
 from treadle.solvers.buffers.model import refute_or_place
-from treadle.solvers.buffers.skyline import Sections, search
+from treadle.solvers.buffers.skyline import Ints, Sections, search
 
 Tell = Callable[[str], None]
 """Receives progress in words."""
@@ -126,21 +129,28 @@ SEARCHED = 2_000_000
 
 
 def _stack(sections: Sections) -> tuple[int, ...]:
-    """First fit: buffers by falling area, each at the lowest offset that is free over its lifetime."""
-    order = sorted(range(len(sections.sizes)), key=lambda i: (-sections.width[i] * sections.sizes[i], i))
-    placed: list[int] = []
-    offsets = [0] * len(order)
-    for index in order:
-        meets = [
-            (offsets[other], offsets[other] + int(sections.sizes[other]))
-            for other in placed
-            if sections.first[other] < sections.last[index] and sections.first[index] < sections.last[other]
-        ]
-        offset = 0
-        for begin, end in sorted(meets):
-            if begin - offset >= sections.sizes[index]:
-                break
-            offset = max(offset, end)
-        offsets[index] = offset
-        placed.append(index)
-    return tuple(offsets)
+    """First fit in four orders (size, area, area over sections, lifetime, largest first); the lowest is kept."""
+    sizes, widths = sections.sizes.astype(float), sections.width.astype(float)
+    keys = (sizes, widths * sizes, (sections.last - sections.first) * sizes, widths)
+    placed = [_first_fit(sections, np.argsort(-key, kind="stable")) for key in keys]
+    best = min(placed, key=lambda offsets: int((offsets + sections.sizes).max()))
+    return tuple(best.tolist())
+
+
+def _first_fit(sections: Sections, order: NDArray[np.intp]) -> Ints:
+    """Place buffers in an order, each at the lowest offset that is free over its lifetime."""
+    first, last, sizes = sections.first[order], sections.last[order], sections.sizes[order]
+    begins, ends = np.zeros(len(order), np.int64), np.zeros(len(order), np.int64)
+    for index in range(len(order)):
+        meets = np.flatnonzero((first[:index] < last[index]) & (last[:index] > first[index]))
+        meets = meets[np.argsort(begins[meets], kind="stable")]
+        floors = np.concatenate(([0], np.maximum.accumulate(ends[meets])))
+        ceilings = np.concatenate((begins[meets], [_FAR]))
+        begins[index] = floors[np.argmax(ceilings - floors >= sizes[index])]
+        ends[index] = begins[index] + sizes[index]
+    offsets = np.zeros(len(order), np.int64)
+    offsets[order] = begins
+    return offsets
+
+
+_FAR = np.int64(1 << 60)
