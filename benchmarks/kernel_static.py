@@ -3,7 +3,8 @@
 Run: `python -m benchmarks.kernel_static --json OUT [--python OTHER_PYTHON ...]`. The best program of a family on a
 machine is that of the smallest predicted time, as `treadle compile` chooses it. `--python` names further Pythons whose
 Triton compiles the same sources. Registers and local memory are read from the binary, instructions from its
-disassembly (`cuobjdump` of the Triton wheel; none for AMD).
+disassembly (`cuobjdump` of the Triton wheel; none for AMD). Warp-specialized Gluon kernels follow, each group of theirs
+set against its plan (`benchmarks/kernel_static_gluon.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import arguments, finish, table
+from benchmarks.kernel_static_gluon import MACHINES, gluon_figures, gluon_rows, show
 from treadle.codegen.triton.compile import KernelBinary, compile_sources
 from treadle.codegen.triton.emit import emit
 from treadle.costmodels.machines import load_machine, machine_ids
@@ -194,9 +196,12 @@ def main() -> int:
     for row in rows:
         if "refused" in row:
             print(f"refused: {row['case']} on {row['machine']}: {row['refused']}")
-    figures = figures_of(rows)
+    wanted = tuple(name for name in MACHINES if name in (chosen.machine or MACHINES))
+    specialized = gluon_rows([sys.executable, *chosen.python], wanted)
+    show(specialized)
+    figures = {**figures_of(rows), **gluon_figures(specialized)}
     print("  ".join(f"{key}: {value}" for key, value in figures.items()))
-    finish("kernel_static", figures, rows, chosen.json)
+    finish("kernel_static", figures, [*rows, *specialized], chosen.json)
     return 0
 
 
