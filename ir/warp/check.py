@@ -19,6 +19,7 @@ from treadle.ir.tile.warps import WarpLoop, WarpSchedule
 from treadle.ir.warp.events import Access, Unrolled, ancestors, unroll
 from treadle.ir.warp.facts import MEMORIES, Facts
 from treadle.ir.warp.program import Action, WarpProgram
+from treadle.ir.warp.registers import registers_in_order
 
 LONGEST = 40
 """Most iterations that are unrolled."""
@@ -345,6 +346,10 @@ def _check_resources(program: WarpProgram, warps: WarpLoop) -> Iterator[Finding]
         if used > capacity.capacity_bytes:
             where = f"{program.name}.{capacity.memory}"
             yield Finding("TRD536", where, "memory is overfull", f"<= {capacity.capacity_bytes} bytes", f"{used} bytes")
+    for group, needed in zip(program.groups, registers_in_order(program, warps), strict=True):
+        if needed > group.registers and group.name not in warps.roles:
+            where = f"{program.name}.{group.name}"
+            yield Finding("TRD536", where, "its values need more registers", f"<= {group.registers}", str(needed))
     budgets = [group.registers for group in program.groups]
     total = sum(budgets) if warps.limits.reallocation else max(budgets) * len(budgets)
     for what, found, most in (

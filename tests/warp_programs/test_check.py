@@ -139,3 +139,11 @@ def test_order_of_events_is_none_when_they_wait_for_each_other() -> None:
     assert ancestors([[1], [0]]) is None
     assert ancestors([[], [0], [1]]) == [0, 1, 3]
     assert unroll(_program(_producer(), _consumer()), 3).trips == 3
+
+
+def test_a_budget_below_what_the_values_need() -> None:
+    solved = case("gemm", "h100")
+    load, consumer = solved.lowered.groups
+    tight = replace(solved.lowered, groups=(load, replace(consumer, registers=consumer.registers - 8)))
+    found = check_warp_program(tight, solved.warps)
+    assert [(finding.code, finding.found) for finding in found] == [("TRD536", str(consumer.registers))]
