@@ -23,6 +23,7 @@ from benchmarks.kernel_static_gluon import MACHINES, gluon_figures, gluon_rows, 
 from treadle.codegen.triton.compile import KernelBinary, compile_sources
 from treadle.codegen.triton.emit import emit
 from treadle.costmodels.machines import load_machine, machine_ids
+from treadle.costmodels.predict import registers_per_thread
 from treadle.driver.kernels import KernelOptions, rank_programs
 from treadle.frontends import programs
 from treadle.ir.diagnostics import TreadleError
@@ -53,6 +54,23 @@ CASES: dict[str, tuple[str, dict[str, int]]] = {
     "swiglu decode": ("swiglu", {"m": 64, "n": 14336, "k": 4096}),
     "grouped_gemm": ("grouped_gemm", {"experts": 8, "tokens": 4096, "top_k": 2, "n": 14336, "k": 4096}),
     "rms_norm": ("rms_norm", {"rows": 4096, "columns": 4096}),
+    "layer_norm": ("layer_norm", {"rows": 4096, "columns": 4096}),
+    "attention_bwd": ("attention_bwd", {"batch": 2, "heads": 16, "seq": 8192, "qk_head_dim": 128, "causal": 1}),
+    "attention_bwd hd64": ("attention_bwd", {"batch": 2, "heads": 32, "kv_heads": 8, "seq": 8192, "qk_head_dim": 64}),
+    "attention_varlen": (
+        "attention_varlen",
+        {"batch": 16, "tokens": 65536, "heads": 32, "kv_heads": 8, "qk_head_dim": 128},
+    ),
+    "attention_paged": (
+        "attention_paged",
+        {"batch": 64, "heads": 32, "kv_heads": 8, "kv_seq": 8192, "page_size": 16, "qk_head_dim": 128},
+    ),
+    "gemm_persistent": ("gemm_persistent", {"m": 8192, "n": 8192, "k": 8192}),
+    "gemm_fp8": ("gemm_fp8", {"m": 8192, "n": 8192, "k": 8192}),
+    "gemm_w4a16 decode": ("gemm_w4a16", {"m": 16, "n": 14336, "k": 4096}),
+    "dual_gemm": ("dual_gemm", {"m": 8192, "n": 4096, "k": 4096}),
+    "rms_norm_gemm": ("rms_norm_gemm", {"m": 4096, "n": 6144, "k": 4096}),
+    "kmeans_assign": ("kmeans_assign", {"points": 1 << 20, "centroids": 4096, "dimension": 128}),
 }
 """Hot loops of Llama 3.1 8B, Mixtral 8x7B and DeepSeek-V3, and the sizes kernel papers report."""
 
@@ -67,6 +85,9 @@ MIX = {
     "local": r"\b(?:STL|LDL)",
 }
 """Instruction classes of NVIDIA machine code, by opcode."""
+
+WITHOUT_PRODUCTS = ("merge_kernel", "delta_kernel", "round_kernel", "rms_norm_kernel", "layer_norm_kernel")
+"""Kernel functions that use no tensor core."""
 
 _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(.*?);")
 
@@ -151,6 +172,7 @@ def row_of(case: str, machine: Machine, plan: KernelPlan, binary: KernelBinary) 
         "ii_cycles": plan.schedule.ii_cycles,
         "status": plan.certificate.levels[0].status.value,
         "warps": binary.launch["warps"],
+        "planned_registers": registers_per_thread(plan.program, machine),
         "registers": binary.registers,
         "spill_bytes": binary.spill_bytes,
         "smem_bytes": binary.smem_bytes,
@@ -164,7 +186,7 @@ def row_of(case: str, machine: Machine, plan: KernelPlan, binary: KernelBinary) 
 def figures_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the totals: kernels compiled, refused, spilling, too large, and with the expected instructions."""
     compiled = [row for row in rows if "kernel" in row]
-    products = [row for row in compiled if row["kernel"] not in ("merge_kernel", "rms_norm_kernel")]
+    products = [row for row in compiled if row["kernel"] not in WITHOUT_PRODUCTS]
     expected = {"sm_80": "mma_sync", "sm_90": "wgmma", "sm_100": "tcgen05"}
     with_mix = [row for row in products if row["instructions"]]
     return {
@@ -210,7 +232,8 @@ def _shown(row: dict[str, Any]) -> tuple[object, ...]:
     tensor = sum(mix.get(name, 0) for name in ("wgmma", "tcgen05", "mma_sync"))
     copies = sum(mix.get(name, 0) for name in ("tma_load", "async_copy"))
     tiles = "x".join(str(size) for size in row["tile_sizes"].values())
-    name = row["case"] + (" (merge)" if row["kernel"] == "merge_kernel" else "")
+    beside = row["kernel"] in ("merge_kernel", "delta_kernel", "round_kernel")
+    name = row["case"] + (f" ({row['kernel'].removesuffix('_kernel')})" if beside else "")
     compiler = row["compiler"].removeprefix("triton ")
     return (
         name, row["machine"], compiler, tiles, row["ii_cycles"], row["registers"], row["spill_bytes"],

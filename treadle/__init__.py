@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from treadle.costmodels.machines import load_machine
     from treadle.driver import programs
     from treadle.driver.api import Scheduled, schedule, search
+    from treadle.driver.launch_binary import load_binary
     from treadle.driver.load_kernels import load_kernels
     from treadle.frontends.hf import load_model
     from treadle.frontends.kubernetes.cluster import load_cluster
@@ -43,6 +44,7 @@ _PUBLIC: dict[str, str] = {
     "load_machine": "treadle.costmodels.machines:load_machine",
     "load_model": "treadle.frontends.hf:load_model",
     "load_cluster": "treadle.frontends.kubernetes.cluster:load_cluster",
+    "load_binary": "treadle.driver.launch_binary:load_binary",
     "load_kernels": "treadle.driver.load_kernels:load_kernels",
     "load_plan": "treadle.ir.plan:load",
     "pack": "treadle.solvers.packing.solve:pack",
@@ -65,6 +67,7 @@ __all__ = [
     "Scheduled",
     "Status",
     "TreadleError",
+    "load_binary",
     "load_cluster",
     "load_kernels",
     "load_machine",

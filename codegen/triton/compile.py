@@ -6,6 +6,7 @@ Triton version are compiled once.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -110,7 +111,7 @@ def compile_sources(
     missing = {name: text for name, text in sources.items() if not (kept / keys[name] / "answer.json").is_file()}
     if missing:
         _compile_missing(missing, keys, architecture, version, python, kept)
-    return {name: _read(kept / keys[name], architecture, version) for name in sources}
+    return {name: _read(kept / keys[name], architecture, version, sources[name]) for name in sources}
 
 
 def default_cache() -> Path:
@@ -214,12 +215,38 @@ def _keep(answer: dict[str, Any], target: Path) -> None:
         staging.rmdir()
 
 
-def _read(folder: Path, architecture: str, version: str) -> tuple[KernelBinary, ...]:
+def _read(folder: Path, architecture: str, version: str, source: str) -> tuple[KernelBinary, ...]:
     answer = json.loads((folder / "answer.json").read_text())
-    return tuple(_binary(folder / kernel["binary"], kernel, architecture, version) for kernel in answer)
+    planned = _planned_arguments(source)
+    return tuple(_binary(folder / kernel["binary"], kernel, architecture, version, planned) for kernel in answer)
 
 
-def _binary(path: Path, kernel: dict[str, Any], architecture: str, version: str) -> KernelBinary:
+def _multiples_of_16(signature: Mapping[str, str], planned: Mapping[str, Any]) -> list[str]:
+    """Return the arguments that the binary takes for multiples of 16: pointers, and whole numbers planned as such."""
+    return [
+        name
+        for name, kind in signature.items()
+        if kind.startswith("*") or (isinstance(value := planned.get(name), int) and value != 1 and value % 16 == 0)
+    ]
+
+
+def _planned_arguments(source: str) -> dict[str, dict[str, Any]]:
+    """Return by kernel what its arguments were compiled for, from the module's `KERNELS`."""
+    found: dict[str, dict[str, Any]] = {}
+    for statement in ast.parse(source).body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
+            for key, entry in zip(statement.value.keys, statement.value.values, strict=True):
+                if not isinstance(key, ast.Constant) or not isinstance(entry, ast.Dict):
+                    continue
+                for field, value in zip(entry.keys, entry.values, strict=True):
+                    if isinstance(field, ast.Constant) and field.value == "arguments":
+                        found[str(key.value)] = ast.literal_eval(value)
+    return found
+
+
+def _binary(
+    path: Path, kernel: dict[str, Any], architecture: str, version: str, planned: Mapping[str, dict[str, Any]]
+) -> KernelBinary:
     data = path.read_bytes()
     resources = {entry.kernel: entry for entry in read_resources(data, str(path))}[kernel["symbol"]]
     return KernelBinary(
@@ -236,5 +263,6 @@ def _binary(path: Path, kernel: dict[str, Any], architecture: str, version: str)
             "warps": kernel["warps"],
             "arguments": {name: kind for name, kind in kernel["signature"].items() if kind != "constexpr"},
             "constants": kernel["constants"],
+            "multiples_of_16": _multiples_of_16(kernel["signature"], planned.get(kernel["kernel"], {})),
         },
     )

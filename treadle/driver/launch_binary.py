@@ -1,0 +1,163 @@
+"""Launches a compiled kernel of a plan folder through the CUDA driver (cuda-python), without torch or triton."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from treadle.driver.measure import NoGpu
+from treadle.ir.diagnostics import TreadleError
+from treadle.ir.errors import MissingExtra
+from treadle.ir.plan import parse_json, read_bytes, read_text
+
+THREADS_PER_WARP = 32
+LARGEST_STATIC_SHARED = 48 * 1024
+"""Shared memory beyond this must be asked for (CUDA C++ Programming Guide, compute capability 8.x and later)."""
+_SCALARS: dict[str, Any] = {
+    "i1": ctypes.c_bool, "i8": ctypes.c_int8, "i16": ctypes.c_int16, "i32": ctypes.c_int32, "i64": ctypes.c_int64,
+    "u8": ctypes.c_uint8, "u32": ctypes.c_uint32, "u64": ctypes.c_uint64, "fp32": ctypes.c_float,
+    "fp64": ctypes.c_double,
+}  # fmt: skip
+"""Types of arguments as Triton names them -> what the driver is handed."""
+
+
+class UnsupportedLaunch(TreadleError):
+    """Arguments a binary was not compiled for, or a GPU it does not run on."""
+
+    code = "TRD545"
+    template = "`{kernel}` cannot be launched: {reason}"
+    hint = "nothing was launched; the JSON file beside the binary says what it takes"
+
+
+class DriverFailure(TreadleError):
+    """A call of the CUDA driver that failed."""
+
+    code = "TRD546"
+    template = "the CUDA driver refuses {call}: {reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """A cubin and the facts of the JSON file beside it."""
+
+    data: bytes
+    facts: Mapping[str, Any]
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """Types of the arguments in order, pointers as `*bf16`."""
+        types: dict[str, str] = self.facts["arguments"]
+        return types
+
+    def packed(self, values: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Return (values, ctypes types) for the driver.
+
+        Pointers are whole numbers, or anything with a `data_ptr()`.
+
+        Raises:
+            UnsupportedLaunch: another number of values, a type without a plain form (TMA descriptors), a pointer that
+                is not aligned to 16 bytes, or a size of which the binary expects a multiple of 16.
+        """
+        if len(values) != len(self.arguments):
+            self._refuse(f"it takes {', '.join(self.arguments)}; {len(values)} values are given")
+        handed: list[Any] = []
+        types: list[Any] = []
+        for value, (name, kind) in zip(values, self.arguments.items(), strict=True):
+            pointer = kind.startswith("*")
+            if not pointer and kind not in _SCALARS:
+                self._refuse(f"`{name}` is a {kind}, which only its `launch` function can make")
+            number = value.data_ptr() if hasattr(value, "data_ptr") else value
+            if name in self.facts["multiples_of_16"] and number % 16:
+                self._refuse(f"`{name}` is {number}; the binary was compiled for multiples of 16")
+            handed.append(number)
+            types.append(ctypes.c_void_p if pointer else _SCALARS[kind])
+        return tuple(handed), tuple(types)
+
+    def launch(self, grid: tuple[int, int, int], values: Sequence[Any], stream: int = 0) -> None:
+        """Launch on the current device.
+
+        Args:
+            grid: program instances along x, y, z.
+            values: one for each of `arguments`.
+            stream: handle of a CUDA stream; 0 is the default one.
+
+        Raises:
+            MissingExtra: cuda-python is not installed. NoGpu. UnsupportedLaunch. DriverFailure.
+        """
+        handed, types = self.packed(values)
+        driver = _driver()
+        self._check_device(driver)
+        function = self._function(driver)
+        spare = _parameter_count(driver, function) - len(handed)
+        parameters = ((*handed, *[0] * spare), (*types, *[ctypes.c_void_p] * spare))
+        threads = self.facts["warps"] * THREADS_PER_WARP
+        shared = self.facts["dynamic_shared_bytes"]
+        _done(driver.cuLaunchKernel(function, *grid, threads, 1, 1, shared, stream, parameters, 0), "the launch")
+
+    def _check_device(self, driver: Any) -> None:
+        (device,) = _done(driver.cuCtxGetDevice(), "the current device")
+        attribute = driver.CUdevice_attribute
+        names = ("CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR", "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR")
+        parts = [_done(driver.cuDeviceGetAttribute(getattr(attribute, name), device), name)[0] for name in names]
+        found = f"sm_{parts[0]}{parts[1]}"
+        if found != self.facts["target"]:
+            self._refuse(f"it is compiled for {self.facts['target']}, this GPU is {found}")
+
+    def _function(self, driver: Any) -> Any:
+        (module,) = _done(driver.cuModuleLoadData(self.data), "the binary")
+        (function,) = _done(driver.cuModuleGetFunction(module, self.facts["symbol"].encode()), "the kernel")
+        shared = self.facts["dynamic_shared_bytes"]
+        if shared > LARGEST_STATIC_SHARED:
+            attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            _done(driver.cuFuncSetAttribute(function, attribute, shared), f"{shared} bytes of shared memory")
+        return function
+
+    def _refuse(self, reason: str) -> None:
+        raise UnsupportedLaunch(kernel=self.facts["kernel"], reason=reason)
+
+
+def load_binary(path: str | Path) -> Binary:
+    """Return a compiled kernel of a plan folder, given its `.cubin`.
+
+    Raises:
+        UnreadableFile, MalformedText: the binary or the JSON file beside it.
+    """
+    file = Path(path)
+    sidecar = file.with_suffix(".json")
+    return Binary(read_bytes(file), parse_json(read_text(sidecar), str(sidecar)))
+
+
+def _driver() -> Any:
+    """Return cuda-python's driver module, initialized, with a context; raises MissingExtra, NoGpu."""
+    if find_spec("cuda") is None or find_spec("cuda.bindings") is None:
+        raise MissingExtra(package="cuda-python", purpose="launching binaries", extra="cuda")
+    driver: Any = importlib.import_module("cuda.bindings.driver")
+    if driver.cuInit(0)[0] or not _done(driver.cuDeviceGetCount(), "the number of devices")[0]:
+        raise NoGpu
+    (context,) = _done(driver.cuCtxGetCurrent(), "the current context")
+    if not int(context):
+        (device,) = _done(driver.cuDeviceGet(0), "the first device")
+        (primary,) = _done(driver.cuDevicePrimaryCtxRetain(device), "its context")
+        _done(driver.cuCtxSetCurrent(primary), "its context")
+    return driver
+
+
+def _parameter_count(driver: Any, function: Any) -> int:
+    """Return how many parameters a kernel has: Triton adds scratch pointers behind the arguments, unused here."""
+    count = 0
+    while not driver.cuFuncGetParamInfo(function, count)[0]:
+        count += 1
+    return count
+
+
+def _done(answer: Sequence[Any], call: str) -> tuple[Any, ...]:
+    """Return what a driver call gives besides its status; raises DriverFailure."""
+    status, *results = answer
+    if status:
+        raise DriverFailure(call=call, reason=getattr(status, "name", str(status)))
+    return tuple(results)
