@@ -116,7 +116,7 @@ def main() -> None:
     """Run both grids and print the table."""
     options = arguments("Expert layers in chunks")
     training, serving = training_rows(), serving_rows()
-    figures = {
+    figures: dict[str, Any] = {
         "published": PUBLISHED,
         "fsmoe": {**summary(training, "gain_over_none"), **summary(training, "gain_over_degree_alone")},
         "fsmoe_different_degrees_forward_backward": sum(

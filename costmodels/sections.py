@@ -148,10 +148,16 @@ class SectionCosts:
         need += sum(size[tensor] for tensor, whole in base.operands if whole and tensor not in before)
         if need > rates.on_chip_bytes:
             return None
-        moved = base.weight_bytes + sum(size[tensor] for tensor, _ in base.operands if tensor not in before)
-        moved += sum(size[tensor] for tensor in self.graph.live[section.end] & (base.made | before) - after)
+        moved = self.moved_bytes(section, before)
         reconfigured = rates.reconfiguration_ns if changed or section.mode is SectionMode.PIPELINE else 0
         return ceil(max(base.compute_ns, moved / rates.bytes_per_ns) + base.fill_ns) + reconfigured
+
+    def moved_bytes(self, section: Section, before: frozenset[str]) -> int:
+        """Return the bytes between a section and memory: weights, operands not held, results and evicted tensors."""
+        base, size = self.base(section.first, section.end, section.mode), self.graph.size_bytes
+        read = sum(size[tensor] for tensor, _ in base.operands if tensor not in before)
+        left = self.graph.live[section.end] & (base.made | before) - frozenset(section.held)
+        return base.weight_bytes + read + sum(size[tensor] for tensor in left)
 
     def need_bytes(self, section: Section, before: frozenset[str]) -> int:
         """Return the memory on chip that a section needs."""

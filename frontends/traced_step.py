@@ -104,7 +104,7 @@ class _Recorder:
     def saw(self, tensor: torch.Tensor, operator: str) -> None:
         """Note a storage at its first appearance, and ask to be told of its end."""
         storage = tensor.untyped_storage()
-        key = storage._cdata
+        key = storage._cdata  # pyright: ignore[reportPrivateUsage]  # torch has no public identity of a storage
         if key in self.alive:
             return
         self.alive[key] = len(self.rows)

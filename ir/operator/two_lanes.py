@@ -391,8 +391,8 @@ class _Trace:
         """Return what was started when."""
         found: list[Start] = []
         cell = self.search.sizes
-        state: tuple[tuple[int, int], int, int, int, int] | None = (cell, -1, 0, 0, self._idle(cell))
-        while state is not None and (state[0] != (0, 0) or state[1] >= 0):
+        state: tuple[tuple[int, int], int, int, int, int] = (cell, -1, 0, 0, self._idle(cell))
+        while state[0] != (0, 0) or state[1] >= 0:
             state, started = self._before(*state)
             found += started
         return found

@@ -112,7 +112,11 @@ def test_planned_order_computes_the_plain_layers(module: Any) -> None:
 def test_launches_are_those_of_the_plan(module: Any, body: OverlapBody) -> None:
     assert len(module.LAUNCHES) == len(body.loop.operators)
     assert module.shares_of_step(1001) == [500, 501]
-    runner = module.PlannedLayers({name: lambda state, layer: None for _, name, *_ in module.LAUNCHES}, 2)
+
+    def nothing(state: Any, layer: int) -> None:
+        return None
+
+    runner = module.PlannedLayers({name: nothing for _, name, *_ in module.LAUNCHES}, 2)
     assert len(runner.order) == 2 * len(body.loop.operators)
     for position, before in enumerate(runner.before):
         assert all(runner.order[other][1] <= runner.order[position][0] for other in before)
