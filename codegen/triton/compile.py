@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -239,9 +239,16 @@ def _planned_arguments(source: str) -> dict[str, dict[str, Any]]:
                 if not isinstance(key, ast.Constant) or not isinstance(entry, ast.Dict):
                     continue
                 for field, value in zip(entry.keys, entry.values, strict=True):
-                    if isinstance(field, ast.Constant) and field.value == "arguments":
-                        found[str(key.value)] = ast.literal_eval(value)
+                    if isinstance(field, ast.Constant) and field.value == "arguments" and isinstance(value, ast.Dict):
+                        found[str(key.value)] = dict(_literals(value))
     return found
+
+
+def _literals(entries: ast.Dict) -> Iterator[tuple[str, Any]]:
+    """Yield the entries written as literals; descriptors of TMA copies are made of their layouts when run."""
+    for name, value in zip(entries.keys, entries.values, strict=True):
+        if isinstance(name, ast.Constant) and isinstance(value, ast.Constant):
+            yield str(name.value), value.value
 
 
 def _binary(
