@@ -22,6 +22,7 @@ from treadle.codegen.gluon.kernel import Budgets, WarpKernel, budgets, buffer_na
 from treadle.codegen.gluon.matrix import L2_GROUP, PRODUCTS, MatrixFrame
 from treadle.codegen.gluon.tensor_attention import TensorAttentionFrame
 from treadle.codegen.gluon.writer import GroupWriter, Lines
+from treadle.ir.machine import Machine
 from treadle.ir.tile.program import Memory, OperationKind
 from treadle.ir.warp.program import Action, WarpGroup
 
@@ -78,10 +79,16 @@ class GroupText:
     registers: int
 
 
+def has_frame(family: str, machine: Machine) -> bool:
+    """Whether kernels of a family are emitted in Gluon for a machine."""
+    frames = BLACKWELL_FRAMES if machine.has("tensor_memory") else HOPPER_FRAMES
+    return machine.has("tma") and family in frames
+
+
 def frame_of(kernel: WarpKernel) -> FrameBase:
     """Return what surrounds a kernel's loop; raises NoGluonFrame, NotEmittable, NoSharedMemoryLeft."""
     frames = BLACKWELL_FRAMES if kernel.blackwell else HOPPER_FRAMES
-    if kernel.program.family not in frames or not kernel.machine.has("tma"):
+    if not has_frame(kernel.program.family, kernel.machine):
         raise NoGluonFrame(family=kernel.program.family, kernel=kernel.name, architecture=kernel.machine.architecture)
     return frames[kernel.program.family](kernel)
 

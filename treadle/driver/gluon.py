@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from treadle.codegen.gluon.emit import emit
-from treadle.codegen.gluon.errors import EvidenceMismatch, NoSharedMemoryLeft
+from treadle.codegen.gluon.emit import emit, has_frame
+from treadle.codegen.gluon.errors import EvidenceMismatch, NoGluonFrame, NoSharedMemoryLeft
 from treadle.codegen.gluon.evidence import Evidence, examine
 from treadle.codegen.gluon.kernel import warp_kernel
 from treadle.codegen.triton.compile import KernelBinary, compile_source
@@ -131,7 +131,9 @@ def fit(kernel: KernelPlan, machine: Machine, options: KernelOptions, tell: Tell
 
 def _prepared(kernel: KernelPlan, machine: Machine, options: KernelOptions) -> KernelPlan:
     """Return the kernel of the program for warp groups, in Gluon."""
-    assert kernel.program is not None
+    if kernel.program is None or not has_frame(kernel.program.family, machine):
+        family = kernel.program.family if kernel.program else "loop"
+        raise NoGluonFrame(family=family, kernel=kernel.name, architecture=machine.architecture)
     program = for_groups(kernel.program, machine)
     if program != kernel.program:
         again = plan_program(program, machine, options)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from treadle.codegen.gluon.errors import NotEmittable
 from treadle.costmodels.machines import load_machine
 from treadle.driver.artifacts import Files, compile_kernels, emit_kernels, report_of, timelines
 from treadle.driver.gluon import fit_kernels
@@ -50,7 +51,7 @@ def plan_kernel(request: KernelRequest, options: KernelOptions, tell: Tell) -> t
     """
     machine = load_machine(request.machine)
     candidates = _candidates(request)
-    if options.warps is not False:
+    if options.warps:
         candidates = with_room_for_groups(candidates, machine)
     ranked = rank_programs(candidates, machine, options)[: options.top]
     grouped = [with_groups(kernel, machine, options, tell) for kernel in ranked]
@@ -94,7 +95,9 @@ def with_files(
 ) -> tuple[Plan, Files]:
     """Emit and compile kernels where there is a machine, draw them, and put them into the plan."""
     files: Files = {}
-    gluon = machine is not None and options.language == "gluon"
+    gluon = options.language == "gluon"
+    if machine is None and gluon:
+        raise NotEmittable(kernel=kernels[0].name, reason="it is a bare loop without a machine")
     if machine is not None and gluon:
         kernels, files = fit_kernels(kernels, machine, options, envelope.expected_id(), tell)
     elif machine is not None:
