@@ -10,6 +10,7 @@ runs only on a GPU, so that speed and end-to-end results are not measured here.
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
@@ -45,20 +46,32 @@ CASES: dict[str, Case] = {
     "attention_fwd 16k": ("attention_fwd", LONG, PAIR, {}),
     "attention_fwd causal": ("attention_fwd", {**GROUPED, "qk_head_dim": 128, "causal": 1}, PAIR, {}),
     "attention_fwd hd64": ("attention_fwd", {**GROUPED, "qk_head_dim": 64}, PAIR, {}),
+    "attention_fwd 256 rows": ("attention_fwd", LONG, {**PAIR, "block_m": 256}, {}),
     "attention_fwd hd256": ("attention_fwd", {**GROUPED, "qk_head_dim": 256}, {**PAIR, "block_n": 64}, {}),
 }
 MACHINES = ("h200", "b200")
+ONLY = {
+    "attention_fwd 16k": "h200",
+    "attention_fwd causal": "h200",
+    "attention_fwd hd64": "h200",
+    "attention_fwd hd256": "h200",
+    "attention_fwd 256 rows": "b200",
+}
+"""Cases whose tiles are those of one machine: a warp group of Blackwell takes 128 query rows."""
 TRIPS = (1, 2, 5)
 """Iterations that are interpreted; the check covers more."""
-OPTIONS = KernelOptions(limits=Limits(deterministic_s=1.0))
+OPTIONS = KernelOptions(limits=Limits(deterministic_s=0.5))
 
 
-def gluon_rows(pythons: list[str], machine_ids: tuple[str, ...] = MACHINES) -> list[dict[str, Any]]:
+def gluon_rows(
+    pythons: list[str], machine_ids: tuple[str, ...] = MACHINES, cases: Collection[str] = CASES
+) -> list[dict[str, Any]]:
     """Return a row per case, machine and Triton (that of the first Python decides; the others compile the same)."""
     rows: list[dict[str, Any]] = []
     for machine_id in machine_ids:
         machine = load_machine(machine_id)
-        for case, described in CASES.items():
+        for case in (case for case in CASES if case in cases and ONLY.get(case, machine_id) == machine_id):
+            described = CASES[case]
             rows += _rows_of(case, described, machine, pythons)
             print(f"gluon {case} on {machine_id}", file=sys.stderr)
     return rows
@@ -177,8 +190,9 @@ def main() -> int:
         "Machine code of warp-specialized Gluon kernels against their plans.",
         python={"action": "append", "default": [], "help": "a further Python with another Triton"},
         machine={"action": "append", "default": [], "help": "only this machine"},
+        case={"action": "append", "default": [], "choices": list(CASES), "help": "only this case"},
     )
-    rows = gluon_rows([sys.executable, *chosen.python], tuple(chosen.machine) or MACHINES)
+    rows = gluon_rows([sys.executable, *chosen.python], tuple(chosen.machine) or MACHINES, chosen.case or CASES)
     show(rows)
     figures = gluon_figures(rows)
     print("  ".join(f"{key}: {value}" for key, value in figures.items()))
