@@ -1,4 +1,4 @@
-"""Sections of overlap plans and cuts: the operators of a period over time by nano-batch, and the sections as a table."""
+"""Sections of overlap plans and of cuts: the operators of a period over time by nano-batch, the sections as a table."""
 
 from __future__ import annotations
 

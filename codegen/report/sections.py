@@ -37,6 +37,8 @@ SECTIONS: dict[str, tuple[str, ...]] = dict.fromkeys(
         f"{_ROOM}.origin:section",
     ),
 )
+SECTIONS["overlap"] = (f"{_ROOM}.operators:period", *DEFAULT)
+SECTIONS["sections"] = (f"{_ROOM}.operators:cuts", *DEFAULT)
 """Kind of plan -> its sections in order, as `module:function`; other kinds have `DEFAULT`."""
 
 

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from treadle.cli.explain_operators import show_operators
 from treadle.cli.options import JsonFlag, PlanPath
 from treadle.cli.output import console, number, print_json
 from treadle.driver.explain import explain_plan
+from treadle.driver.explain_operators import explain_operators
 from treadle.ir.codec import encode
 from treadle.ir.plan import load
 from treadle.ir.tile.explanation import Alternative, Explanation
@@ -21,7 +23,11 @@ def command(
     json: JsonFlag = False,
 ) -> None:
     """Say which unit, recurrence or memory binds each loop, and what single changes would do to its interval."""
-    explanations = explain_plan(load(plan), kernel, limit)
+    found = load(plan)
+    if found.kind in ("overlap", "sections"):
+        show_operators(explain_operators(found), json)
+        return
+    explanations = explain_plan(found, kernel, limit)
     if json:
         print_json({name: encode(explanation) for name, explanation in explanations.items()})
         return

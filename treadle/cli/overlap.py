@@ -115,7 +115,8 @@ def _print(plan: Plan, bought: dict[str, int], seconds: float, rederived: int, f
     predicted: dict[str, Any] = {name: item.value for name, item in figures(plan).items()}
     sys.stdout.write(
         f"{body.loop.name} on {body.tensor_parallel} x {body.machine.name}, {body.step.tokens} tokens a step, "
-        f"nano-batches {body.label} of 256\n"
+        f"nano-batches {'+'.join(map(str, body.nano_batches))} of 256"
+        f"{', norms on own rows' if body.sequence_parallel else ''}\n"
     )
     for level in plan.certificates[0].levels:
         sys.stdout.write(f"  {level_line(level)}\n")
