@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from treadle.frontends.ttir.errors import NotAProgram, UncompiledKernel, UnreadableIr
+from treadle.frontends.ttir.errors import UncompiledKernel, UnreadableIr
 from treadle.frontends.ttir.program import read_program
-from treadle.frontends.ttir.source import triton_ir
 from treadle.frontends.ttir.text import Kernel, read_kernels
-from treadle.ir.diagnostics import Place, TreadleError, closest
+from treadle.frontends.ttir.worker import ERRORS
+from treadle.ir.codec import decode
+from treadle.ir.diagnostics import Place, closest
 from treadle.ir.errors import UnreadableFile
 from treadle.ir.tile.program import TileProgram
 
@@ -50,14 +53,33 @@ def read_own(name: str, shape: Mapping[str, int], arguments: Mapping[str, str]) 
     if path.endswith(".ttir"):
         text = _text(file)
         return OwnProgram(read_program(_kernel(text, path, inner), shape), file, text)
-    found = _attribute(file, inner)
-    if hasattr(found, "arg_names"):
-        text = triton_ir(found, inner, path, arguments)
+    _text(file)
+    answer = _asked({"file": path, "name": inner, "shape": dict(shape), "arguments": dict(arguments)})
+    if "triton_ir" in answer:
+        text = str(answer["triton_ir"])
         return OwnProgram(read_program(_kernel(text, f"{path}:{inner}", inner), shape), file, text)
-    made = _made(found, f"{path}:{inner}", shape) if callable(found) else found
-    if not isinstance(made, TileProgram):
-        raise NotAProgram(name=name, found=f"a {type(made).__name__}", place=Place(path))
-    return OwnProgram(made, file)
+    return OwnProgram(decode(TileProgram, answer["program"], lambda _: Place(path)), file)
+
+
+def _asked(request: dict[str, Any]) -> dict[str, Any]:
+    """Import the user's file in a process of its own: neither its code nor its Triton stays in this one."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", "treadle.frontends.ttir.worker"],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    place = Place(request["file"])
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UncompiledKernel(kernel=request["name"], reason=last, place=place)
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if "error" in answer:
+        raise ERRORS[answer["error"]](place=place, hint=answer["hint"], **answer["fields"])
+    return answer
 
 
 def _text(file: Path) -> str:
@@ -76,36 +98,3 @@ def _kernel(text: str, file: str, name: str) -> Kernel:
         hint = closest(name, list(kernels)) or f"its kernels are {', '.join(kernels)}"
         raise UnreadableIr(reason=f"there is no kernel `{name}`", place=Place(file), hint=hint)
     return kernels[name]
-
-
-def _attribute(file: Path, name: str) -> Any:
-    """Import a user's file under a name of its own and return what it calls `name`."""
-    _text(file)
-    spec = spec_from_file_location(f"treadle_own_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(file.resolve().parent))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UncompiledKernel(kernel=name or file.name, reason=repr(error), place=Place(str(file))) from error
-    finally:
-        sys.path.remove(str(file.resolve().parent))
-    if not name or not hasattr(module, name):
-        names = [key for key, value in vars(module).items() if hasattr(value, "arg_names") or callable(value)]
-        mine = [key for key in names if getattr(vars(module)[key], "__module__", "") == spec.name]
-        hint = closest(name, mine) or f"write `{file}:NAME`; it has {', '.join(mine) or 'no functions'}"
-        raise NotAProgram(name=f"{file}:{name}", found="not in the file", place=Place(str(file)), hint=hint)
-    return getattr(module, name)
-
-
-def _made(function: Any, name: str, shape: Mapping[str, int]) -> Any:
-    try:
-        return function(**shape)
-    except TreadleError:
-        raise
-    except Exception as error:
-        hint = "the function is called with what --shape gives, by name"
-        raise NotAProgram(name=name, found=f"a function that fails: {error!r}", hint=hint) from error

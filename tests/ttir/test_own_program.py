@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from treadle.ir.diagnostics import ExitCode, TreadleError
 from treadle.ir.errors import UnreadableFile
 from treadle.ir.tile.program import Memory, TileOperation, TileProgram
 
-pytest.importorskip("triton", reason="extra `kernels`")
+pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="extra `kernels`")
 
 KERNELS = str(Path(__file__).with_name("kernels.py"))
 MATMUL = {
@@ -101,7 +102,7 @@ def test_addresses_from_loaded_values_are_waited_for() -> None:
         ("straight", {**POINTERS, "BLOK": "1024"}, MissingArgument, "no argument `BLOK`"),
         ("straight", {**POINTERS, "BLOCK": "1000"}, UncompiledKernel, "power of 2"),
         ("strait", {}, NotAProgram, "not in the file"),
-        ("not_one", {}, NotAProgram, "is a int"),
+        ("not_one", {}, NotAProgram, "type `int`"),
         ("product", {}, NotAProgram, "fails"),
     ],
 )

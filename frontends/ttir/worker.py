@@ -1,0 +1,82 @@
+"""Imports a user's file, in a process of its own, and prints the Triton IR or the tile program it holds.
+
+`python -m treadle.frontends.ttir.worker` reads one JSON object (file, name, shape, arguments) and prints one:
+`triton_ir`, `program`, or `error` with the fields of a coded error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+from treadle.frontends.ttir.errors import MissingArgument, NotAProgram, UncompiledKernel
+from treadle.frontends.ttir.source import triton_ir
+from treadle.ir.codec import encode
+from treadle.ir.diagnostics import TreadleError, closest
+from treadle.ir.errors import MissingExtra
+from treadle.ir.tile.program import TileProgram
+
+ERRORS: dict[str, type[TreadleError]] = {
+    kind.__name__: kind for kind in (MissingArgument, MissingExtra, NotAProgram, UncompiledKernel)
+}
+"""Errors that cross the process boundary, by class name."""
+
+
+def main() -> int:
+    """Answer one request from stdin on stdout; what the user's file prints goes to stderr."""
+    request: dict[str, Any] = json.load(sys.stdin)
+    answers, sys.stdout = sys.stdout, sys.stderr
+    try:
+        answer = _answer(Path(request["file"]), request["name"], request["shape"], request["arguments"])
+    except TreadleError as error:
+        if type(error).__name__ not in ERRORS:
+            raise
+        answer = {"error": type(error).__name__, "fields": error.fields, "hint": error.next_step}
+    answers.write(json.dumps(answer) + "\n")
+    return 0
+
+
+def _answer(file: Path, name: str, shape: Mapping[str, int], arguments: Mapping[str, str]) -> dict[str, Any]:
+    found = _attribute(file, name)
+    if hasattr(found, "arg_names"):
+        return {"triton_ir": triton_ir(found, name, arguments)}
+    made = _made(found, f"{file}:{name}", shape) if callable(found) else found
+    if not isinstance(made, TileProgram):
+        raise NotAProgram(name=f"{file}:{name}", found=f"a value of type `{type(made).__name__}`")
+    return {"program": encode(made)}
+
+
+def _attribute(file: Path, name: str) -> Any:
+    """Import a user's file under a name of its own and return what it calls `name`."""
+    spec = spec_from_file_location(f"treadle_own_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(file.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UncompiledKernel(kernel=name or file.name, reason=repr(error)) from error
+    if not name or not hasattr(module, name):
+        names = [key for key, value in vars(module).items() if hasattr(value, "arg_names") or callable(value)]
+        mine = [key for key in names if getattr(vars(module)[key], "__module__", "") == spec.name]
+        hint = closest(name, mine) or f"write `{file}:NAME`; it has {', '.join(mine) or 'no functions'}"
+        raise NotAProgram(name=f"{file}:{name}", found="not in the file", hint=hint)
+    return getattr(module, name)
+
+
+def _made(function: Any, name: str, shape: Mapping[str, int]) -> Any:
+    try:
+        return function(**shape)
+    except Exception as error:
+        hint = "the function is called with what --shape gives, by name"
+        raise NotAProgram(name=name, found=f"a function that fails: {error!r}", hint=hint) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
