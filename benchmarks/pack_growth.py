@@ -6,11 +6,15 @@ pod and node, a gigabyte for 10^5 pods on 10^4 nodes.
 
 from __future__ import annotations
 
+import json
+import math
 import time
+from pathlib import Path
 from typing import Any
 
 from benchmarks.common import arguments, finish, table
 from benchmarks.packing_instances import Cell, scheduled
+from treadle.codegen.svg import element, label
 from treadle.costmodels import migration
 from treadle.ir.cluster.cluster import PENDING
 from treadle.ir.cluster.placement import check
@@ -51,11 +55,46 @@ def main() -> None:
         __doc__ or "",
         window={"type": float, "default": 30.0, "help": "seconds per instance"},
         nodes={"type": int, "nargs": "*", "default": [10, 32, 100, 500]},
+        draw={"type": Path, "help": "draw the rows of this JSON instead of measuring"},
+        svg={"type": Path, "default": Path("docs/figures/pack_growth.svg"), "help": "where to draw"},
         usage={"type": int, "nargs": "*", "default": [95, 100]},
     )
+    if chosen.draw:
+        chosen.svg.write_text(plot(json.loads(chosen.draw.read_text())["rows"]))
+        return
     rows = [measure_one(nodes, usage, chosen.window) for nodes in chosen.nodes for usage in chosen.usage]
     table(list(rows[0]), [list(row.values()) for row in rows])
     finish("pack_growth", {"window_s": chosen.window}, rows, chosen.json)
+
+
+def plot(rows: list[dict[str, Any]]) -> str:
+    """Return time (left) and gap (right) against pods as SVG, a line per usage."""
+    times = _chart(rows, "seconds", "seconds to the plan", 0)
+    gaps = _chart(rows, "gap_percent", "gap of placed pods, %", 420)
+    return element(
+        "svg", times, gaps, xmlns="http://www.w3.org/2000/svg", width=840, height=300, font_family="sans-serif",
+        font_size=12,
+    )  # fmt: skip
+
+
+def _chart(rows: list[dict[str, Any]], field: str, title: str, left: float) -> str:
+    """One chart: pods on a logarithmic axis from 10^2 to 10^5, the field from zero."""
+    top = max([1.0, *(float(row[field]) for row in rows)])
+
+    def at(row: dict[str, Any]) -> tuple[float, float]:
+        return left + 50 + 110 * (math.log10(row["pods"]) - 2), 260 - 210 * float(row[field]) / top
+
+    parts = [label(left + 50, 24, title), label(left + 8, 54, f"{top:.3g}"), label(left + 30, 264, "0")]
+    parts.append(element("path", d=f"M{left + 50} 40 V260 H{left + 390}", fill="none", stroke="#444"))
+    parts += [label(left + 42 + 110 * n, 280, f"10^{n + 2}") for n in range(4)]
+    for number, usage in enumerate(sorted({row["usage_percent"] for row in rows})):
+        ink = ("#4c78a8", "#e15759", "#59a14f")[number % 3]
+        points = [at(row) for row in rows if row["usage_percent"] == usage]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        parts.append(element("polyline", points=line, fill="none", stroke=ink, stroke_width=1.8))
+        parts += [element("circle", cx=x, cy=y, r=3, fill=ink) for x, y in points]
+        parts.append(label(left + 300, 54 + 16 * number, f"{usage} % usage", fill=ink))
+    return "".join(parts)
 
 
 if __name__ == "__main__":
