@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 from treadle.cli.explain_operators import show_operators
+from treadle.cli.explain_packing import show_packing
 from treadle.cli.options import JsonFlag, PlanPath
 from treadle.cli.output import console, number, print_json
 from treadle.driver.explain import explain_plan
 from treadle.driver.explain_operators import explain_operators
+from treadle.driver.explain_packing import explain_packing
 from treadle.ir.codec import encode
 from treadle.ir.plan import load
 from treadle.ir.tile.explanation import Alternative, Explanation
@@ -24,6 +26,9 @@ def command(
 ) -> None:
     """Say which unit, recurrence or memory binds each loop, and what single changes would do to its interval."""
     found = load(plan)
+    if found.kind == "packing":
+        show_packing(explain_packing(found, limit), json)
+        return
     if found.kind in ("overlap", "sections"):
         show_operators(explain_operators(found), json)
         return
