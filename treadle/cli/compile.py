@@ -133,7 +133,7 @@ def _part(plan: Plan) -> dict[str, object]:
 
 
 def _exit_code(done: Compiled, body: DeploymentBody) -> ExitCode:
-    if done.review.findings or body.refused:
+    if done.review.errors or body.refused:
         return ExitCode.UNMET
     proven = all(kernel.certificate.status is Status.OPTIMAL for kernel in body.kernels)
     for plan in done.parts.values():

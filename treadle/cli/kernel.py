@@ -134,9 +134,8 @@ def _report(plan: Plan, review: Review, seconds: float, spent_s: dict[str, float
         return
     for kernel in plan.body.kernels:
         _print_kernel(kernel, plan.body.machine)
-    found = f"{len(review.findings)} findings" if review.findings else "nothing found"
     over = f", warp groups in {sum(spent_s.values()):.2f} s" if spent_s else ""
-    console().print(f"solved in {seconds:.2f} s{over}; {review.rederived} claims re-derived, {found}")
+    console().print(f"solved in {seconds:.2f} s{over}; {review.rederived} claims re-derived, {review.verdict}")
     for finding in review.findings:
         console().print(str(finding), markup=False)
 
@@ -216,7 +215,7 @@ def _write(plan: Plan, files: Files, folder: Path) -> None:
 
 
 def _exit_code(plan: Plan, review: Review) -> ExitCode:
-    if review.findings:
+    if review.errors:
         return ExitCode.UNMET
     certificates = [kernel.certificate for kernel in plan.body.kernels]
     certificates += [kernel.groups.certificate for kernel in plan.body.kernels if kernel.groups is not None]

@@ -119,7 +119,7 @@ def _run(make: Callable[[], Plan], output: Path | None, as_json: bool) -> None:
         for level in plan.certificates[0].levels:
             typer.echo(level_line(level))
         typer.echo(f"solved in {solved_s:.2f} s, {review.rederived} claims re-derived, {len(review.findings)} findings")
-    if review.findings:
+    if review.errors:
         raise typer.Exit(ExitCode.UNMET)
     if plan.certificates[0].status is not Status.OPTIMAL:
         raise typer.Exit(ExitCode.LIMIT)

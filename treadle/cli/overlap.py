@@ -83,7 +83,7 @@ def command(
         print_json({**to_data(plan), "what_more_buys_ns": bought})
     else:
         _print(plan, bought, seconds, review.rederived, len(review.findings))
-    if review.findings:
+    if review.errors:
         raise RuntimeError(f"the planner made an illegal plan: {review.findings[0]}")
     if plan.certificates[0]["period"].status is not Status.OPTIMAL:
         raise typer.Exit(ExitCode.LIMIT)

@@ -110,7 +110,7 @@ def _reassign(files: tuple[Path, Path], output: Path | None, as_json: bool, wind
 def _require_clean(plan: Plan) -> None:
     """A plan with findings is a defect of the solver; it never leaves the house."""
     review = review_plan(plan, None)
-    if review.findings:
+    if review.errors:
         raise RuntimeError(f"the packer made an illegal plan: {review.findings[0]}")
 
 

@@ -49,7 +49,7 @@ def command(
         sys.stdout.write(
             f"  solved in {solved_s:.1f} s; {review.rederived} claims re-derived, {len(review.findings)} findings\n"
         )
-    if review.findings:
+    if review.errors:
         raise RuntimeError(f"the planner made an illegal plan: {review.findings[0]}")
 
 

@@ -57,7 +57,7 @@ def command(
         print_json(_report(plan, seconds, [str(finding) for finding in review.findings], files, errors))
     else:
         _print(plan, seconds, review.rederived, len(review.findings), errors)
-    if review.findings:
+    if review.errors:
         raise typer.Exit(ExitCode.UNMET)
     body: ServingPlan = plan.body
     if plan.certificates[0].status is not Status.OPTIMAL or (body.replay is not None and not body.replay.met):

@@ -9,14 +9,14 @@ import typer
 from treadle.cli.options import JsonFlag, PlanPath
 from treadle.cli.output import console, print_json
 from treadle.ir.codec import encode
-from treadle.ir.diagnostics import ExitCode, Severity
+from treadle.ir.diagnostics import ExitCode
 from treadle.verification.core import Review, verify
 
 
 def command(plan: PlanPath, json: JsonFlag = False) -> None:
     """Re-check legality and recompute every figure and bound of PLAN, with no solver in the process.
 
-    Exit status 0: nothing found. 1: findings. 2: not a readable plan.
+    Exit status 0: nothing found, warnings apart. 1: findings. 2: not a readable plan.
     """
     started = time.perf_counter()
     review = verify(plan)
@@ -33,7 +33,7 @@ def command(plan: PlanPath, json: JsonFlag = False) -> None:
         )
     else:
         _print_review(review, seconds)
-    if any(finding.severity is Severity.ERROR for finding in review.findings):
+    if review.errors:
         raise typer.Exit(ExitCode.UNMET)
 
 
@@ -41,8 +41,7 @@ def _print_review(review: Review, seconds: float) -> None:
     out = console()
     for finding in review.findings:
         out.print(str(finding), markup=False)
-    verdict = f"{len(review.findings)} findings" if review.findings else "nothing found"
     out.print(
         f"{review.rederived} claims re-derived, {review.on_solver_word} on the solver's word, "
-        f"{verdict} ({seconds:.2f} s)"
+        f"{review.verdict} ({seconds:.2f} s)"
     )

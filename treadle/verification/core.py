@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from treadle.ir.diagnostics import Finding
+from treadle.ir.diagnostics import Finding, Severity
 from treadle.ir.errors import NotAPlan, UnreadableFile
 from treadle.ir.plan import Plan, Prediction, load, read_bytes
 
@@ -41,6 +41,19 @@ class Review:
     rederived: int
     on_solver_word: int
     findings: tuple[Finding, ...]
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """What makes the plan wrong; the other findings are warnings."""
+        return tuple(finding for finding in self.findings if finding.severity is Severity.ERROR)
+
+    @property
+    def verdict(self) -> str:
+        """What was found, in words."""
+        errors, warnings = len(self.errors), len(self.findings) - len(self.errors)
+        counted = ((errors, "finding"), (warnings, "warning"))
+        told = [f"{count} {word}{'s' * (count > 1)}" for count, word in counted if count]
+        return " and ".join(told) or "nothing found"
 
     def __add__(self, other: Review) -> Review:
         return Review(
