@@ -152,21 +152,23 @@ def _drop_superfluous(lists: _Lists) -> None:
     """Remove waits for what is known to be over, one at a time."""
     for part, entries in lists.parts.items():
         for position, entry in enumerate(entries):
-            if entry is not None and entry.awaits is not None:
+            if entry is not None and entry.instruction.action is Action.WAIT:
                 entries[position] = None
                 if not _known_over(lists, (part, position), entry):
                     entries[position] = entry
 
 
 def _known_over(lists: _Lists, at: Key, wait: Entry) -> bool:
-    """Whether the target of a removed wait is over whenever the group comes to its place."""
-    assert wait.awaits is not None
+    """Whether the target of a removed wait (everything, for a draining one) is over whenever the group gets there."""
     for trips in (*range(lists.stages - 1), *_trip_counts(lists)):
         issued: list[tuple[str, int]] = []
         over = 0
         for step, part in lists.steps(trips):
             for position, entry in enumerate(lists.parts[part]):
-                if (part, position) == at:
+                if (part, position) == at and wait.awaits is None:
+                    if over < len(issued):
+                        return False
+                elif (part, position) == at and wait.awaits is not None:
                     target = (wait.awaits[0], step - wait.instruction.stage - wait.awaits[1])
                     if target[1] >= 0 and issued.index(target) >= over:
                         return False
