@@ -11,7 +11,7 @@ from treadle.cli.main import main
 from treadle.frontends.traced_step import NotTraced, record_buffers, traced_step
 from treadle.ir.errors import InvalidValue
 from treadle.ir.layout.buffers import peak_live
-from treadle.solvers.buffers.solve import solve_buffers
+from treadle.solvers.buffers.solve import Effort, solve_buffers
 from treadle.verification.core import verify
 
 torch = pytest.importorskip("torch")
@@ -50,7 +50,7 @@ def test_step_is_placed_near_its_live_set(config: Path) -> None:
     parameters = 2 * (2 * 64 * 256 + 64 + 2 * (2 * 64 + 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128))
     peak, _ = peak_live(problem)
     assert peak > 6 * parameters  # bfloat16 parameters and gradients, two float32 moments
-    plan, certificate = solve_buffers(problem)
+    plan, certificate = solve_buffers(problem, Effort(nodes=100, improvements=1))
     assert plan.height_bytes <= 1.005 * peak
     assert certificate["height"].bound == peak
 
