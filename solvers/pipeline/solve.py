@@ -63,8 +63,10 @@ MOST_INTERVALS = 32
 """Intervals tried before giving up."""
 MOST_SINGLE_STEPS = 16
 """Refuted intervals after which the search goes on in larger steps, giving up the proof for a schedule."""
-ROUNDS = (0.005, 0.02, 0.1)
+ROUNDS = (0.02, 0.1, 0.3)
 """Shares of the limit that one attempt gets, round by round."""
+MOST_DECISIONS = 4
+"""Lesser values that are asked for one after the other, when the least one is not found at once."""
 HALF_SHARE = 0.5
 """Share of the limit for improving a level among schedules whose sub-tiles run half an interval apart."""
 TUNING: dict[str, bool | int | float] = {"linearization_level": 0, "cp_model_probing_level": 0}
@@ -372,6 +374,13 @@ def _next_level(
     shared = replace(question, options=replace(options, limits=_share(options.limits, 1 / max(1, len(left)))))
     for groups in left:
         value, point, proven, report = _improve(shared, bound.value, value, point, groups)
+        for _ in range(MOST_DECISIONS):
+            if proven >= value:
+                break
+            before = value
+            value, point, proven, report = _improve(shared, bound.value, value, point, groups, decide=True)
+            if value == before:
+                break
         answers.append((proven, report))
     weakest, answered = min(answers, key=lambda answer: answer[0], default=(value, None))
     return value, point, _raised(bound, min(weakest, value), answered)
@@ -409,8 +418,12 @@ def _improve(
     groups: dict[str, int] | None,
     *,
     half: bool = False,
+    decide: bool = False,
 ) -> tuple[int, _Point, int, SolverReport]:
-    """Look for a lesser value, over one assignment or all; return the best one, and what it cannot be less than."""
+    """Look for a lesser value, over one assignment or all; return the best one, and what it cannot be less than.
+
+    With `decide` for any lesser value, not for the least: often refuted at once where the minimum is never proven.
+    """
     warps, network, ii, name = question.warps, question.network, question.ii, question.name
     intervals = None if name != "length" else -(-value // ii)
     joint = assemble(warps, network, ii, intervals, turned=name != "length")
@@ -423,18 +436,19 @@ def _improve(
     objective = _expression(joint, name)
     joint.cp.add(objective >= least)
     joint.cp.add(objective <= (value if groups is None else value - 1))
-    joint.cp.minimize(objective)
+    if not decide:
+        joint.cp.minimize(objective)
     hint = _hint(joint, point) if groups in (None, point.groups) else []
     limits = _share(question.options.limits, HALF_SHARE) if half else question.options.limits
     outcome = solve(joint.cp, limits, hint=hint, tuning=TUNING if groups is None else modulo.TUNING)
     if outcome.status is Status.INFEASIBLE:
         return value, point, value, outcome.report
-    if outcome.solved and outcome.value is not None:
+    if outcome.solved:
         found = _read(joint, outcome)
         reached = _value(warps, network, ii, name, found)
         if reached <= value:
             point, value = found, reached
-    proven = outcome.value if outcome.status is Status.OPTIMAL else outcome.bound
+    proven = outcome.value if outcome.status is Status.OPTIMAL and not decide else outcome.bound
     return value, point, least if proven is None else max(least, -int(-proven // 1)), outcome.report
 
 
