@@ -118,6 +118,8 @@ def with_groups(kernel: KernelPlan, machine: Machine, options: KernelOptions, te
     """
     if kernel.program is None or options.warps is False:
         return kernel
+    if options.warps is None and not machine.has("async_mma"):
+        return replace(kernel, groupless="products hold the warps that issue them: groups could only take turns")
     begin = time.perf_counter()
     try:
         warps = lower_warps(kernel.program, machine)
