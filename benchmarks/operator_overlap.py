@@ -61,8 +61,8 @@ PUBLISHED: dict[str, Any] = {
     "nanoflow_tokens_per_s_per_gpu": 1286,
     "non_overlapping_tokens_per_s_per_gpu": 1106,
 }
-"""NanoFlow (arXiv 2408.12757v2, by secondary summaries): range over models; equation 5 with CUTLASS's rate; figures 7 and
-9 for LLaMA-2-70B on 8 A100, input 512, output 512."""
+"""NanoFlow (arXiv 2408.12757v2, by secondary summaries): range over models; equation 5 with CUTLASS's rate; figures 7
+and 9 for LLaMA-2-70B on 8 A100, input 512, output 512."""
 
 PUBLISHED_SIZES, PUBLISHED_ATTENTION = (96, 160), "37%"
 """Its pipeline for 70B models: nano-batches of 768 and 1280 rows, decode attention on 0.4 of the GPU (3/8 here)."""
