@@ -63,9 +63,7 @@ def command(
     limit: Annotated[float, typer.Option(min=0.001, help="Deterministic seconds per question to the solver.")] = 1.0,
     warps: Annotated[
         bool | None,
-        typer.Option(
-            "--warps/--no-warps", help="Schedule over warp groups; where products are asynchronous unless given."
-        ),
+        typer.Option("--warps/--no-warps", help="Schedule over warp groups (default: if products are asynchronous)."),
     ] = None,
     objective: Annotated[
         str, typer.Option(help="Levels after the interval in their order.", metavar="LEVELS")
