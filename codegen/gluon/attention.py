@@ -55,10 +55,10 @@ class AttentionFrame(FrameBase):
         dtype, keys = self.kernel.dtype, self.sizes["block_n"]
         depth, width = self.shape["qk_head_dim"], self.shape["v_head_dim"]
         return (
-            Descriptor("q", (1, self.rows, depth), dtype),
-            Descriptor("k", (1, keys, depth), dtype),
-            Descriptor("v", (1, keys, width), dtype),
-            Descriptor("out", (1, self.rows, width), dtype),
+            Descriptor("q_rows", (1, self.rows, depth), dtype, "q"),
+            Descriptor("k_rows", (1, keys, depth), dtype, "k"),
+            Descriptor("v_rows", (1, keys, width), dtype, "v"),
+            Descriptor("out", (1, self.rows, width), dtype, "out"),
         )
 
     def scalars(self) -> dict[str, int | str]:
@@ -110,7 +110,7 @@ class AttentionFrame(FrameBase):
     def copy(self, operation: str, iteration: str) -> tuple[str, str]:
         """Return the descriptor and the coordinates of a load."""
         row = f"({iteration}) * BLOCK_N" if " " in iteration else f"{iteration} * BLOCK_N"
-        return ("k" if operation == "load_k" else "v"), f"[kv_head, {row}, 0]"
+        return ("k_rows" if operation == "load_k" else "v_rows"), f"[kv_head, {row}, 0]"
 
     def destination(self, descriptor: str, slot: str) -> str:
         """Descriptors are of heads x rows x columns; a tile in shared memory is of one head."""
@@ -232,11 +232,11 @@ class AttentionFrame(FrameBase):
         slot, parity = self._query_slot()
         for at, suffix in enumerate(self.suffixes):
             row = f"first_row + {at * self.rows}" if at else "first_row"
-            target = self.destination("q", f"q{suffix}.index({slot})")
+            target = self.destination("q_rows", f"q{suffix}.index({slot})")
             lines += [
                 f"mbarrier.wait(q{suffix}_empty.index({slot}), {parity} ^ 1)",
-                f"mbarrier.expect(q{suffix}_full.index({slot}), q.block_type.nbytes)",
-                f"_copy(q, [head, {row}, 0], q{suffix}_full.index({slot}), {target})",
+                f"mbarrier.expect(q{suffix}_full.index({slot}), q_rows.block_type.nbytes)",
+                f"_copy(q_rows, [head, {row}, 0], q{suffix}_full.index({slot}), {target})",
             ]
         return lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from treadle.codegen.gluon.attention import AttentionFrame
@@ -106,10 +107,8 @@ class TensorAttentionFrame(AttentionFrame):
 
     def mask(self, operation: TileOperation, iteration: str) -> Lines:
         """Return what a masked step does before an operation."""
-        return [
-            line.replace("scores_0", "scores_0_to_registers").replace("scores_1", "scores_1_to_registers")
-            for line in super().mask(operation, iteration)
-        ]
+        name = f"scores{operation.name.removeprefix('tile_max')}"
+        return [re.sub(rf"\b{name}\b", f"{name}_to_registers", line) for line in super().mask(operation, iteration)]
 
     # --- tiles ------------------------------------------------------------------------------------------------------
 

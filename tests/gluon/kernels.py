@@ -8,10 +8,16 @@ from functools import cache
 from treadle.codegen.gluon.kernel import WarpKernel, warp_kernel
 from treadle.costmodels.lower_warps import lower_warps
 from treadle.costmodels.machines import load_machine
+from treadle.costmodels.warp_facts import facts_of
 from treadle.driver.gluon import for_groups
 from treadle.driver.kernels import KernelOptions, plan_program
 from treadle.frontends import programs
+from treadle.ir.certificate import Certificate
 from treadle.ir.tile.kernel import KernelPlan, Room, WarpPlan
+from treadle.ir.tile.program import TileProgram
+from treadle.ir.tile.schedule import Schedule
+from treadle.ir.tile.warps import WarpSchedule
+from treadle.ir.warp.lower import lower_schedule
 from treadle.solvers.backend import Limits
 from treadle.solvers.pipeline.solve import Options, schedule
 
@@ -58,3 +64,20 @@ def planned(case: str) -> KernelPlan:
 def kernel_of(case: str) -> WarpKernel:
     """Return what the emitter prints of a case."""
     return warp_kernel(planned(case), load_machine(CASES[case][1]))
+
+
+def serial_kernel(program: TileProgram, machine_id: str) -> WarpKernel:
+    """Return a kernel whose operations follow each other, loads in one group and all else in another."""
+    machine = load_machine(machine_id)
+    warps = lower_warps(program, machine)
+    starts: dict[str, int] = {}
+    clock = 0
+    for operation in warps.loop.operations:
+        base = operation.name.removesuffix(".operands")
+        starts[operation.name] = starts.get(base, clock)
+        clock = max(clock, starts[operation.name] + operation.latency_cycles)
+    groups = {issue.operation: 0 if issue.role else 1 for issue in warps.issues}
+    depths = {ring.name: 2 if ring.memory == "shared" else 1 for ring in warps.loop.rings}
+    made = WarpSchedule(Schedule(warps.loop.name, clock, starts, clock, depths), groups, (24, 232))
+    lowered = lower_schedule(warps, made, facts_of(program, machine, warps, made))
+    return WarpKernel(program.name, program, machine, warps, made, Certificate("serial", "", ()), lowered)

@@ -1,0 +1,37 @@
+"""Attention forward on Blackwell: scores and outputs in tensor memory; the rows a warp group holds."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tests.gluon.kernels import serial_kernel
+from treadle.codegen.gluon.emit import emit
+from treadle.codegen.gluon.errors import NotEmittable
+from treadle.codegen.gluon.evidence import examine
+from treadle.codegen.triton.compile import compile_source
+from treadle.frontends import programs
+
+SHAPE = {"heads": 4, "seq": 1024, "qk_head_dim": 64}
+
+
+def test_emits_and_compiles() -> None:
+    pytest.importorskip("triton")
+    kernel = serial_kernel(
+        programs.build("attention_fwd", SHAPE, {"block_m": 128, "block_n": 64, "sub_tiles": 1}), "b200"
+    )
+    source = emit(kernel)
+    ast.parse(source)
+    assert "scores = allocate_tensor_memory(" in source
+    assert "_reinterpret(scores.index(0)" in source
+    evidence = examine(kernel, compile_source(source, "sm_100")[0])
+    assert evidence.mismatches == ()
+    assert evidence.counts["tcgen05"]
+    assert evidence.groups[1].waits == evidence.groups[1].waits_planned > 0
+
+
+def test_refuses_narrow_tiles() -> None:
+    narrow = programs.build("attention_fwd", SHAPE, {"block_m": 64, "block_n": 64, "sub_tiles": 1})
+    with pytest.raises(NotEmittable, match="tensor memory has 128 lanes"):
+        emit(serial_kernel(narrow, "b200"))
