@@ -112,7 +112,7 @@ _OPERATORS: dict[str, Operator] = {
     "gemm": Operator("(Tensor a, Tensor b) -> Tensor", _product),
     "gemm_persistent": Operator("(Tensor a, Tensor b) -> Tensor", _product),
     "gemm_w4a16": Operator("(Tensor a, Tensor w, Tensor scale) -> Tensor", _product),
-    "grouped_gemm": Operator("(Tensor a, Tensor weight, Tensor offsets) -> Tensor", _grouped),
+    "grouped_gemm": Operator("(Tensor a, Tensor weight, Tensor offsets, bool check=True) -> Tensor", _grouped),
     "kmeans_assign": Operator(_KMEANS, _assigned),
     "layer_norm": Operator(_LAYER_NORM, partial(_like, 1)),
     "rms_norm": Operator("(Tensor x, Tensor weight, float epsilon=1e-6) -> Tensor", partial(_like, 1)),

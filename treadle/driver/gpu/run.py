@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ def main(folder: Path, arguments: list[str] | None = None) -> int:
     parser.add_argument("--machine", action="store_true", help="measure the machine instead: writes machine.json")
     parser.add_argument("--check", action="store_true", help="only correctness (with TRITON_INTERPRET=1 on the CPU)")
     chosen = parser.parse_args(arguments)
+    absent = [package for package in ("torch", "triton") if find_spec(package) is None]
+    if absent:
+        sys.stderr.write(f"error: {' and '.join(absent)} not installed; the suite needs torch and triton\n")
+        return 2
     import torch
 
     if not torch.cuda.is_available() and not chosen.check:
