@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treadle.costmodels.replay.fleet import EngineSetup, Fleet, Outcome, replay
-from treadle.ir.serving.plan import ReplayFigures, ServingPlan, Stream
+from treadle.ir.serving.plan import RatePoint, ReplayFigures, ServingPlan, Stream
 from treadle.ir.serving.pools import Role
 from treadle.ir.workload import LengthQuantiles, Metric, Request, ServiceLevel
 
@@ -112,7 +112,29 @@ def figures_of(plan: ServingPlan, outcome: Outcome, rate_per_s: float) -> Replay
         outcome.preemptions,
         percentiles,
         met,
+        {metric.value: _quantiles(outcome.metric_s(metric)) for metric in Metric},
     )
+
+
+def _quantiles(times: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(float(f"{value:.6g}") for value in np.quantile(times, np.linspace(0, 1, 21)))
+
+
+CURVE = (0.25, 0.5, 0.7, 0.85, 1.0, 1.15, 1.3, 1.6)
+"""Rates of the goodput curve, relative to the plan's."""
+
+CURVE_REQUESTS = 4000
+"""Requests of the trace, from its beginning, that are replayed for each point of the curve."""
+
+
+def rate_curve(plan: ServingPlan, requests: Sequence[Request], rate_per_s: float) -> tuple[RatePoint, ...]:
+    """Replay the plan at other rates; returns one point each."""
+    some = requests[:CURVE_REQUESTS]
+    found: list[RatePoint] = []
+    for factor in CURVE:
+        figures, _ = replay_plan(plan, some, factor * rate_per_s)
+        found.append(RatePoint(factor * rate_per_s, figures.goodput_per_s, figures.attainment))
+    return tuple(found)
 
 
 def level_name(level: ServiceLevel) -> str:

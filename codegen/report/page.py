@@ -38,6 +38,8 @@ def render(plan: Plan, sources: Mapping[str, str], review: ReviewFigures | None 
 def _title(context: Context) -> str:
     machine = f" on {context.machine.name}" if context.machine else ""
     model = getattr(context.plan.body, "model", None)
+    if isinstance(model, str):
+        return f"Serving {model}"
     if model is not None:
         return f"{PurePath(str(model.name)).name}{machine}"
     names = [kernel.name for kernel in context.kernels]

@@ -28,6 +28,7 @@ SECTIONS: dict[str, tuple[str, ...]] = dict.fromkeys(
     ("deployment", "kernel"),
     (
         f"{_ROOM}.checks:section",
+        f"{_ROOM}.parts:section",
         f"{_ROOM}.kernel_table:section",
         f"{_ROOM}.roofline:section",
         f"{_ROOM}.kernels:section",
@@ -36,6 +37,14 @@ SECTIONS: dict[str, tuple[str, ...]] = dict.fromkeys(
         f"{_ROOM}.certificates:section",
         f"{_ROOM}.origin:section",
     ),
+)
+SECTIONS["serving"] = (
+    f"{_ROOM}.serving:pools",
+    f"{_ROOM}.serving:binds",
+    f"{_ROOM}.serving:goodput",
+    f"{_ROOM}.serving:latencies",
+    f"{_ROOM}.serving:front",
+    *DEFAULT,
 )
 SECTIONS["overlap"] = (f"{_ROOM}.operators:period", *DEFAULT)
 SECTIONS["sections"] = (f"{_ROOM}.operators:cuts", *DEFAULT)

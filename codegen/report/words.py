@@ -59,6 +59,9 @@ def evidence_in_words(level: Level, loop: Loop | None = None) -> str:
 def _sentence(proof: str, evidence: dict[str, Any], loop: Loop | None) -> str:
     if proof == ProofKind.RESOURCE.value and "unit" in evidence:
         return _unit(evidence)
+    if isinstance(evidence.get("tree"), dict):
+        nodes = len(evidence["tree"].get("nodes", ()))
+        return f"a search tree of {figure(nodes)} nodes, with multipliers at its leaves"
     steps = evidence.get("cycle", evidence.get("path"))
     if proof == ProofKind.RECURRENCE.value:
         return _walk(steps, loop) if isinstance(steps, list) else "the longest path at this interval"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from treadle.ir.errors import InvalidValue
 from treadle.ir.serving.pools import Engine, Pools, PoolsPlan, Role, Shape
@@ -77,8 +77,20 @@ class Policies:
 
 
 @dataclass(frozen=True, slots=True)
+class RatePoint:
+    """What a replay at another rate showed: requests/s within all levels, and their share."""
+
+    rate_per_s: float
+    goodput_per_s: float
+    attainment: float
+
+
+@dataclass(frozen=True, slots=True)
 class ReplayFigures:
-    """What the event replay of the plan showed: reported, and re-derived only where the trace is at hand."""
+    """What the event replay of the plan showed: reported, and re-derived only where the trace is at hand.
+
+    `quantiles_s` are latencies by metric at 0, 5, ... 100 % of the requests; `curve` goes over other rates.
+    """
 
     requests: int
     rate_per_s: float
@@ -87,6 +99,8 @@ class ReplayFigures:
     preemptions: int
     percentiles_s: dict[str, float]
     met: bool
+    quantiles_s: dict[str, tuple[float, ...]] = field(default_factory=dict[str, tuple[float, ...]])
+    curve: tuple[RatePoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,9 +43,12 @@ def _searched(problem: PoolsProblem, points: int) -> tuple[FrontPoint, ...]:
     budget = whole
     while budget > 0:
         within = rate_problem(problem, float(budget))
-        solved = maximise(program_of(within), nodes=500)
-        if solved.solution is None or not solved.value or not solved.finished:
+        solved = maximise(program_of(within), nodes=2000)
+        if solved.solution is None or not solved.value:
             break
+        if not solved.finished:  # what is not proven is no point of the front
+            budget = Fraction(f"{float(budget - step):.9g}")
+            continue
         counts = tuple(int(value) for value in solved.solution[: len(problem.engines)])
         pools = Pools(counts, idle_off(counts, routing_of(within, solved.solution)))
         rate = float(PoolsPlan(within, pools).rate_per_s)

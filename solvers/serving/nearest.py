@@ -38,7 +38,7 @@ def unmet_levels(request: ServingRequest, class_name: str = "") -> UnmetLevels:
 
 def level_text(level: ServiceLevel) -> str:
     """Return a level as a specification writes it."""
-    return f"{level.metric.value}_p{level.percentile:g} <= {level.limit_s * 1e3:.4g} ms"
+    return f"{level.metric.value}_p{level.percentile:g} <= {level.limit_s * 1e3:,.6g} ms"
 
 
 def _relaxed(

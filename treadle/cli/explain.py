@@ -10,12 +10,13 @@ from treadle.cli.explain_operators import show_operators
 from treadle.cli.explain_packing import show_packing
 from treadle.cli.options import JsonFlag, PlanPath
 from treadle.cli.output import console, number, print_json
-from treadle.driver.explain import explain_plan
+from treadle.driver.explain import explain_plan, explain_serving_plan
 from treadle.driver.explain_operators import explain_operators
 from treadle.driver.explain_packing import explain_packing
 from treadle.ir.codec import encode
 from treadle.ir.plan import load
 from treadle.ir.tile.explanation import Alternative, Explanation
+from treadle.solvers.serving.explain import Change, ServingExplanation
 
 
 def command(
@@ -24,8 +25,11 @@ def command(
     limit: Annotated[float, typer.Option(min=0.001, help="Deterministic seconds per changed loop.")] = 1.0,
     json: JsonFlag = False,
 ) -> None:
-    """Say which unit, recurrence or memory binds each loop, and what single changes would do to its interval."""
+    """Say what binds each loop of a plan, or the pools of a serving plan, and what single changes would do."""
     found = load(plan)
+    if found.kind == "serving":
+        _serving(explain_serving_plan(found), json)
+        return
     if found.kind == "packing":
         show_packing(explain_packing(found, limit), json)
         return
@@ -58,6 +62,29 @@ def _print(name: str, explanation: Explanation) -> None:
     for alternative in explanation.alternatives:
         out.print(f"    {alternative.change:<{width}}  {_effect(alternative)}", markup=False)
     out.print("")
+
+
+def _serving(explanation: ServingExplanation, json: bool) -> None:
+    if json:
+        print_json(encode(explanation))
+        return
+    out = console()
+    out.print(f"{explanation.name}: {number(explanation.value)} {explanation.unit}", markup=False)
+    for one in explanation.bindings:
+        mark = "binds" if one.share > 0.97 else "     "
+        out.print(f"  {mark} {one.share:>5.0%}  {one.engine}: {one.limit}, {one.used}", markup=False)
+    width = max((len(change.change) for change in explanation.changes), default=0)
+    for change in explanation.changes:
+        out.print(f"    {change.change:<{width}}  {_serving_effect(explanation, change)}", markup=False)
+
+
+def _serving_effect(explanation: ServingExplanation, change: Change) -> str:
+    if change.value is None:
+        return "not possible on these GPUs"
+    gain = change.value / explanation.value - 1
+    effect = "no change" if abs(gain) < 1e-6 else f"{gain:+.1%}"
+    proven = "" if change.proven else ", not proven best"
+    return f"{number(change.value):>8} {explanation.unit}  {effect}{proven}"
 
 
 def _effect(alternative: Alternative) -> str:

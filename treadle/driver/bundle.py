@@ -12,6 +12,7 @@ from treadle.codegen.folder import write_plan
 from treadle.codegen.serving.bundle import bundle_files
 from treadle.codegen.serving.files import serving_files
 from treadle.codegen.serving.pods import bare_nodes, list_bytes, pending_pods
+from treadle.driver.artifacts import report_of
 from treadle.driver.pack import Job, plan_packing, write_packing
 from treadle.frontends.kubernetes.cluster import cluster_from
 from treadle.ir.cluster.cluster import PENDING
@@ -41,6 +42,7 @@ def write_serving(folder: Path, plan: Plan, deployment: Deployment) -> Part:
     body: ServingPlan = plan.body
     files = dict(serving_files(body, deployment.cluster.namespace))
     files[CLUSTER] = cluster_document(body, deployment)
+    files["report.html"] = report_of(plan, {})
     return Part(write_plan(folder, plan, files), folder)
 
 

@@ -117,7 +117,7 @@ def compile_deployment(
         if bundle.PACKING in built:
             files |= bundle.top_level(built[bundle.PACKING])
         with progress.phase("write") as said:
-            files["report.html"] = report_of(plan, files)
+            files["report.html"] = report_of(replace(plan, parts=tuple(sorted(built))), files)
             plan = write_plan(folder, plan, files, {name: part.folder for name, part in built.items()})
             said.append(f"{len(files) + 1} files and {len(built)} parts in {folder}")
     with progress.phase("verify") as said:

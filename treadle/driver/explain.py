@@ -13,6 +13,7 @@ from treadle.ir.tile.warps import WarpLoop
 from treadle.solvers.backend import Limits
 from treadle.solvers.modulo.explain import explain
 from treadle.solvers.pipeline.explain import explain_groups
+from treadle.solvers.serving.explain import ServingExplanation, explain_serving
 
 
 def explain_plan(plan: Plan, kernel: str = "", limit_s: float = 1.0) -> dict[str, Explanation]:
@@ -49,3 +50,8 @@ def _other_tilings(kernel: KernelPlan, machine: Machine | None) -> dict[str, War
     sizes = {**program.tile_sizes, "sub_tiles": 1}
     whole = programs.build(program.family, program.shape, sizes, program.options)
     return {"no sub-tiling": lower_warps(whole, machine)}
+
+
+def explain_serving_plan(plan: Plan) -> ServingExplanation:
+    """Return what binds a serving plan, and what single changes would do to its goal."""
+    return explain_serving(plan.body)

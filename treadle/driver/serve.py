@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from treadle.costmodels.machines import load_machine
+from treadle.costmodels.serving_replay import rate_curve
 from treadle.driver.serve_request import refuse_without_levels, request_of
 from treadle.driver.versions import versions
 from treadle.frontends.hf import load_model
@@ -60,6 +61,9 @@ def plan_loaded(
     request = request_of(deployment, model, roofline)
     policies = Policies(options.router, options.admission, options.batching)
     body, certificate = plan_serving(request, policies, tell)
+    if body.replay is not None:
+        curve = rate_curve(body, request.requests, body.replay.rate_per_s)
+        body = replace(body, replay=replace(body.replay, curve=curve))
     if pareto:
         body = replace(body, front=pareto_front(body.pools.problem))
     machines = [load_machine(offer.gpu) for offer in options.gpus] or [load_machine(deployment.cluster.gpu)]

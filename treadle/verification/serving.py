@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 
 from treadle.costmodels.engine_candidates import all_candidates, setting_of
@@ -32,6 +33,10 @@ def review(plan: Plan, folder: Path | None) -> Review:
         value, bound = value_and_bound(body.pools, level.evidence.get("tree"))
     except TreadleError as error:
         return Review(2, 0, (Finding("TRD499", "certificate", f"the evidence cannot be read: {error}"),))
+    if not isfinite(bound):
+        return Review(
+            2, 0, (Finding("TRD499", "certificate", "nothing proves the bound: the recursion does not apply"),)
+        )
     findings += compare(level, value, bound, 1e-8) + check_front(body.pools.problem, body.front)
     findings += _check_predictions(plan, body, value)
     return Review(
