@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from treadle.codegen.gluon.errors import NotEmittable
 from treadle.codegen.gluon.frames import barriers
-from treadle.codegen.gluon.kernel import TENSOR_COLUMNS, WarpKernel, identifier
+from treadle.codegen.gluon.kernel import TENSOR_COLUMNS, TENSOR_ROWS, WarpKernel, identifier
 from treadle.codegen.gluon.matrix import MatrixFrame
 from treadle.codegen.gluon.writer import Lines
 from treadle.ir.tile.program import TileOperation
@@ -20,6 +21,8 @@ class TensorMatrixFrame(MatrixFrame):
 
     def __init__(self, kernel: WarpKernel) -> None:
         super().__init__(kernel)
+        if self.rows != TENSOR_ROWS:
+            raise NotEmittable(kernel=kernel.name, reason=f"tiles of {self.rows} rows; tensor memory has 128 lanes")
         columns = sum(operation.result.shape[1] for operation in self.accumulators)
         self.tile_slots = 2 if 2 * columns <= TENSOR_COLUMNS else 1
 

@@ -24,6 +24,8 @@ MOST_REGISTERS = 256
 """The most that `setmaxnreg` may ask for (PTX ISA); instructions address 255."""
 LEAST_LAUNCH_REGISTERS = 64
 """Registers that the part of a kernel before its groups (allocation, barriers) is compiled with at least."""
+TENSOR_ROWS = 128
+"""Lanes of tensor memory, which four warps reach, a lane a thread (PTX ISA)."""
 TENSOR_COLUMNS = 512
 """Columns of tensor memory, 32 bits of 128 lanes each (PTX ISA)."""
 LARGEST_INSTRUCTION_N = 256

@@ -8,13 +8,10 @@ from collections.abc import Sequence
 from treadle.codegen.gluon.attention import AttentionFrame
 from treadle.codegen.gluon.errors import NotEmittable
 from treadle.codegen.gluon.frames import Extra
-from treadle.codegen.gluon.kernel import WarpKernel, identifier
+from treadle.codegen.gluon.kernel import TENSOR_ROWS, WarpKernel, identifier
 from treadle.codegen.gluon.writer import Lines
 from treadle.ir.tile.program import Memory, TileOperation
 from treadle.ir.warp.program import Buffer, Role, WarpGroup
-
-TENSOR_ROWS = 128
-"""Lanes of tensor memory, which four warps reach, a lane a thread (PTX ISA)."""
 
 
 class TensorAttentionFrame(AttentionFrame):
