@@ -74,7 +74,7 @@ class Instance:
 
 def main() -> None:
     """Run both models on all clusters."""
-    chosen = common.arguments(__doc__ or "", DATA, requests={"type": int, "default": REQUESTS})
+    chosen = common.arguments(__doc__ or "", str(DATA), requests={"type": int, "default": REQUESTS})
     data = json.loads(chosen.data.read_text())
     rows: list[dict[str, Any]] = []
     for model, published in data["models"].items():
