@@ -251,16 +251,6 @@ def _literals(entries: ast.Dict) -> Iterator[tuple[str, Any]]:
             yield str(name.value), value.value
 
 
-def _literals(table: ast.Dict) -> dict[str, Any]:
-    """Return the entries of a table that are constants; others are types that the module puts together."""
-    entries = zip(table.keys, table.values, strict=True)
-    return {
-        str(key.value): value.value
-        for key, value in entries
-        if isinstance(key, ast.Constant) and isinstance(value, ast.Constant)
-    }
-
-
 def _binary(
     path: Path, kernel: dict[str, Any], architecture: str, version: str, planned: Mapping[str, dict[str, Any]]
 ) -> KernelBinary:
