@@ -143,10 +143,10 @@ def replay(requests: Sequence[Request], fleet: Fleet, speed: float = 1.0) -> Out
     Raises:
         InvalidValue: a request that no engine's cache can hold.
     """
-    return _Replay(requests, fleet, speed).run()
+    return FleetRun(requests, fleet, speed).run()
 
 
-class _Replay:
+class FleetRun:
     """State of one replay: engines by role, the event queue, and the results."""
 
     def __init__(self, requests: Sequence[Request], fleet: Fleet, speed: float) -> None:

@@ -67,24 +67,24 @@ def rewrite(folder: Path, change: Change) -> None:
     write_plan(folder, change(plan), files)
 
 
-@pytest.mark.parametrize(
-    ("part", "change"),
-    [
-        ("serving", lambda plan: replace(plan, body=replace(plan.body, model="another"))),
-        ("serving", lambda plan: replace(plan, inputs=plan.inputs[1:])),
-        ("serving", lambda plan: replace(plan, body=replace(plan.body, levels=plan.body.levels[:1]))),
-        ("serving", lambda plan: replace(plan, body=replace(plan.body, kv_bytes_per_token=1.0))),
-        (
-            "packing",
-            lambda plan: replace(
-                plan,
-                body=replace(
-                    plan.body, placement=replace(plan.body.placement, nodes=(*plan.body.placement.nodes[:-1], PENDING))
-                ),
+FORGERIES: list[tuple[str, Change]] = [
+    ("serving", lambda plan: replace(plan, body=replace(plan.body, model="another"))),
+    ("serving", lambda plan: replace(plan, inputs=plan.inputs[1:])),
+    ("serving", lambda plan: replace(plan, body=replace(plan.body, levels=plan.body.levels[:1]))),
+    ("serving", lambda plan: replace(plan, body=replace(plan.body, kv_bytes_per_token=1.0))),
+    (
+        "packing",
+        lambda plan: replace(
+            plan,
+            body=replace(
+                plan.body, placement=replace(plan.body.placement, nodes=(*plan.body.placement.nodes[:-1], PENDING))
             ),
         ),
-    ],
-)
+    ),
+]
+
+
+@pytest.mark.parametrize(("part", "change"), FORGERIES)
 def test_parts_that_do_not_belong_together_are_found(copy: Path, part: str, change: Change) -> None:
     assert verify(copy).findings == ()
     rewrite(copy / part, change)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from treadle.costmodels import queues
 from treadle.costmodels.replay.batching import BATCHINGS
-from treadle.costmodels.replay.fleet import EngineSetup, Fleet, Outcome, _Replay, replay
+from treadle.costmodels.replay.fleet import EngineSetup, Fleet, FleetRun, Outcome, replay
 from treadle.costmodels.replay.policies import ADMISSIONS, ROUTERS
 from treadle.costmodels.replay.prefixes import PrefixCache, PrefixSettings
 from treadle.ir.errors import InvalidValue, UnknownName
@@ -144,7 +144,7 @@ def test_queue_formulas_agree_where_they_meet() -> None:
 def test_load_of_every_engine_returns_to_zero_and_is_shared() -> None:
     profile = Profile((1, 1000), (0.004, 0.04), 0.0, 1e-7)
     setups = (EngineSetup("prefill", profile, 9000, 8, 512, 3), EngineSetup("decode", profile, 9000, 16, 64, 3))
-    run = _Replay(random_requests(), Fleet(setups), 1.0)
+    run = FleetRun(random_requests(), Fleet(setups), 1.0)
     run.run()
     assert [engine.outstanding for engine in run.engines] == [0] * 6
     steps = [engine.steps for engine in run.engines if engine.decodes]
