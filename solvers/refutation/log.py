@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 import tempfile
-from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from treadle.ir.proof_log.packed import LARGEST_CHARACTERS, packed
-from treadle.ir.proof_log.problem import Cumulative, Problem, Term
+from treadle.ir.proof_log.problem import Problem
 from treadle.ir.proof_log.replay import replay
 from treadle.solvers.interruption import requested
 from treadle.solvers.refutation.trim import trimmed
+from treadle.solvers.refutation.worker import REFUTED
+
+START_S = 10.0
+"""What a process may take to start, and a search to notice that its time is up."""
 
 
 def logged(problem: Problem, wall_s: float) -> str | None:
@@ -20,39 +26,22 @@ def logged(problem: Problem, wall_s: float) -> str | None:
     None also where pumpkin-solver is not installed, or the proof is too long for a certificate: whoever asks keeps the
     certificate of kind `solver`.
     """
-    if requested():
-        return None
-    try:
-        pumpkin = import_module("pumpkin_solver")  # without annotations in 0.5
-        constraints = import_module("pumpkin_solver.constraints")
-    except ImportError:
+    if requested() or find_spec("pumpkin_solver") is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "proof.drcp")
-        model = pumpkin.Model(proof=str(path))
-        variables = [model.new_integer_variable(*bounds, name=f"x{i}") for i, bounds in enumerate(problem.bounds)]
-        for constraint in problem.constraints:
-            model.add_constraint(_stated(constraints, model.new_constraint_tag(), variables, constraint))
-        answer = model.satisfy(timeout=wall_s)
-        if type(answer).__name__ != "Unsatisfiable":
+        command = [sys.executable, "-m", "treadle.solvers.refutation.worker", str(path), str(wall_s)]
+        try:
+            done = subprocess.run(
+                command, input=pickle.dumps(problem), capture_output=True, timeout=wall_s + START_S, check=False
+            )
+        except subprocess.TimeoutExpired:
             return None
-        del model
+        if done.returncode != REFUTED:
+            return None
         text = trimmed(path.read_text())
     line = packed(text)
     if len(line) > LARGEST_CHARACTERS:
         return None
     replay(problem, text)
     return line
-
-
-def _stated(constraints: Any, tag: Any, variables: list[Any], constraint: Any) -> Any:
-    def view(term: Term) -> Any:
-        scaled = variables[term.variable] if term.scale == 1 else variables[term.variable].scaled(term.scale)
-        return scaled.offset(term.offset) if term.offset else scaled
-
-    if isinstance(constraint, Cumulative):
-        starts = [view(start) for start in constraint.starts]
-        return constraints.Cumulative(
-            starts, list(constraint.durations), list(constraint.demands), constraint.capacity, tag
-        )
-    return constraints.LessThanOrEquals([view(term) for term in constraint.terms], constraint.most, tag)
