@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 
@@ -11,7 +12,7 @@ from treadle.codegen.gluon.emit import emit
 from treadle.codegen.gluon.evidence import Evidence, examine
 from treadle.codegen.triton.compile import KernelBinary, compile_source
 
-pytest.importorskip("triton")
+pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="extra `kernels`")
 
 
 def _binary(case: str) -> KernelBinary:

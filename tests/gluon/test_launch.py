@@ -14,16 +14,16 @@ from tests.gluon.kernels import kernel_of
 from treadle.codegen.gluon.emit import emit
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("triton")
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="extra `kernels`")
 
 
 @pytest.fixture(scope="module")
-def gemm(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+def gemm(interpreter: None, tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     return _module("gemm h200", tmp_path_factory.mktemp("kernels"))
 
 
 @pytest.fixture(scope="module")
-def attention(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+def attention(interpreter: None, tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     return _module("attention h200", tmp_path_factory.mktemp("kernels"))
 
 

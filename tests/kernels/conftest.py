@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -15,17 +13,6 @@ from tests.kernels.plans import HOPPER, tiny
 from treadle.codegen.triton.emit import emit
 
 Load = Callable[..., ModuleType]
-
-
-@pytest.fixture(scope="module")
-def interpreter() -> Iterator[None]:
-    """Choose Triton's interpreter, which is fixed when triton is imported; compilation has a process of its own."""
-    library = sys.modules.get("triton.language")
-    interpreted = library is None or type(library.cdiv).__name__ == "InterpretedFunction"
-    assert interpreted, "triton was imported before its interpreter was chosen"
-    os.environ["TRITON_INTERPRET"] = "1"
-    yield
-    del os.environ["TRITON_INTERPRET"]
 
 
 @pytest.fixture
