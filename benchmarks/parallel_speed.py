@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from benchmarks.common import arguments, finish, table
+from benchmarks.curves import curve, side_by_side
 from treadle.costmodels.training_step import setting_of
 from treadle.frontends.hf import parse_model
 from treadle.frontends.training_model import training_model
@@ -85,6 +88,8 @@ def measure(case: Case) -> dict[str, Any]:
     took, busy = time.perf_counter() - start, time.process_time() - busy
     record: dict[str, Any] = {
         "case": case.name,
+        "gpus": case.gpus,
+        "layers": case.model.layers,
         "parameters": case.model.parameters,
         "seconds": round(took, 3),
         "processor_seconds": round(busy, 3),
@@ -100,9 +105,24 @@ def measure(case: Case) -> dict[str, Any]:
     return record
 
 
+def drawn(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the time to plan by GPUs and by layers as one SVG."""
+    by_gpus = [(row["gpus"], row["seconds"]) for row in rows if row["case"].startswith("70B / ")]
+    by_layers = [(row["layers"], row["seconds"]) for row in rows if row["gpus"] == 512 and row["target_s"] is not None]
+    by_layers += [(row["layers"], row["seconds"]) for row in rows if row["case"].startswith("70B width")]
+    return side_by_side(
+        curve("time to plan a 70B model", "GPUs", by_gpus),
+        curve("time to plan over 512 GPUs", "layers", sorted(by_layers)),
+    )
+
+
 def main() -> int:
     """Print and write the table."""
-    chosen = arguments("speed of the parallel planner", growth={"action": "store_true", "help": "also show growth"})
+    chosen = arguments(
+        "speed of the parallel planner",
+        growth={"action": "store_true", "help": "also show growth"},
+        figure={"type": Path, "default": None, "help": "SVG file to draw the growth into"},
+    )
     rows = [measure(case) for case in cases(chosen.growth)]
     table(
         ("case", "seconds", "processor s", "target", "candidates", "replayed", "step s", "gap", "plan"),
@@ -122,6 +142,8 @@ def main() -> int:
         ],
     )
     figures = {row["case"]: {"seconds": row["seconds"], "gap": row.get("gap_any_layout")} for row in rows}
+    if chosen.figure is not None:
+        chosen.figure.write_text(drawn(rows), encoding="utf-8")
     finish("parallel_speed", figures, rows, chosen.json)
     return 0
 

@@ -28,7 +28,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "step_buffers": [],
     "serving_replay": [],
     "distserve": [],
-    "parallel_speed": [],
+    "parallel_speed": ["--growth", "--figure", "docs/figures/parallel_growth.svg"],
     "training_runs": [],
     "recorded_scheduler": [],
 }

@@ -10,12 +10,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from math import log10
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import arguments, finish, table
-from treadle.codegen.svg import element, label
+from benchmarks.curves import curve, side_by_side
 from treadle.ir.diagnostics import TreadleError
 from treadle.ir.tile.loop import Capacity, Dependence, Loop, Operation, Reader, Ring, Unit
 from treadle.ir.tile.warp_claims import recheck_warps
@@ -26,7 +25,6 @@ from treadle.solvers.pipeline.solve import Options, schedule
 OPERATIONS = (10, 20, 40, 80, 160, 300)
 FACTORS = (1, 10, 100, 1000)
 FIXED_TILES = 4
-WIDTH, HEIGHT, LEFT, BOTTOM = 520.0, 260.0, 60.0, 40.0
 
 
 def tiles(count: int, factor: int) -> WarpLoop:
@@ -94,43 +92,16 @@ def measured(count: int, factor: int, limits: Limits) -> dict[str, Any]:
     }
 
 
-def curve(title: str, unit: str, points: Sequence[tuple[float, float]]) -> str:
-    """Return a plot with both axes logarithmic, one decade of time from 10 ms on."""
-    xs, ys = [log10(x) for x, _ in points], [log10(max(y, 0.01)) for _, y in points]
-    low, high = min(xs), max(xs)
-    top = max(1.0, max(ys))
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        across = LEFT + (x - low) / (high - low) * (WIDTH - LEFT - 20)
-        return across, HEIGHT - BOTTOM - (y + 2) / (top + 2) * (HEIGHT - BOTTOM - 30)
-
-    spots = [place(x, y) for x, y in zip(xs, ys, strict=True)]
-    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in spots)
-    parts = [label(WIDTH / 2, 18, title, text_anchor="middle")]
-    parts += [label(x, HEIGHT - BOTTOM + 18, f"{value:g}", text_anchor="middle")
-              for (x, _), (value, _) in zip(spots, points, strict=True)]  # fmt: skip
-    parts.append(label(WIDTH / 2, HEIGHT - 4, unit, text_anchor="middle"))
-    for decade in range(-2, int(top) + 1):
-        y = place(low, decade)[1]
-        parts.append(element("line", x1=LEFT, x2=WIDTH - 20, y1=y, y2=y, stroke="#e2e0da"))
-        parts.append(label(LEFT - 6, y + 4, f"{10.0**decade:g} s", text_anchor="end"))
-    parts.append(element("path", d=path, fill="none", stroke="#3f6fa3", stroke_width=2))
-    parts += [element("circle", cx=x, cy=y, r=3, fill="#3f6fa3") for x, y in spots]
-    return "".join(parts)
-
-
 def drawn(rows: Sequence[dict[str, Any]]) -> str:
     """Return both curves side by side as one SVG."""
     by_size = [(row["operations"], row["seconds"]) for row in rows if row["curve"] == "operations"]
     by_interval = [
         (row["interval"], row["seconds"]) for row in rows if row["curve"] == "interval" and "interval" in row
     ]
-    second = element("g", curve("solve time by interval", "cycles", by_interval), transform=f"translate({WIDTH:g} 0)")
-    style = "<style>svg{font:11px system-ui,sans-serif;background:#fff}text{fill:#1f2328}</style>"
-    return element(
-        "svg", style, curve("solve time by operations", "operations", by_size), second,
-        view_box=f"0 0 {2 * WIDTH:g} {HEIGHT:g}", xmlns="http://www.w3.org/2000/svg",
-    ) + "\n"  # fmt: skip
+    return side_by_side(
+        curve("solve time by operations", "operations", by_size),
+        curve("solve time by interval", "cycles", by_interval),
+    )
 
 
 def main() -> int:

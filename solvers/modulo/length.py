@@ -30,6 +30,8 @@ from treadle.solvers.refutation.log import logged
 
 LONGEST_LOG_S = 5.0
 """Wall-clock seconds a proof log may take at most; the limit of one question holds too."""
+LEAST_LOG_S = 0.05
+"""Questions with a smaller limit than this are drafts, and carry no logs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ def _logged(
     refuted = reached.value - 1
     problem = below(refuted)
     limit_s = min(LONGEST_LOG_S, effort.limits.deterministic_s or LONGEST_LOG_S)
-    log = None if problem is None else logged(problem, limit_s)
+    log = None if problem is None or limit_s < LEAST_LOG_S else logged(problem, limit_s)
     if log is None:
         return reached
     return replace(
