@@ -9,42 +9,28 @@ from ortools.sat.python import cp_model
 
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.tile.register_bound import register_bound as least_registers
-from treadle.ir.tile.schedule import Schedule, length_of
-from treadle.ir.tile.warps import WarpLoop, WarpSchedule, barriers, register_peaks, traffic_bytes
+from treadle.ir.tile.warps import WarpLoop, WarpSchedule
 from treadle.solvers.backend import Limits, Outcome, SolverReport, solve
 from treadle.solvers.modulo import model as modulo
-from treadle.solvers.modulo.bounds import Bound, depth_bounds
-from treadle.solvers.modulo.interval import depths_of, serial_interval
+from treadle.solvers.modulo.bounds import Bound
+from treadle.solvers.modulo.interval import serial_interval
 from treadle.solvers.modulo.model import (
-    Model,
-    add_arcs,
-    add_full_units,
     add_length,
-    add_memories,
-    add_one_iteration_units,
-    add_rings,
-    add_times,
-    add_units,
 )
-from treadle.solvers.modulo.network import Network, heads, network_of
-from treadle.solvers.modulo.place import normalized
+from treadle.solvers.modulo.network import Network, network_of
+from treadle.solvers.pipeline.assemble import add_half_turn, assemble
 from treadle.solvers.pipeline.bounds import forced_bound, group_bound, interval_bound, length_bound, register_bound
 from treadle.solvers.pipeline.errors import NoWarpSchedule, RegistersExceeded
 from treadle.solvers.pipeline.logs import with_logs
 from treadle.solvers.pipeline.model import (
     Joint,
-    add_crossed,
-    add_crossing_delays,
-    add_groups,
-    add_issue,
-    add_issue_budget,
-    add_registers,
     barrier_count,
     fix_groups,
     group_count,
     traffic,
 )
 from treadle.solvers.pipeline.partition import assign, decided_levels
+from treadle.solvers.pipeline.points import Point, hint, read, value_at, warp_schedule
 from treadle.solvers.pipeline.symmetry import half_turn
 from treadle.solvers.pipeline.walks import (
     UNREACHED,
@@ -90,14 +76,6 @@ class Solution:
     certificate: Certificate
 
 
-@dataclass(frozen=True, slots=True)
-class _Point:
-    """A solution in raw form: starts by vertex, groups by operation."""
-
-    starts: tuple[int, ...]
-    groups: dict[str, int]
-
-
 def schedule(warps: WarpLoop, options: Options | None = None, tell: Callable[[str], None] | None = None) -> Solution:
     """Return the best joint schedule, lexicographically by `options.objective`.
 
@@ -128,10 +106,10 @@ def schedule(warps: WarpLoop, options: Options | None = None, tell: Callable[[st
         bounds[name] = least
     # A later level may have found better values of earlier ones whose optimum was left open.
     levels = [_level("ii", ii, bound)]
-    levels += [_level(name, _value(warps, network, ii, name, point), bounds[name]) for name in bounds]
+    levels += [_level(name, value_at(warps, network, ii, name, point), bounds[name]) for name in bounds]
     levels = with_logs(warps, ii, levels)
     certificate = Certificate(f"pipeline/{warps.loop.name}", options.cost_model, tuple(levels))
-    return Solution(_warp_schedule(warps, network, ii, point), certificate)
+    return Solution(warp_schedule(warps, network, ii, point), certificate)
 
 
 def _walked(warps: WarpLoop, ii: int, name: str, bound: Bound, fixed: dict[str, int], value: int) -> Bound:
@@ -183,7 +161,7 @@ def _refuse_too_many_registers(warps: WarpLoop, long_ii: int) -> None:
 class _Found:
     """A first schedule at an interval, and the levels proven optimal on the way to it."""
 
-    point: _Point
+    point: Point
     proven: dict[str, int]
     report: SolverReport | None
 
@@ -233,7 +211,7 @@ def _by_walk(warps: WarpLoop, network: Network, ii: int, options: Options) -> _F
 
 def _by_assignment(warps: WarpLoop, network: Network, ii: int, options: Options) -> _Found | None:
     """Groups first, time second; None when no assignment tried has a schedule."""
-    points: list[_Point] = []
+    points: list[Point] = []
 
     def attempt(groups: dict[str, int]) -> Status:
         status, point = _schedule_groups(warps, network, ii, groups, options)
@@ -246,7 +224,7 @@ def _by_assignment(warps: WarpLoop, network: Network, ii: int, options: Options)
 
 def _schedule_groups(
     warps: WarpLoop, network: Network, ii: int, groups: dict[str, int], options: Options
-) -> tuple[Status, _Point | None]:
+) -> tuple[Status, Point | None]:
     """Schedule one assignment: a short horizon for a schedule, then all stages for a refutation."""
     status = Status.UNKNOWN
     for intervals, share in ((1, 0.05), (2, 0.1), (None, 0.2)):
@@ -255,7 +233,7 @@ def _schedule_groups(
         fix_groups(joint, groups)
         outcome = solve(joint.cp, replace(options.limits, deterministic_s=limit), tuning=modulo.TUNING)
         if outcome.solved:
-            return Status.FEASIBLE, _read(joint, outcome)
+            return Status.FEASIBLE, read(joint, outcome)
         if intervals is None and outcome.status is Status.INFEASIBLE:
             return Status.INFEASIBLE, None
     return status, None
@@ -266,10 +244,10 @@ def schedule_groups(
 ) -> WarpSchedule | None:
     """Return a schedule of one assignment to groups at an interval, None when none is found within the limits."""
     point = _schedule_groups(warps, network, ii, groups, options)[1]
-    return None if point is None else _warp_schedule(warps, network, ii, point)
+    return None if point is None else warp_schedule(warps, network, ii, point)
 
 
-def _first(warps: WarpLoop, network: Network, ii: int, options: Options) -> tuple[Outcome, _Point | None]:
+def _first(warps: WarpLoop, network: Network, ii: int, options: Options) -> tuple[Outcome, Point | None]:
     """Ask for any schedule at `ii`: short ones first, in rounds of growing effort; only all stages can refute.
 
     The time to a first schedule is heavy-tailed, so several small attempts beat one long one.
@@ -283,64 +261,15 @@ def _first(warps: WarpLoop, network: Network, ii: int, options: Options) -> tupl
         for attempt in list(attempts):
             joint = assemble(warps, network, ii, attempt[0], turned=attempt[1])
             if attempt[2]:
-                _add_half_turn(joint)
+                add_half_turn(joint)
             outcome = solve(joint.cp, replace(options.limits, deterministic_s=limit), tuning=TUNING)
             if outcome.solved:
-                return outcome, _read(joint, outcome)
+                return outcome, read(joint, outcome)
             if outcome.status is Status.INFEASIBLE:
                 attempts.remove(attempt)
     joint = assemble(warps, network, ii, None)
     outcome = solve(joint.cp, options.limits, tuning=TUNING)
-    return outcome, _read(joint, outcome) if outcome.solved else None
-
-
-def assemble(warps: WarpLoop, network: Network, ii: int, intervals: int | None, *, turned: bool = True) -> Joint:
-    """Return the joint model: starts up to `intervals` beyond the longest path, or in all the stages there may be.
-
-    With `turned` a full unit's operation is held at slot 0 (all slots may be turned together), for which starts get one
-    interval more; without, starts count from the first operation, as the length needs it.
-    """
-    head = heads(network, ii)
-    assert head is not None
-    last = warps.limits.most_stages * ii - 1
-    if intervals is not None:
-        last = min(last, max(head) + intervals * ii)
-    last += ii - 1 if turned else 0
-    base = Model(network, ii)
-    add_times(base, {vertex: (head[vertex], max(head[vertex], last)) for vertex in range(network.size)})
-    add_arcs(base, range(len(network.arcs)))
-    add_units(base)
-    anchor = add_full_units(base, turned=turned)
-    add_one_iteration_units(base)
-    add_rings(base)
-    add_memories(base)
-    joint = Joint(warps, base, last // ii + 1, anchor)
-    if max(head) > last:
-        base.cp.add_bool_or([])
-    add_groups(joint)
-    if turned:
-        _add_span(joint)
-    add_crossed(joint)
-    add_crossing_delays(joint)
-    add_issue(joint)
-    add_issue_budget(joint)
-    add_registers(joint)
-    return joint
-
-
-def _add_span(joint: Joint) -> None:
-    """Hold all starts within the stages there may be, from wherever the first one is."""
-    ii = joint.base.ii
-    first = joint.cp.new_int_var(0, ii - 1, "first start")
-    for start in joint.base.starts.values():
-        joint.cp.add(start >= first)
-        joint.cp.add(start <= first + joint.warps.limits.most_stages * ii - 1)
-
-
-def _add_half_turn(joint: Joint) -> None:
-    """Let one of two identical sub-tiles run half an interval after the other."""
-    for name, other in half_turn(joint.warps).items():
-        joint.cp.add(joint.start(other) == joint.start(name) + joint.base.ii // 2)
+    return outcome, read(joint, outcome) if outcome.solved else None
 
 
 def _next_level(
@@ -350,11 +279,11 @@ def _next_level(
     name: str,
     bound: Bound,
     fixed: dict[str, int],
-    point: _Point,
+    point: Point,
     options: Options,
     tell: Callable[[str], None],
-) -> tuple[int, _Point, Bound]:
-    value = _value(warps, network, ii, name, point)
+) -> tuple[int, Point, Bound]:
+    value = value_at(warps, network, ii, name, point)
     if value == bound.value:
         return value, point, bound
     bound = _walked(warps, ii, name, bound, fixed, value)
@@ -391,7 +320,7 @@ def _share(limits: Limits, share: float) -> Limits:
     return replace(limits, deterministic_s=None if limits.deterministic_s is None else limits.deterministic_s * share)
 
 
-def _is_half_turned(warps: WarpLoop, network: Network, ii: int, point: _Point) -> bool:
+def _is_half_turned(warps: WarpLoop, network: Network, ii: int, point: Point) -> bool:
     index = warps.loop.index
     return all(
         point.starts[index[other]] == point.starts[index[name]] + ii // 2 for name, other in half_turn(warps).items()
@@ -414,12 +343,12 @@ def _improve(
     question: _Question,
     least: int,
     value: int,
-    point: _Point,
+    point: Point,
     groups: dict[str, int] | None,
     *,
     half: bool = False,
     decide: bool = False,
-) -> tuple[int, _Point, int, SolverReport]:
+) -> tuple[int, Point, int, SolverReport]:
     """Look for a lesser value, over one assignment or all; return the best one, and what it cannot be less than.
 
     With `decide` for any lesser value, not for the least: often refuted at once where the minimum is never proven.
@@ -430,7 +359,7 @@ def _improve(
     if groups is not None:
         fix_groups(joint, groups)
     if half:
-        _add_half_turn(joint)
+        add_half_turn(joint)
     for before, limit in question.fixed.items():
         joint.cp.add(_expression(joint, before) <= limit)
     objective = _expression(joint, name)
@@ -438,14 +367,14 @@ def _improve(
     joint.cp.add(objective <= (value if groups is None else value - 1))
     if not decide:
         joint.cp.minimize(objective)
-    hint = _hint(joint, point) if groups in (None, point.groups) else []
+    first = hint(joint, point) if groups in (None, point.groups) else []
     limits = _share(question.options.limits, HALF_SHARE) if half else question.options.limits
-    outcome = solve(joint.cp, limits, hint=hint, tuning=TUNING if groups is None else modulo.TUNING)
+    outcome = solve(joint.cp, limits, hint=first, tuning=TUNING if groups is None else modulo.TUNING)
     if outcome.status is Status.INFEASIBLE:
         return value, point, value, outcome.report
     if outcome.solved:
-        found = _read(joint, outcome)
-        reached = _value(warps, network, ii, name, found)
+        found = read(joint, outcome)
+        reached = value_at(warps, network, ii, name, found)
         if reached <= value:
             point, value = found, reached
     proven = outcome.value if outcome.status is Status.OPTIMAL and not decide else outcome.bound
@@ -474,21 +403,6 @@ def _bound(warps: WarpLoop, network: Network, ii: int, name: str, fixed: dict[st
             return length_bound(network, ii)
 
 
-def _value(warps: WarpLoop, network: Network, ii: int, name: str, point: _Point) -> int:
-    made = _warp_schedule(warps, network, ii, point)
-    match name:
-        case "traffic_bytes":
-            return traffic_bytes(warps, made.groups)
-        case "barriers":
-            return barriers(warps, made.groups)
-        case "groups":
-            return made.group_count
-        case "registers":
-            return max(made.registers)
-        case _:
-            return made.schedule.length_cycles
-
-
 def _expression(joint: Joint, name: str) -> cp_model.LinearExprT:
     match name:
         case "traffic_bytes":
@@ -507,36 +421,6 @@ def _expression(joint: Joint, name: str) -> cp_model.LinearExprT:
                 add_length(joint.base, 0, most)
             assert joint.base.length is not None
             return joint.base.length
-
-
-def _hint(joint: Joint, point: _Point) -> list[tuple[cp_model.IntVar, int]]:
-    turn = 0 if joint.anchor is None else -point.starts[joint.anchor] % joint.base.ii
-    hints = {variable.index: (variable, point.starts[vertex] + turn) for vertex, variable in joint.base.starts.items()}
-    for (name, group), variable in joint.inside.items():
-        hints[variable.index] = (variable, int(point.groups[name] == group))
-    return list(hints.values())
-
-
-def _read(joint: Joint, outcome: Outcome) -> _Point:
-    starts = normalized([outcome[joint.base.starts[vertex]] for vertex in range(joint.base.network.size)])
-    groups = {name: group for (name, group), inside in joint.inside.items() if outcome[inside]}
-    return _Point(tuple(starts), groups)
-
-
-def _warp_schedule(warps: WarpLoop, network: Network, ii: int, point: _Point) -> WarpSchedule:
-    loop = warps.loop
-    starts = {op.name: start for op, start in zip(loop.operations, point.starts, strict=True)}
-    depths = {
-        name: max(depth, least)
-        for (name, depth), least in zip(
-            depths_of(network, ii, point.starts).items(), depth_bounds(network, ii).values(), strict=True
-        )
-    }
-    made = Schedule(loop.name, ii, starts, length_of(loop, starts), depths)
-    peaks = register_peaks(warps, made, point.groups)
-    roles = {point.groups[issue.operation] for issue in warps.issues if issue.role}
-    registers = tuple(warps.limits.role_registers if group in roles else peaks[group] for group in sorted(peaks))
-    return WarpSchedule(made, point.groups, registers)
 
 
 def _level(name: str, value: int, bound: Bound) -> Level:
