@@ -75,6 +75,40 @@ def _assemble(shape: Shape, sizes: TileSizes, options: Options) -> TileProgram:
     )
 
 
+def pair_tiles(shape: Shape, options: Options) -> tuple[TileSizes, ...]:
+    """Return tile sizes for two products that share their activations, the usual choice first."""
+    return product_tiles(shape["m"], shape["n"], shape["k"], accumulators=2)
+
+
+def product_pair(
+    family: str, weights: tuple[tuple[str, str, str], ...], shape: Shape, sizes: TileSizes, options: Options
+) -> TileProgram:
+    """Return the loop of two products of the same activations, which are loaded once for both.
+
+    Args:
+        family: name of the family and of the program.
+        weights: per product its name, the name of its weight's load, and what the weight is.
+        shape, sizes, options: as the family has them.
+    """
+    dtype = str(options["dtype"])
+    rows, columns, depth = sizes["block_m"], sizes["block_n"], sizes["block_k"]
+    return TileProgram(
+        name=family,
+        family=family,
+        operations=(
+            load("load_x", (rows, depth), dtype, "activations"),
+            *(load(weight, (columns, depth), dtype, note) for _, weight, note in weights),
+            *(mma(name, ("load_x", weight, f"{name}@1"), (rows, columns), depth) for name, weight, _ in weights),
+        ),
+        trips=ceil_div(shape["k"], depth),
+        instances=ceil_div(shape["m"], rows) * ceil_div(shape["n"], columns),
+        shape=shape,
+        tile_sizes=sizes,
+        warps=product_warps(sizes, accumulators=len(weights)),
+        options=options,
+    )
+
+
 FAMILY = Family(
     name="gemm",
     summary="out (m, n) = a (m, k) @ b (n, k)^T",
