@@ -4,8 +4,8 @@ Every kernel runs one loop and stores the cycle counter at both ends; the differ
 difference of the trips is free of what happens outside the loop. Names are those of machine files.
 """
 
-# pyright: reportCallIssue=false
-# `num_warps` is taken by Triton's launcher, not by the kernel.
+# pyright: reportCallIssue=false, reportIndexIssue=false
+# `num_warps` is taken by Triton's launcher, not by the kernel; some releases type Gluon's `jit` as a plain function.
 
 from __future__ import annotations
 

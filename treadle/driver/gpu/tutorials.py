@@ -103,7 +103,7 @@ def matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     (m, k), n = a.shape, b.shape[0]
     out = a.new_empty((m, n))
 
-    def grid(meta: dict[str, Any]) -> tuple[int]:
+    def grid(meta: dict[str, Any]) -> tuple[Any]:
         return (triton.cdiv(m, meta["BM"]) * triton.cdiv(n, meta["BN"]),)
 
     matmul_kernel[grid](a, b, out, m, n, k)
@@ -115,7 +115,7 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) -
     batch, heads, seq, dim = q.shape
     out = torch.empty_like(q)
 
-    def grid(meta: dict[str, Any]) -> tuple[int, int]:
+    def grid(meta: dict[str, Any]) -> tuple[Any, int]:
         return triton.cdiv(seq, meta["BM"]), batch * heads
 
     attention_kernel[grid](
