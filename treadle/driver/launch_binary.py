@@ -137,7 +137,11 @@ def _driver() -> Any:
     if find_spec("cuda") is None or find_spec("cuda.bindings") is None:
         raise MissingExtra(package="cuda-python", purpose="launching binaries", extra="cuda")
     driver: Any = importlib.import_module("cuda.bindings.driver")
-    if driver.cuInit(0)[0] or not _done(driver.cuDeviceGetCount(), "the number of devices")[0]:
+    try:
+        failed = driver.cuInit(0)[0]
+    except RuntimeError as error:  # cuda-python looks for the display driver at the first call only
+        raise NoGpu from error
+    if failed or not _done(driver.cuDeviceGetCount(), "the number of devices")[0]:
         raise NoGpu
     (context,) = _done(driver.cuCtxGetCurrent(), "the current context")
     if not int(context):
