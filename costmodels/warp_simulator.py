@@ -2,13 +2,15 @@
 
 The stand-in for hardware where there is none. A group issues its instructions in order; a synchronous operation waits
 for its operands and its unit, an asynchronous one is issued once its operands are there and queues at its unit, first
-come first served. Costs are those of the loop: issue cycles, occupancies, latencies, crossings. Nothing is taken from
-the schedule, so the pace the simulator finds confirms the schedule's interval, or contradicts it.
+come first served. What products read from shared memory they fetch ahead, whenever the accesses of warps leave the
+port free; the next product begins when the fetches of the last one are through. Costs are those of the loop: issue
+cycles, occupancies, latencies, crossings. Nothing is taken from the schedule, so the pace the simulator finds confirms
+the schedule's interval, or contradicts it.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
 from treadle.costmodels.warp_interpreter import Stuck
@@ -73,6 +75,32 @@ def simulate(program: WarpProgram, warps: WarpLoop, facts: Facts, trips: int) ->
 
 
 @dataclass
+class Port:
+    """A unit that warps use directly, and products in the background: when and how long the last product needs it."""
+
+    begin: int = 0
+    needs: int = 0
+    accesses: deque[tuple[int, int]] = field(default_factory=lambda: deque[tuple[int, int]]())
+    """Times (begin, end) of the accesses of warps."""
+
+    def fetch(self, begin: int, cycles: int) -> None:
+        """Let a product begin that needs the port for so many cycles; the one before it must be through."""
+        self.begin, self.needs = begin, cycles
+
+    def through(self, cycle: int) -> int:
+        """Return the first cycle, from `cycle` on, at which the last product has what it needs."""
+        while self.accesses and self.accesses[0][1] <= self.begin:
+            self.accesses.popleft()
+        end = max(cycle, self.begin + self.needs)
+        while True:
+            taken = sum(max(0, min(last, end) - max(first, self.begin)) for first, last in self.accesses)
+            lacking = self.needs - (end - self.begin - taken)
+            if lacking <= 0:
+                return end
+            end += lacking
+
+
+@dataclass
 class _Group:
     """Where a group is: its next instruction, and the cycle from which it can issue."""
 
@@ -112,6 +140,8 @@ class _Machine:
         self.groups = [
             _Group([(i, step - i.stage) for step, line in group.steps(trips) for i in line]) for group in program.groups
         ]
+        fetches = [self.operations[name] for names in self.bound.values() for name in names]
+        self.ports = {fetch.unit: Port() for fetch in fetches if fetch.unit in self.units and fetch.occupancy_cycles}
         self.starts: dict[tuple[str, int], int] = {}
         self.puts: dict[tuple[str, int], int] = {}
         self.releases: dict[tuple[str, int, int], int] = {}
@@ -226,11 +256,8 @@ class _Machine:
         shared = operation.unit in self.units and not instruction.asynchronous and name not in self.bound
         if not shared or self.issue[name] < operation.occupancy_cycles or group.done >= operation.occupancy_cycles:
             return False
-        instances = self.units[operation.unit]
-        start = max(cycle, min(instances))
         length = min(SLICE, operation.occupancy_cycles - group.done)
-        instances[instances.index(min(instances))] = start + length
-        group.free = start + length
+        group.free = self._take(operation.unit, cycle, length) + length
         group.done += length
         return True
 
@@ -259,14 +286,7 @@ class _Machine:
 
     def _perform(self, group: _Group, instruction: Instruction, iteration: int, cycle: int) -> None:
         name = instruction.subject
-        held = [self.operations[name], *(self.operations[other] for other in self.bound.get(name, ()))]
-        start = max(
-            [cycle, *(min(self.units[op.unit]) for op in held if op.unit in self.units and op.occupancy_cycles)]
-        )
-        for operation in held:
-            if operation.unit in self.units and operation.occupancy_cycles:
-                instances = self.units[operation.unit]
-                instances[instances.index(min(instances))] = start + operation.occupancy_cycles
+        start = self._begin(name, cycle)
         self.starts[name, iteration] = start
         group.free = (cycle if instruction.asynchronous else start) + self.issue[name]
         if instruction.asynchronous and not instruction.queue and not self.program.copies(name):
@@ -277,6 +297,27 @@ class _Machine:
                 self.operations[name].occupancy_cycles if name in self.staged else self.operations[name].latency_cycles
             )
             ends.append(max([start + taken, *ends[-1:]]))
+
+    def _begin(self, name: str, cycle: int) -> int:
+        """Return when an operation starts: its unit is free, and the port through which it fetches its operands."""
+        operation, start = self.operations[name], cycle
+        fetches = [fetch for other in self.bound.get(name, ()) if (fetch := self.operations[other]).unit in self.ports]
+        for fetch in fetches:
+            start = self.ports[fetch.unit].through(start)
+        if operation.unit in self.units and operation.occupancy_cycles:
+            start = self._take(operation.unit, start, operation.occupancy_cycles)
+        for fetch in fetches:
+            self.ports[fetch.unit].fetch(start, fetch.occupancy_cycles)
+        return start
+
+    def _take(self, unit: str, cycle: int, length: int) -> int:
+        """Take the instance of a unit that is free first, and return when it is, from `cycle` on."""
+        instances = self.units[unit]
+        start = max(cycle, min(instances))
+        instances[instances.index(min(instances))] = start + length
+        if unit in self.ports:
+            self.ports[unit].accesses.append((start, start + length))
+        return start
 
     def _handoff(self, channel: str, group: int) -> int:
         """Cycles from a put until a group's first reader has the value."""

@@ -9,7 +9,7 @@ import pytest
 from tests.warp_programs.cases import CASES, case
 from treadle.costmodels.warp_interpreter import Stuck
 from treadle.costmodels.warp_review import compare_pace, grid_cycles, review_schedule, review_warp_program
-from treadle.costmodels.warp_simulator import Pace, measure_pace, simulate
+from treadle.costmodels.warp_simulator import Pace, Port, measure_pace, simulate
 from treadle.ir.diagnostics import Severity
 from treadle.ir.warp.program import Action
 
@@ -74,3 +74,23 @@ def test_a_schedule_without_a_program_is_a_finding() -> None:
     review = review_schedule(warps, solved.made, solved.facts)
     assert [finding.code for finding in review.findings] == ["TRD539"]
     assert review.program is None
+
+
+def test_a_product_waits_for_the_port_that_it_reads_its_operands_through() -> None:
+    solved = case("gemm", "h100")
+    loop = solved.warps.loop
+    slow = tuple(replace(o, occupancy_cycles=700) if o.name.endswith(".operands") else o for o in loop.operations)
+    assert slow != loop.operations
+    warps = replace(solved.warps, loop=replace(loop, operations=slow))
+    assert measure_pace(solved.lowered, warps, solved.facts).steady_cycles == 700
+
+
+def test_the_accesses_of_warps_go_before_what_products_fetch_ahead() -> None:
+    port = Port()
+    port.fetch(100, 60)
+    for begin in (100, 120, 150):
+        port.accesses.append((begin, begin + 10))
+    assert port.through(110) == 190
+    assert port.through(300) == 300
+    port.fetch(300, 5)
+    assert port.through(0) == 305
