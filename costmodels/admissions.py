@@ -8,6 +8,7 @@ up.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from math import ceil
 
@@ -21,14 +22,21 @@ Sets = dict[tuple[int, ...], int]
 """Set of waiting pods (by position) -> fewest departures that admit it."""
 
 
-def admissions(cluster: Cluster, tier: int, frozen_tier: int | None) -> tuple[list[int], list[Sets]] | None:
-    """Return the shapes of the waiting pods of the tier and above, and what every node can admit; None if too many."""
+def admissions(
+    cluster: Cluster, tier: int, frozen_tier: int | None, go_on: Callable[[], bool] | None = None
+) -> tuple[list[int], list[Sets]] | None:
+    """Return the shapes of the waiting pods of the tier and above, and what every node can admit.
+
+    None if there are too many, or when `go_on` says no.
+    """
     situation = Situation(cluster, tier, frozen_tier)
     if not 0 < len(situation.waiting) <= MOST_WAITING:
         return None
     found: list[Sets] = []
     in_all = 0
     for node in range(len(cluster.nodes)):
+        if go_on is not None and not go_on():
+            return None
         found.append(_of_node(situation, node))
         in_all += len(found[-1])
         if len(found[-1]) > _MOST_SETS or in_all > _MOST_SETS_IN_ALL:

@@ -9,14 +9,21 @@ with sum f_n(k_n) >= T - R, sum k_n = D, follow from a small dynamic program. Wh
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import accumulate, combinations
+from collections.abc import Callable
+from itertools import combinations
 
+import numpy as np
+from numpy.typing import NDArray
+
+from treadle.costmodels.eligibility import Eligibility
 from treadle.costmodels.migration import loads, room
-from treadle.ir.cluster.cluster import PENDING, Cluster, may_arrive
+from treadle.ir.cluster.cluster import PENDING, Cluster
 
 Vector = tuple[int, ...]
 _EXACT_DEPARTURES = 2
 _MOST_PAIRED = 16
+_AT_ONCE = 256
+"""Spaces looked at together."""
 
 
 def disruption_points(
@@ -41,10 +48,13 @@ def restart_points(cluster: Cluster, placed: int, evicted: int, departures: int 
     return sum(costs[: max(0, departures - evicted)])
 
 
-def fewest_departures(cluster: Cluster, tier: int, frozen_tier: int | None, placed: int) -> int:
+def fewest_departures(
+    cluster: Cluster, tier: int, frozen_tier: int | None, placed: int, go_on: Callable[[], bool] | None = None
+) -> int:
     """Return how many running pods of priority >= `tier` must leave their node for `placed` of them to stand.
 
-    Pods of lower tiers are taken to be gone; pinned ones, and those of priority >= `frozen_tier`, cannot leave.
+    Pods of lower tiers are taken to be gone; pinned ones, and those of priority >= `frozen_tier`, cannot leave. When
+    `go_on` says no, the answer is 0: true of every placement.
     """
     situation = Situation(cluster, tier, frozen_tier)
     need = placed - situation.running
@@ -52,7 +62,11 @@ def fewest_departures(cluster: Cluster, tier: int, frozen_tier: int | None, plac
         return 0
     if not situation.waiting:
         return 0
-    curves = [situation.curve(node, need) for node in range(len(cluster.nodes))]
+    curves: list[list[int]] = []
+    for node in range(len(cluster.nodes)):
+        if go_on is not None and not go_on():
+            return 0
+        curves.append(situation.curve(node, need))
     return _fewest(curves, need)
 
 
@@ -85,6 +99,8 @@ class Situation:
         names = sorted({name for load in shape_loads for name in load})
         vectors = [tuple(load.get(name, 0) for name in names) for load in shape_loads]
         self.cluster = cluster
+        self.width = len(names)
+        self._known: dict[frozenset[int], NDArray[np.int64]] = {}
         self.free = [[room(cluster, node, name) for name in names] for node in range(len(cluster.nodes))]
         self.leaving: dict[int, list[Vector]] = defaultdict(list)
         self.waiting: list[tuple[int, Vector]] = []
@@ -101,26 +117,29 @@ class Situation:
             self.running += priority >= tier
             if not pod.pinned and (frozen_tier is None or priority < frozen_tier):
                 self.leaving[pod.node].append(vector)
-        self.admitted_by = [
-            {shape for shape, _ in self.waiting if not may_arrive(cluster.shapes[shape], node)}
-            for node in cluster.nodes
-        ]
+        eligibility = Eligibility(cluster)
+        self.admitted_by: list[set[int]] = [set() for _ in cluster.nodes]
+        for shape in {shape for shape, _ in self.waiting}:
+            for node in eligibility.open_to(shape).nonzero()[0].tolist():
+                self.admitted_by[node].add(shape)
 
     def curve(self, node: int, need: int) -> list[int]:
         """Return f(0), f(1), ... of a node, up to the first k that meets the need or all that may leave."""
-        pods = [vector for shape, vector in self.waiting if shape in self.admitted_by[node]]
-        leaving = self.leaving[node]
+        pods = self._pods(frozenset(self.admitted_by[node]))
         curve: list[int] = []
-        for k in range(len(leaving) + 1):
-            best = curve[-1] if curve else 0
-            for space in self.spaces(node, k):
-                best = max(best, _admits(space, pods, need))
-                if best >= need:
-                    break
+        for k in range(len(self.leaving[node]) + 1):
+            best = max(curve[-1] if curve else 0, _admits(np.array(self.spaces(node, k), dtype=np.int64), pods, need))
             curve.append(best)
             if best >= min(need, len(pods)):
                 break
         return curve
+
+    def _pods(self, admitted: frozenset[int]) -> NDArray[np.int64]:
+        """Return (pods, resources) of the waiting pods of some shapes."""
+        if admitted not in self._known:
+            rows = [vector for shape, vector in self.waiting if shape in admitted]
+            self._known[admitted] = np.array(rows, dtype=np.int64).reshape(len(rows), self.width)
+        return self._known[admitted]
 
     def spaces(self, node: int, k: int) -> list[list[int]]:
         """Return the room of a node after k departures: for every set, or one optimistic room for many departures."""
@@ -133,16 +152,29 @@ class Situation:
         ]
 
 
-def _admits(space: list[int], pods: list[Vector], need: int) -> int:
-    """Return a bound on how many of the pods fit into a space together; exact up to two."""
-    fitting = [pod for pod in pods if all(amount <= free for amount, free in zip(pod, space, strict=True))]
-    if len(fitting) <= 1 or need <= 1:
-        return min(len(fitting), 1)
-    most = len(fitting)
-    for r, free in enumerate(space):
-        sums = accumulate(sorted(pod[r] for pod in fitting))
-        most = min(most, sum(total <= free for total in sums))
-    if most < 2 or len(fitting) > _MOST_PAIRED:
-        return most
-    pair = any(all(x + y <= free for x, y, free in zip(a, b, space, strict=True)) for a, b in combinations(fitting, 2))
-    return most if pair else 1
+def _admits(spaces: NDArray[np.int64], pods: NDArray[np.int64], need: int) -> int:
+    """Return a bound on how many of the pods fit together into one of the spaces; exact up to two."""
+    best = 0
+    for first in range(0, len(spaces), _AT_ONCE):
+        some = spaces[first : first + _AT_ONCE]
+        fitting: NDArray[np.bool_] = (pods[None] <= some[:, None]).all(axis=2)
+        most = fitting.sum(axis=1)
+        if need > 1:
+            for r in range(pods.shape[1]):
+                order = np.argsort(pods[:, r], kind="stable")
+                inside = fitting[:, order]
+                sums = np.cumsum(np.where(inside, pods[order, r], 0), axis=1)
+                most = np.minimum(most, (inside & (sums <= some[:, r : r + 1])).sum(axis=1))
+        for index in np.flatnonzero(most >= 2).tolist() if need > 1 else []:
+            few = fitting[index].sum() <= _MOST_PAIRED
+            if most[index] > best and few and not _pair_fits(pods[fitting[index]], some[index]):
+                most[index] = 1
+        best = max(best, min(1, int(most.max(initial=0))) if need <= 1 else int(most.max(initial=0)))
+        if best >= need:
+            break
+    return best
+
+
+def _pair_fits(pods: NDArray[np.int64], space: NDArray[np.int64]) -> bool:
+    first, second = np.triu_indices(len(pods), 1)
+    return bool((pods[first] + pods[second] <= space).all(axis=1).any())

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from treadle.ir.cluster.cluster import PENDING, Cluster, Shape, may_arrive
+from treadle.costmodels.eligibility import Eligibility
+from treadle.ir.cluster.cluster import PENDING, Cluster, Shape
 from treadle.ir.cluster.placement import domain_of, ports_conflict, term_selects
 
 _SCORED = {"cpu": 100, "memory": 200 * 1000 * 1000}
@@ -66,8 +67,10 @@ class _Scheduler:
         self.pods_on: list[list[int]] = [[] for _ in cluster.nodes]
         self.nodes = [PENDING] * len(cluster.pods)
         self.eligible: dict[int, NDArray[np.bool_]] = {}
-        self.domains = {key: [domain_of(node, key) for node in cluster.nodes] for key, _ in _SYSTEM_SPREAD}
-        self.owned: dict[str, NDArray[np.int64]] = {}
+        self.eligibility = Eligibility(cluster)
+        self.domains = {key: _numbered([domain_of(node, key) for node in cluster.nodes]) for key, _ in _SYSTEM_SPREAD}
+        self.owned: dict[str, Counter[int]] = {}
+        self.lowest = min(cluster.tiers, default=0)
         self.device_free = [[node.devices.slots] * node.devices.count if node.devices else [] for node in cluster.nodes]
         self.device_of: dict[int, tuple[int, ...]] = {}
         for index, pod in enumerate(cluster.pods):
@@ -97,13 +100,12 @@ class _Scheduler:
             return PENDING
         scores = self._score(pod, feasible)
         best = np.flatnonzero(feasible & (scores == scores[feasible].max()))
-        return int(self.random.choice(list(best)))
+        return int(best[self.random.randrange(len(best))])
 
     def _filter(self, pod: int) -> NDArray[np.bool_]:
         shape = self.cluster.pods[pod].shape
         if shape not in self.eligible:
-            description = self.cluster.shapes[shape]
-            self.eligible[shape] = np.array([not may_arrive(description, node) for node in self.cluster.nodes])
+            self.eligible[shape] = self.eligibility.open_to(shape)
         room = (self.used + self.demands[shape] <= self.capacity) | (self.demands[shape] == 0)
         feasible: NDArray[np.bool_] = self.eligible[shape] & room.all(axis=1)
         description = self.cluster.shapes[shape]
@@ -164,15 +166,15 @@ class _Scheduler:
         if not workload:
             return zero
         raw = zero.astype(float)
-        counts = self.owned.get(workload, zero)
+        counts = self.owned.get(workload, Counter[int]())
         for key, max_skew in _SYSTEM_SPREAD:
-            domains = self.domains[key]
-            known = {domain for domain, ok in zip(domains, feasible, strict=True) if ok and domain is not None}
-            weight = math.log((int(feasible.sum()) if key == "kubernetes.io/hostname" else len(known)) + 2)
-            totals: dict[str | None, int] = {}
-            for domain, count in zip(domains, counts, strict=True):
-                totals[domain] = totals.get(domain, 0) + int(count)
-            raw += [totals[domain] * weight + (max_skew - 1) if domain is not None else 0.0 for domain in domains]
+            domains, number = self.domains[key]
+            known = len(np.unique(domains[feasible & (domains >= 0)])) if key != "kubernetes.io/hostname" else 0
+            weight = math.log((int(feasible.sum()) if key == "kubernetes.io/hostname" else known) + 2)
+            totals = np.zeros(number + 1)
+            for node, count in counts.items():
+                totals[domains[node]] += count
+            raw += np.where(domains >= 0, totals[domains] * weight + (max_skew - 1), 0.0)
         score = np.round(raw).astype(np.int64)
         high, low = int(score[feasible].max()), int(score[feasible].min())
         if high == 0:
@@ -183,7 +185,7 @@ class _Scheduler:
     def _preempt(self, pod: int) -> tuple[tuple[int, ...], int]:
         """Return (victims, node) of the best single node, or none (default_preemption.go: pickOneNodeForPreemption)."""
         shape_index, priority = self.cluster.pods[pod].shape, self.cluster.priority(pod)
-        if shape_index not in self.eligible:
+        if shape_index not in self.eligible or priority <= self.lowest:
             return (), PENDING
         best: tuple[tuple[int, ...], tuple[int, ...], int] | None = None
         for node in np.flatnonzero(self.eligible[shape_index]):
@@ -225,7 +227,7 @@ class _Scheduler:
         self.used[node] += self.demands[shape_index]
         self.nonzero[node] += self.nonzero_demands[shape_index]
         if shape.workload:
-            self.owned.setdefault(shape.workload, np.zeros(len(self.cluster.nodes), dtype=np.int64))[node] += 1
+            self.owned.setdefault(shape.workload, Counter())[node] += 1
         if shape.device:
             chosen = self._device_choice(shape, node)[: shape.device.count]
             self.device_of[pod] = chosen
@@ -259,3 +261,10 @@ class _Scheduler:
 
 def _nonzero(shape: Shape) -> NDArray[np.int64]:
     return np.array([shape.requests.get(name, 0) or default for name, default in _SCORED.items()])
+
+
+def _numbered(domains: list[str | None]) -> tuple[NDArray[np.int64], int]:
+    """Return the number of every node's domain (-1: none), and how many domains there are."""
+    numbers: dict[str, int] = {}
+    found = [-1 if domain is None else numbers.setdefault(domain, len(numbers)) for domain in domains]
+    return np.array(found, dtype=np.int64), len(numbers)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from treadle.costmodels.eligibility import Eligibility
 from treadle.costmodels.migration import loads, room
 from treadle.costmodels.node_contents import Offer, best_contents
-from treadle.ir.cluster.cluster import PENDING, Cluster, may_arrive
+from treadle.ir.cluster.cluster import PENDING, Cluster
 from treadle.ir.cluster.objective import Measure
 
 MOST_LABELS = 60_000
@@ -105,13 +106,14 @@ def _assemble(
     weights = weights.reshape(len(keys), len(names))
     totals = weights.T @ np.array([counts[kind] for kind in range(len(keys))], dtype=np.int64)
     binding = [r for r in range(len(names)) if any(row[r] < totals[r] for row in free)] or [0]
-    shapes = {shape for shape, _ in keys}
+    eligibility = Eligibility(cluster)
+    rows = np.array([eligibility.open_to(shape) for shape, _ in keys], dtype=bool).reshape(len(keys), -1)
     groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
     masks: list[list[bool]] = []
-    for n, node in enumerate(cluster.nodes):
-        open_to = {shape for shape in shapes if not may_arrive(cluster.shapes[shape], node)}
-        inside = Counter(residents[n])
-        mask = [shape in open_to or (not homes and inside[kind] > 0) for kind, (shape, _) in enumerate(keys)]
+    for n in range(len(cluster.nodes)):
+        mask = rows[:, n].tolist()
+        for kind in residents[n]:
+            mask[kind] = mask[kind] or not homes
         masks.append(mask)
         key = (tuple(free[n][r] for r in binding), tuple(mask), tuple(sorted(residents[n])) if homes else ())
         groups[key].append(n)

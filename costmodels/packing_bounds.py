@@ -16,8 +16,11 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import gcd
 
+import numpy as np
+
+from treadle.costmodels.eligibility import Eligibility
 from treadle.costmodels.migration import loads, room
-from treadle.ir.cluster.cluster import PENDING, Cluster, may_arrive
+from treadle.ir.cluster.cluster import PENDING, Cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +83,24 @@ def relaxation(cluster: Cluster, tier: int | None, frozen_tier: int | None = Non
 
 
 def _classes(cluster: Cluster, shapes: list[int], hosts: dict[int, set[int]]) -> tuple[list[int], list[frozenset[int]]]:
-    """Return the class of every node, and the shapes that each class admits."""
+    """Return the class of every node, and the shapes that each class admits (those it hosts included)."""
+    eligibility = Eligibility(cluster)
+    open_to = np.array([eligibility.open_to(shape) for shape in shapes], dtype=bool).reshape(len(shapes), -1)
+    hosted: list[set[int]] = [set() for _ in cluster.nodes]
+    for row, shape in enumerate(shapes):
+        for node in hosts[shape]:
+            if node != PENDING and not open_to[row, node]:
+                hosted[node].add(shape)
+    packed = np.packbits(open_to, axis=0)
+    admitted: dict[bytes, frozenset[int]] = {}
     numbers: dict[frozenset[int], int] = {}
     class_of: list[int] = []
-    seen: dict[object, frozenset[int]] = {}
-    for index, node in enumerate(cluster.nodes):
-        hosted = frozenset(shape for shape in shapes if index in hosts[shape])
-        key = (
-            tuple(sorted(node.capacity.items())), tuple(sorted(node.labels.items())), node.taints, node.unschedulable,
-            node.devices and (node.devices.count, node.devices.slots, node.devices.model), hosted,
-        )  # fmt: skip
-        by_name = any(term.fields for shape in shapes for term in cluster.shapes[shape].any_of)
-        if by_name or key not in seen:
-            seen[key] = hosted | {shape for shape in shapes if not may_arrive(cluster.shapes[shape], node)}
-        class_of.append(numbers.setdefault(seen[key], len(numbers)))
+    for node in range(len(cluster.nodes)):
+        column = packed[:, node].tobytes()
+        if column not in admitted:
+            admitted[column] = frozenset(shape for row, shape in enumerate(shapes) if open_to[row, node])
+        members = admitted[column] | hosted[node] if hosted[node] else admitted[column]
+        class_of.append(numbers.setdefault(members, len(numbers)))
     return class_of, list(numbers)
 
 

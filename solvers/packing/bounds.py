@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -119,11 +120,18 @@ def _heaviest_pattern(weights: dict[int, Fraction], slots: int) -> tuple[float, 
 
 
 def disturbed_bound(
-    cluster: Cluster, level: Measure, values: dict[str, int], frozen_tier: int | None, *, thorough: bool
+    cluster: Cluster,
+    level: Measure,
+    values: dict[str, int],
+    frozen_tier: int | None,
+    *,
+    thorough: bool,
+    go_on: Callable[[], bool] | None = None,
 ) -> Bound:
     """Return the bound on disruptions or moves that follows from the earlier levels' values.
 
-    `thorough`: also count every waiting pod once, which takes seconds on large clusters.
+    `thorough`: also count every waiting pod once, which takes seconds on large clusters. When `go_on` says no, the
+    bound is the one that needs no time.
     """
     if not level.value or not (level.name == "moved" or level.name.startswith("disruption>=")):
         return Bound(0, ProofKind.COUNT, {})
@@ -137,9 +145,10 @@ def disturbed_bound(
             return restart_points(cluster, placed, values["evicted"], departures)
         return disruption_points(cluster, tier, frozen_tier, placed, departures)
 
-    plain = points(fewest_departures(cluster, tier, frozen_tier, placed))
+    plain = points(fewest_departures(cluster, tier, frozen_tier, placed, go_on))
     everyone = sum(cluster.priority(pod) >= tier for pod in range(len(cluster.pods)))
-    if thorough and plain < level.value and placed == everyone and (found := admissions(cluster, tier, frozen_tier)):
+    thorough = thorough and plain < level.value and placed == everyone
+    if thorough and (found := admissions(cluster, tier, frozen_tier, go_on)):
         prices = _admission_prices(found[1], len(found[0]))
         priced = points(priced_departures(found[1], prices))
         if plain < priced <= level.value:

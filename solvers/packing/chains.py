@@ -32,6 +32,8 @@ class Board:
         self.problem = problem
         self.random = random.Random(seed)
         self.work = 0
+        self.left: Callable[[], bool] = lambda: True
+        """Whether there is time to look further."""
         group_of: list[int] = []
         homes: list[int] = []
         for g, group in enumerate(problem.groups):
@@ -44,17 +46,31 @@ class Board:
         self.priority = np.array([problem.groups[g].priority for g in group_of])
         self.demand = np.array([problem.groups[g].demand for g in group_of], dtype=np.int64).reshape(len(homes), -1)
         self.capacity = np.array(problem.capacity, dtype=np.int64)
-        allowed = np.zeros((len(problem.groups), len(problem.capacity)), dtype=bool)
-        for g, fit in enumerate(problem.fit):
-            allowed[g, list(fit)] = True
-        self.allowed = allowed[self.group]
         running = np.flatnonzero(self.home >= 0)
-        self.allowed[running, self.home[running]] = True
+        self._read_rules(problem)
         scale = np.maximum(self.capacity.sum(axis=0), 1)
         self.size = (self.demand / scale).sum(axis=1)
         self.at = self.home.copy()
         self.free = self.capacity.copy()
         np.subtract.at(self.free, self.home[running], self.demand[running])
+
+    def _read_rules(self, problem: Problem) -> None:
+        """Number the rows of nodes where pods may be: one per kind of rules, more for homes where none may arrive."""
+        eligibility = problem.fit.eligibility
+        of_group = [eligibility.rule(group.shape) for group in problem.groups]
+        rows = list(eligibility.rows)
+        rule = [of_group[g] for g in self.group.tolist()]
+        special: dict[tuple[int, int], int] = {}
+        for pod, home in enumerate(self.home.tolist()):
+            if home >= 0 and not rows[rule[pod]][home]:
+                key = (rule[pod], home)
+                if key not in special:
+                    special[key] = len(rows)
+                    rows.append(rows[rule[pod]].copy())
+                    rows[-1][home] = True
+                rule[pod] = special[key]
+        self.rule = np.array(rule, dtype=np.int64)
+        self.open = np.array(rows, dtype=bool).reshape(len(rows), len(problem.capacity))
 
     def move(self, moves: list[Move]) -> None:
         """Carry out moves."""
@@ -114,7 +130,7 @@ class Board:
         return True
 
     def _direct(self, pod: int) -> list[Move] | None:
-        fits = (self.free >= self.demand[pod]).all(axis=1) & self.allowed[pod]
+        fits = (self.free >= self.demand[pod]).all(axis=1) & self.open[self.rule[pod]]
         if not fits.any():
             return None
         home = int(self.home[pod])
@@ -126,7 +142,9 @@ class Board:
 
     def _fits(self, pods: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (pods, nodes): whether a pod has room on another node than its own."""
-        fits: NDArray[np.bool_] = (self.free[None] >= self.demand[pods][:, None]).all(axis=2) & self.allowed[pods]
+        fits: NDArray[np.bool_] = (self.free[None] >= self.demand[pods][:, None]).all(axis=2) & self.open[
+            self.rule[pods]
+        ]
         fits[np.arange(len(pods)), self.at[pods]] = False
         return fits
 
@@ -135,7 +153,7 @@ class Board:
         candidates = np.flatnonzero(movable & (self.at >= 0))
         there = self.at[candidates]
         room = (self.free[there] + self.demand[candidates] >= self.demand[pod]).all(axis=1)
-        found: NDArray[np.int64] = candidates[room & self.allowed[pod, there] & (candidates != pod)]
+        found: NDArray[np.int64] = candidates[room & self.open[self.rule[pod], there] & (candidates != pod)]
         return found
 
     def _price(self, pods: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -180,13 +198,15 @@ class Board:
         anywhere = fits.any(axis=1)
         prices = self._price(everyone)
         for first in candidates[np.argsort(self._price(candidates))]:
+            if not self.left():
+                return None
             node = int(self.at[first])
             there = self.at[everyone]
             room = (self.free[there] + self.demand[everyone] >= self.demand[first]).all(axis=1)
             back = self.free[node] + self.demand[first] - self.demand[pod]
-            returns = (back >= self.demand[everyone]).all(axis=1) & self.allowed[everyone, node]
+            returns = (back >= self.demand[everyone]).all(axis=1) & self.open[self.rule[everyone], node]
             elsewhere = anywhere & ((fits.sum(axis=1) - fits[:, node]) > 0)
-            good = room & self.allowed[first, there] & (there != node) & (returns | elsewhere)
+            good = room & self.open[self.rule[first], there] & (there != node) & (returns | elsewhere)
             if not good.any():
                 continue
             choice = np.flatnonzero(good)[int(prices[good].argmin())]
@@ -206,7 +226,7 @@ class Board:
         if not len(candidates):
             return None
         fits = self._fits(candidates)
-        keep = fits.any(axis=1) & self.allowed[pod, self.at[candidates]]
+        keep = fits.any(axis=1) & self.open[self.rule[pod], self.at[candidates]]
         candidates, fits = candidates[keep], fits[keep]
         first, second = np.triu_indices(len(candidates), 1)
         same = self.at[candidates[first]] == self.at[candidates[second]]
@@ -228,6 +248,8 @@ class Board:
         candidates = self._making_room(pod, movable)
         order = candidates[np.argsort(self._price(candidates))]
         for first in order[: max(4, _DEEP_TRIES // max(1, len(self.at) // 8))]:
+            if not self.left():
+                return None
             node = int(self.at[first])
             self.move([(int(first), PENDING), (pod, node)])
             chain = self._one(int(first), movable) or self._two(int(first), movable & (np.arange(len(self.at)) != pod))

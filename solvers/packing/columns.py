@@ -6,6 +6,7 @@ each kind that stay and arrive, from which the levels of the objective follow.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from typing import Any
 
@@ -108,9 +109,13 @@ class Master:
         self.columns[position][content] = variable
         return True
 
-    def solve(self) -> Point | None:
-        """Solve the master; return its prices, None if it has no optimum (numerical trouble)."""
-        result = self._solver.solve()
+    def solve(self, wall_s: float | None = None) -> Point | None:
+        """Solve the master, within a wall-clock limit if one is given.
+
+        Returns: its prices, None if it has no optimum (numerical trouble, or no time).
+        """
+        limit = None if wall_s is None else datetime.timedelta(seconds=max(0.001, wall_s))
+        result = self._solver.solve(params=mathopt.SolveParameters(time_limit=limit))
         if result.termination.reason != mathopt.TerminationReason.OPTIMAL:
             return None
         duals = result.dual_values()

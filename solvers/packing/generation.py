@@ -47,6 +47,7 @@ class Generation:
         earlier: Sequence[Measure],
         charge: Callable[[float], None],
         left: Callable[[], bool],
+        wall_s: Callable[[], float | None] = lambda: None,
     ) -> None:
         self.master = Master(found, level, earlier)
         self.level = level
@@ -56,6 +57,7 @@ class Generation:
         self.prices: Prices | None = None
         self.converged = False
         self.left = left
+        self.wall_s = wall_s
         self._center: Point | None = None
         self._best_total = -float("inf")
 
@@ -73,7 +75,7 @@ class Generation:
     def run(self, value: int, *, through: bool = False) -> None:
         """Generate until the bound meets `value`, cannot meet it any more (unless `through`), or has converged."""
         while self.left() and self.bound != value and not self.converged:
-            duals = self.master.solve()
+            duals = self.master.solve(self.wall_s())
             if duals is None:
                 return
             if not through and self.hopeless(value):

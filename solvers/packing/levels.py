@@ -52,7 +52,10 @@ class LevelByContents:
         if found is None:
             return None
         self.found, self.frozen = found, frozen
-        generation = Generation(found, level, earlier, self._charge, lambda: self.budget.left_s > until_s)
+        generation = Generation(
+            found, level, earlier, self._charge, lambda: self.budget.left_s > until_s,
+            lambda: None if self.budget.window_s is None else self.budget.left_s - until_s,
+        )  # fmt: skip
         self._alternate(generation, until_s)
         if generation.bound is None or generation.prices is None:
             return None

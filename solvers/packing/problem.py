@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from treadle.costmodels.eligibility import Eligibility
 from treadle.costmodels.migration import loads, room
-from treadle.ir.cluster.cluster import PENDING, Cluster, may_arrive
+from treadle.ir.cluster.cluster import PENDING, Cluster
 from treadle.ir.cluster.objective import Order
 
 Cell = tuple[int, int]
@@ -36,6 +40,44 @@ class Group:
         return sum(self.running.values())
 
 
+class Fit:
+    """How many pods of a group may arrive on which nodes; computed when asked for, kept where there is room for it."""
+
+    def __init__(self, cluster: Cluster, groups: Sequence[Group], capacity: Sequence[Sequence[int]]) -> None:
+        self.eligibility = Eligibility(cluster)
+        self.groups = groups
+        self.most = len(cluster.pods)
+        self.capacity = np.array(capacity, dtype=np.int64).reshape(len(cluster.nodes), -1)
+        self._known: dict[int, dict[int, int]] = {}
+        self.keep = len(groups) * len(cluster.nodes) <= _KEPT_CELLS
+
+    def __getitem__(self, g: int) -> dict[int, int]:
+        """Return how many pods of group `g` may arrive, by node."""
+        if g in self._known:
+            return self._known[g]
+        group = self.groups[g]
+        demand = np.array(group.demand, dtype=np.int64)
+        asked = np.flatnonzero(demand)
+        free = np.maximum(self.capacity[:, asked], 0) // demand[asked]
+        room = free.min(axis=1, initial=self.most)
+        nodes = np.flatnonzero(self.eligibility.open_to(group.shape) & (room > 0))
+        found = dict(zip(nodes.tolist(), room[nodes].tolist(), strict=True))
+        if self.keep:
+            self._known[g] = found
+        return found
+
+    def __iter__(self) -> Iterator[dict[int, int]]:
+        return (self[g] for g in range(len(self.groups)))
+
+    def cells(self, most: int) -> int:
+        """Return the number of (group, node) cells; the product of their numbers where that is over `most` by far."""
+        product = len(self.groups) * len(self.capacity)
+        return sum(map(len, self)) if product <= max(_KEPT_CELLS, most) else product
+
+
+_KEPT_CELLS = 2_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Groups, what is free on every node once pinned pods are there, and where pods of a group may arrive."""
@@ -46,7 +88,7 @@ class Problem:
     capacity: tuple[tuple[int, ...], ...]
     """(nodes, resources)"""
     groups: tuple[Group, ...]
-    fit: tuple[dict[int, int], ...]
+    fit: Fit
     """Per group: how many of its pods may arrive on a node, for nodes where any may."""
     pinned_placed: dict[int, int] = field(default_factory=dict[int, int])
     """Pinned pods that stand, by priority."""
@@ -95,13 +137,7 @@ def build(cluster: Cluster, order: Order) -> Problem:
         for (shape, gang, cost), pods in members.items()
     )
     capacity = tuple(tuple(row) for row in free)
-    fits: dict[int, dict[int, int]] = {}
-    for group in groups:
-        if group.shape not in fits:
-            fits[group.shape] = _fit(cluster, group.shape, demands[group.shape], capacity)
-    return Problem(
-        cluster, order, resources, capacity, groups, tuple(fits[group.shape] for group in groups), dict(pinned)
-    )
+    return Problem(cluster, order, resources, capacity, groups, Fit(cluster, groups, capacity), dict(pinned))
 
 
 def current(problem: Problem) -> Counts:
@@ -128,12 +164,12 @@ def assign(problem: Problem, counts: Counts) -> tuple[int, ...]:
     order `place-first` (a replica is then moved, not lost), after them in `disruption-first` (as that order counts).
     """
     nodes = [pod.node if pod.pinned else PENDING for pod in problem.cluster.pods]
+    wanted_of: list[Counter[int]] = [Counter() for _ in problem.groups]
+    for cells in (counts.stays, counts.arrives):
+        for (g, n), count in cells.items():
+            wanted_of[g][n] += count
     for g, group in enumerate(problem.groups):
-        wanted = {
-            n: counts.stays.get((g, n), 0) + counts.arrives.get((g, n), 0)
-            for n in {*group.running, *problem.fit[g]}
-            if counts.stays.get((g, n), 0) + counts.arrives.get((g, n), 0)
-        }
+        wanted = {n: count for n, count in wanted_of[g].items() if count}
         running = [pod for pod in group.members if problem.cluster.pods[pod].node != PENDING]
         waiting = [pod for pod in group.members if problem.cluster.pods[pod].node == PENDING]
         movers: list[int] = []
@@ -155,16 +191,3 @@ def _running(cluster: Cluster, pods: list[int]) -> dict[int, int]:
     found = Counter(cluster.pods[pod].node for pod in pods)
     del found[PENDING]
     return dict(sorted(found.items()))
-
-
-def _fit(
-    cluster: Cluster, shape: int, demand: tuple[int, ...], capacity: tuple[tuple[int, ...], ...]
-) -> dict[int, int]:
-    found: dict[int, int] = {}
-    for index, node in enumerate(cluster.nodes):
-        if may_arrive(cluster.shapes[shape], node):
-            continue
-        room = min((free // amount for free, amount in zip(capacity[index], demand, strict=True) if amount), default=-1)
-        if room:
-            found[index] = room if room > 0 else len(cluster.pods)
-    return found

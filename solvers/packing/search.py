@@ -1,4 +1,4 @@
-"""Search: neighbourhoods around the incumbent, then the whole model level by level."""
+"""What the searches share: the budget, values of a placement, the incumbent; and the chains around it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from ortools.sat.python import cp_model
-
 from treadle.ir.cluster.cluster import Amounts
 from treadle.ir.cluster.objective import Order, Tail, fullest_share, stranded_gpus
-from treadle.solvers.backend import Limits, Outcome, solve
+from treadle.solvers.backend import Limits, Outcome
 from treadle.solvers.packing.chains import WORK_S, Board, rebuild, shake
-from treadle.solvers.packing.model import Expression, PackingModel
 from treadle.solvers.packing.problem import Counts, Problem
 
 Values = tuple[int, ...]
@@ -31,14 +28,24 @@ class Budget:
     seed: int = 0
     started: float = field(default_factory=time.perf_counter)
     spent_s: float = 0.0
+    reserve_s: float = 0.0
+    """Of the window, what is kept for writing the result down."""
+
+    held_s: float = 0.0
+    """What is held back for later searches."""
 
     @property
     def left_s(self) -> float:
-        """Seconds left of whichever limit is nearer."""
+        """Seconds left of whichever limit is nearer, without what is held back."""
         left = float("inf") if self.deterministic_s is None else self.deterministic_s - self.spent_s
         if self.window_s is not None:
-            left = min(left, self.window_s - (time.perf_counter() - self.started))
-        return max(0.0, left)
+            left = min(left, self.window_s - self.reserve_s - (time.perf_counter() - self.started))
+        return max(0.0, left - self.held_s)
+
+    @property
+    def rest_s(self) -> float:
+        """Seconds of the window that are left in truth, the reserve included."""
+        return float("inf") if self.window_s is None else self.window_s - (time.perf_counter() - self.started)
 
     def share(self, fraction: float, least_s: float = 0.0) -> Limits:
         """Return the limits for one solve that may use a fraction of what is left."""
@@ -108,137 +115,12 @@ def _used(problem: Problem, counts: Counts, tail: Tail) -> int:
     return sum(1 if tail is Tail.NODES else problem.cluster.nodes[n].cost for n in used)
 
 
-def combine(model: PackingModel) -> Expression | None:
-    """Return all levels in one weighted objective, or None if the weights leave 62 bits."""
-    spans = [_span(model, expression) for _, expression, _ in model.levels]
-    weight, total, terms = 1, 0, list[Expression]()
-    for (_, expression, maximize), span in zip(reversed(model.levels), reversed(spans), strict=True):
-        terms.append((-weight if maximize else weight) * expression)
-        total += weight * span
-        weight *= span + 1
-        if total >= 2**61:
-            return None
-    return sum(terms)
-
-
-def _span(model: PackingModel, expression: Expression) -> int:
-    """Return an upper bound on how far a level's values can be apart."""
-    if isinstance(expression, int):
-        return 0
-    flat = cp_model.FlatIntExpr(expression)
-    return sum(abs(c) * (v.domain.max() - v.domain.min()) for v, c in zip(flat.vars, flat.coeffs, strict=True))
-
-
 @dataclass(slots=True)
 class Incumbent:
     """The best placement so far."""
 
     counts: Counts
     values: Values
-
-
-def neighbourhoods(
-    problem: Problem,
-    incumbent: Incumbent,
-    budget: Budget,
-    until_s: float,
-    goal: Values,
-    accept: Callable[[Counts], bool],
-    tail: Tail = Tail.NOTHING,
-) -> None:
-    """Improve the incumbent in place: free a few nodes at a time, solve what is on them together with what waits.
-
-    Stops when `goal` (a bound on every level) is met, or when no more than `until_s` of the budget is left.
-    """
-    choose = _Chooser(problem, budget.seed)
-    size, failures = 2, 0
-    while budget.left_s > until_s and incumbent.values != goal:
-        nodes = choose(incumbent.counts, size)
-        found = _try(problem, incumbent, nodes, budget, tail)
-        if found is not None and accept(found.counts):
-            incumbent.counts, incumbent.values = found.counts, found.values
-            failures = 0
-            continue
-        failures += 1
-        if failures >= 6:
-            failures, size = 0, size + 1 if size < min(8, len(problem.capacity)) else 2
-
-
-def _try(problem: Problem, incumbent: Incumbent, nodes: list[int], budget: Budget, tail: Tail) -> Incumbent | None:
-    model = PackingModel(problem, nodes, incumbent.counts, tail)
-    objective = combine(model)
-    if objective is None or not (model.stays or model.arrives):
-        budget.spent_s += 0.002
-        return None
-    model.model.minimize(objective)
-    limits = budget.share(0.2)
-    cap = 0.15
-    limits = Limits(
-        deterministic_s=min(cap, limits.deterministic_s or cap), wall_s=limits.wall_s, workers=1, seed=budget.seed
-    )
-    outcome = solve(model.model, limits, hint=model.hint(incumbent.counts), tuning={"cp_model_probing_level": 0})
-    budget.charge(outcome)
-    if not outcome.solved:
-        return None
-    counts = model.read(outcome)
-    values = evaluate(problem, counts, tail)
-    return Incumbent(counts, values) if values < incumbent.values else None
-
-
-class _Chooser:
-    """Chooses nodes to free: one where a waiting pod may go, the others by free room or at random."""
-
-    def __init__(self, problem: Problem, seed: int) -> None:
-        self.problem = problem
-        self.random = random.Random(seed)
-        self.largest = [
-            max((row[r] for row in problem.capacity), default=1) or 1 for r in range(len(problem.resources))
-        ]
-
-    def __call__(self, counts: Counts, size: int) -> list[int]:
-        room = self._room(counts)
-        targets = self._targets(counts)
-        kind = self.random.random()
-        nodes = list(range(len(room)))
-        if kind < 0.4:
-            weights = [0.02 + sum(f / m for f, m in zip(room[n], self.largest, strict=True)) for n in nodes]
-        elif kind < 0.7:
-            touched = {n for (_, n) in counts.arrives} | self._left(counts)
-            weights = [1.0 if n in touched else 0.05 for n in nodes]
-        else:
-            weights = [1.0] * len(nodes)
-        chosen: list[int] = [self.random.choice(targets)] if targets else []
-        while len(chosen) < min(size, len(nodes)):
-            node = self.random.choices(nodes, weights)[0]
-            if node not in chosen:
-                chosen.append(node)
-        return sorted(chosen)
-
-    def _room(self, counts: Counts) -> list[list[int]]:
-        room = [list(row) for row in self.problem.capacity]
-        for cells in (counts.stays, counts.arrives):
-            for (g, n), count in cells.items():
-                for r, amount in enumerate(self.problem.groups[g].demand):
-                    room[n][r] -= amount * count
-        return room
-
-    def _left(self, counts: Counts) -> set[int]:
-        return {
-            n
-            for g, group in enumerate(self.problem.groups)
-            for n, now in group.running.items()
-            if counts.stays.get((g, n), 0) < now
-        }
-
-    def _targets(self, counts: Counts) -> list[int]:
-        placed: Counter[int] = Counter()
-        for cells in (counts.stays, counts.arrives):
-            for (g, _), count in cells.items():
-                placed[g] += count
-        waiting = [g for g, group in enumerate(self.problem.groups) if placed[g] < group.count and self.problem.fit[g]]
-        if not waiting:
-            return []
-        return list(self.problem.fit[self.random.choice(waiting)])
 
 
 def chains(
@@ -261,6 +143,7 @@ def chains(
     def left() -> bool:
         return budget.left_s - board.work * WORK_S * (budget.window_s is None) > until_s
 
+    board.left = left
     idle, first = 0, True
     while idle < patience and incumbent.values != goal and left():
         board.load(incumbent.counts)

@@ -18,8 +18,9 @@ from treadle.solvers.packing.bundles import applies, fresh_nodes
 from treadle.solvers.packing.devices import assign_devices
 from treadle.solvers.packing.levels import LevelByContents
 from treadle.solvers.packing.model import PackingModel
+from treadle.solvers.packing.neighbourhoods import neighbourhoods
 from treadle.solvers.packing.problem import Counts, Problem, assign, build, counts_of, current
-from treadle.solvers.packing.search import Budget, Incumbent, Values, chains, evaluate, neighbourhoods
+from treadle.solvers.packing.search import Budget, Incumbent, Values, chains, evaluate
 
 COST_MODEL = "kubernetes-requests/1"
 """Pods use what they request; nodes offer what is allocatable."""
@@ -55,11 +56,16 @@ def pack(cluster: Cluster, options: Options | None = None, progress: Progress | 
     Raises:
         OverfullNode, InconsistentCluster: the current placement is not legal.
     """
+    options = options or Options()
+    budget = Budget(
+        options.deterministic_s if options.window_s is None else None, options.window_s, options.workers, options.seed
+    )
     require_fitting(cluster)
     _require_free_ports(cluster)
-    packing = _Packing(cluster, options or Options(), progress or (lambda _: None))
+    packing = _Packing(cluster, options, budget, progress or (lambda _: None))
     if findings := check(cluster, packing.placement()):
         raise InconsistentCluster(message=f"the cluster contradicts itself as it is now: {findings[0]}")
+    packing.keep_reserve()
     return packing.run()
 
 
@@ -80,22 +86,26 @@ def _require_free_ports(cluster: Cluster) -> None:
 _SMALL_CELLS = 1_500
 _FOR_LATER = 0.35
 """Share of the budget's rest that the contents of nodes leave for later levels and the whole model."""
+_FOR_NEIGHBOURHOODS = 0.25
+"""Share of the budget's rest that proofs leave for neighbourhoods."""
+_CHAINS_KEEP = 0.6
 _LEAST_S = 0.05
+_RESERVE = 0.03
+"""Share of a window kept for writing the result down, beside what the setup took."""
+_LATE = 0.3
+"""Share of the reserve from which on bounds are not looked for."""
+_MODEL_CELL_S = 4e-5
+"""Seconds that building the whole model takes per (group, node) cell, at most."""
 _THOROUGH_S = 3.0
 """Seconds that must be left for the thorough bound, per 32 nodes."""
 
 
 class _Packing:
-    def __init__(self, cluster: Cluster, options: Options, progress: Progress) -> None:
+    def __init__(self, cluster: Cluster, options: Options, budget: Budget, progress: Progress) -> None:
         self.cluster = cluster
         self.options = options
         self.progress = progress
-        self.budget = Budget(
-            options.deterministic_s if options.window_s is None else None,
-            options.window_s,
-            options.workers,
-            options.seed,
-        )
+        self.budget = budget
         self.problem: Problem = build(cluster, options.objective.order)
         self.tail = options.objective.tail
         self.budgets_of = budgets_by_shape(cluster)
@@ -103,8 +113,16 @@ class _Packing:
         self.incumbent = Incumbent(counts, evaluate(self.problem, counts, self.tail))
         self.bounds: dict[str, Bound] = {}
         self.proven: set[str] = set()
+        self.frozen: int | None = None
+        """Running pods of this priority and above stand still: an earlier level says so."""
         self.given: dict[str, Values] = {}
         """Earlier values that a bound after an open level supposes."""
+
+    def keep_reserve(self) -> None:
+        """Keep of the window what writing the result down takes: as long as reading and checking took, and a little."""
+        if self.options.window_s is not None:
+            spent_s = self.options.window_s - self.budget.rest_s
+            self.budget.reserve_s = min(spent_s + _RESERVE * self.options.window_s, 0.5 * self.options.window_s)
 
     def run(self) -> Packed:
         """Search, then say how good the result is."""
@@ -115,26 +133,34 @@ class _Packing:
         elif self.budget.left_s > 0:
             self._improve(0.7, goal, patience=150 if self._cells() <= _SMALL_CELLS else 600)
         if self._cells() <= self.options.whole_model_cells and self.incumbent.values != goal:
+            self.budget.held_s = _FOR_NEIGHBOURHOODS * self.budget.left_s
             self._whole(names)
-            self._improve(0.02, goal, patience=1000)
+            self.budget.held_s = 0.0
+        self._improve(0.0, goal, patience=1000, last=True)
         placement = self.placement()
         return Packed(placement, Certificate("packing", COST_MODEL, self._levels(placement)))
 
-    def _improve(self, keep: float, goal: Values, patience: int) -> None:
-        """Search around the incumbent until a share `keep` of the budget's rest is left, or nothing better turns up."""
+    def _improve(self, keep: float, goal: Values, patience: int, *, last: bool = False) -> None:
+        """Search around the incumbent until a share `keep` of the budget's rest is left, or nothing better turns up.
+
+        `last`: neighbourhoods have half of the time even where chains suffice by themselves.
+        """
         if self.incumbent.values == goal or (all(name in self.proven for name in self.bounds) and self.bounds):
             return
         until_s = self.budget.left_s * keep
-        chains(self.problem, self.incumbent, self.budget, until_s, goal, self._accept, patience, self.tail)
-        if self.problem.ruled:
-            neighbourhoods(self.problem, self.incumbent, self.budget, until_s, goal, self._accept, self.tail)
+        chains_until_s = max(until_s, self.budget.left_s * _CHAINS_KEEP) if last else until_s
+        chains(self.problem, self.incumbent, self.budget, chains_until_s, goal, self._accept, patience, self.tail)
+        if self.problem.ruled or last:
+            neighbourhoods(
+                self.problem, self.incumbent, self.budget, until_s, goal, self._accept, self.tail, self.frozen
+            )
 
     def placement(self) -> Placement:
         """Return the best placement so far."""
         return self._placement(self.incumbent.counts)
 
     def _cells(self) -> int:
-        return sum(len(fit) for fit in self.problem.fit)
+        return self.problem.fit.cells(self.options.whole_model_cells)
 
     def _measures(self) -> tuple[Measure, ...]:
         return measure(self.cluster, Placement(self.cluster.current), self.options.objective)
@@ -178,6 +204,9 @@ class _Packing:
                 self._by_contents(position, frozen)
                 bound, value = self.bounds[name], self._value(position)
             if value != bound.value:
+                if model is None and self.budget.left_s < _MODEL_CELL_S * self._cells():
+                    self._open_levels(position + 1, names)
+                    return
                 model = model or self._model(frozen, position)
                 if not self._solve_level(model, position, bound):
                     self._open_levels(position + 1, names)
@@ -191,6 +220,7 @@ class _Packing:
             floor = self._measures()[position].floor
             if name.startswith("disruption") and value == 0:
                 frozen, model = floor, None
+                self.frozen = floor
 
     def _open_levels(self, first: int, names: list[str]) -> None:
         """Improve and bound the levels after one that stays open, as far as contents of nodes do."""
@@ -204,6 +234,8 @@ class _Packing:
     def _by_contents(self, position: int, frozen: int | None) -> None:
         """Bound and improve a level by contents of nodes; see `levels.py`."""
         name = self._measures()[position].name
+        if self.budget.left_s < _MODEL_CELL_S * self._cells():
+            return
         by_contents = LevelByContents(
             self.problem, self.budget, position, frozen, self._levels_now, lambda: self.incumbent.counts, self._take
         )
@@ -262,10 +294,17 @@ class _Packing:
     def _cheap_bound(self, position: int, frozen: int | None) -> Bound:
         level = self._levels_now()[position]
         if level.maximize and level.floor is not None:
+            if not self._in_time():
+                everyone = sum(self.cluster.priority(p) >= level.floor for p in range(len(self.cluster.pods)))
+                return Bound(everyone, ProofKind.COUNT, {})
             return placed_bound(self.cluster, level.floor, frozen, level.value)
         values = {earlier.name: earlier.value for earlier in self._levels_now()[:position]}
         thorough = self.budget.left_s > _THOROUGH_S * len(self.cluster.nodes) / 32
-        return disturbed_bound(self.cluster, level, values, frozen, thorough=thorough)
+        return disturbed_bound(self.cluster, level, values, frozen, thorough=thorough, go_on=self._in_time)
+
+    def _in_time(self) -> bool:
+        """Whether there is time for bounds: always without a window."""
+        return self.budget.rest_s > _LATE * self.budget.reserve_s
 
     def _levels_now(self) -> tuple[Measure, ...]:
         """Return the levels with the incumbent's values."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from fractions import Fraction
 
@@ -12,9 +13,10 @@ from tests.packing.builders import best_by_force, random_cluster
 from treadle.costmodels import migration
 from treadle.costmodels.admissions import admissions, priced_departures
 from treadle.costmodels.departures import disruption_points
+from treadle.costmodels.eligibility import Eligibility
 from treadle.costmodels.packing_claims import recheck
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
-from treadle.ir.cluster.cluster import PENDING
+from treadle.ir.cluster.cluster import PENDING, may_arrive
 from treadle.ir.cluster.objective import Objective, Order, measure
 from treadle.ir.cluster.placement import check
 from treadle.solvers.packing.migrate import order
@@ -64,6 +66,25 @@ def test_without_time_the_current_placement_remains() -> None:
     cluster = scheduled(Cell(8, 8, 2, 100), 3)
     packed = pack(cluster, Options(deterministic_s=0.0))
     assert packed.placement.nodes == cluster.current
+
+
+@pytest.mark.parametrize("window_s", [0.05, 0.5])
+def test_windows_bind(window_s: float) -> None:
+    cluster = scheduled(Cell(32, 8, 2, 100), 0)
+    started = time.perf_counter()
+    packed = pack(cluster, Options(window_s=window_s))
+    assert time.perf_counter() - started < window_s + 0.4
+    assert not check(cluster, packed.placement)
+    assert not recheck(cluster, packed.placement, Objective(), packed.certificate).findings
+
+
+def test_eligibility_is_what_single_questions_say() -> None:
+    for seed in range(30):
+        cluster = random_cluster(seed, rules=True)
+        eligibility = Eligibility(cluster)
+        for index, shape in enumerate(cluster.shapes):
+            expected = [not may_arrive(shape, node) for node in cluster.nodes]
+            assert eligibility.open_to(index).tolist() == expected
 
 
 def test_departures_bound_never_exceeds_what_is_found() -> None:
