@@ -53,15 +53,6 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class ScheduledLoop:
-    """A further loop of a kernel, with its schedule and how good that is proven to be."""
-
-    loop: Loop
-    schedule: Schedule
-    certificate: Certificate
-
-
-@dataclass(frozen=True, slots=True)
 class Room:
     """What a schedule leaves free for the compiler: registers per thread of every group, shared memory (bytes)."""
 
@@ -98,6 +89,27 @@ class WarpPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduledLoop:
+    """A further loop of a kernel, with its schedule and how good that is proven to be.
+
+    Where the kernel runs over warp groups, `groups` is this loop over them, and its group k is the kernel's group
+    `homes[k]`.
+    """
+
+    loop: Loop
+    schedule: Schedule
+    certificate: Certificate
+    groups: WarpPlan | None = None
+    homes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.groups is not None and self.groups.warps.loop.operations != self.loop.operations:
+            raise InvalidValue(message=f"the warp groups of loop `{self.loop.name}` run another loop")
+        if len(self.homes) != (self.groups.schedule.group_count if self.groups else 0):
+            raise InvalidValue(message=f"loop `{self.loop.name}` does not name a warp group for each of its own")
+
+
+@dataclass(frozen=True, slots=True)
 class KernelPlan:
     """One scheduled loop. `calls` says how often one forward pass of the model runs it, and in which phase."""
 
@@ -123,6 +135,8 @@ class KernelPlan:
     """Why the machine runs no schedule over warp groups, or why none was found; empty otherwise."""
     language: str = "triton"
     """What the source is written in: portable `triton`, or `gluon`, which runs the schedule over warp groups."""
+    simulated: tuple[Prediction, ...] = ()
+    """What the loops over warp groups take on the machine model, run as warp programs; empty without groups."""
     attempts: tuple[str, ...] = ()
     """Why earlier schedules over warp groups were given up after compilation, in their order."""
 

@@ -11,7 +11,8 @@ from treadle.codegen.gluon.errors import NotEmittable
 from treadle.costmodels.machines import load_machine
 from treadle.driver.artifacts import Files, compile_kernels, emit_kernels, report_of, timelines
 from treadle.driver.gluon import fit_kernels
-from treadle.driver.kernels import KernelOptions, further_schedules, rank_programs, with_groups, with_room_for_groups
+from treadle.driver.kernel_groups import further_schedules, simulated, with_groups, with_room_for_groups
+from treadle.driver.kernels import KernelOptions, rank_programs
 from treadle.driver.versions import versions
 from treadle.frontends import programs
 from treadle.frontends.hls import read_loop
@@ -104,6 +105,8 @@ def with_files(
         kernels, files = emit_kernels(kernels, machine, envelope.expected_id())
     if machine is not None and options.compiled and not gluon:
         kernels, files = compile_kernels(kernels, machine, files, tell)
+    if machine is not None:
+        kernels = tuple(simulated(kernel, machine) for kernel in kernels)
     files |= timelines(kernels)
     plan = replace(envelope, body=KernelBody(machine, kernels))
     files["report.html"] = report_of(plan, files)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from treadle.costmodels.lower import lower
-from treadle.costmodels.lower_warps import lower_warps
 from treadle.costmodels.predict import predict
 from treadle.frontends import programs
 from treadle.ir.codec import encode
@@ -17,14 +15,13 @@ from treadle.ir.deployment import is_neutral
 from treadle.ir.diagnostics import ExitCode, TreadleError
 from treadle.ir.errors import InvalidValue
 from treadle.ir.machine import Machine
-from treadle.ir.tile.kernel import KernelPlan, ScheduledLoop, WarpPlan
+from treadle.ir.tile.kernel import KernelPlan, ScheduledLoop
 from treadle.ir.tile.loop import Loop
 from treadle.ir.tile.program import TileProgram
 from treadle.ir.workload import HotLoop
 from treadle.solvers.backend import Limits
 from treadle.solvers.modulo.solve import Options, Solution, schedule
 from treadle.solvers.pipeline import solve as pipeline
-from treadle.solvers.pipeline.ranked import others
 
 QUICK = Limits(deterministic_s=0.02)
 """What a candidate may cost before it is known to be among the best."""
@@ -77,9 +74,6 @@ class KernelOptions:
         return recorded if self.warps is False else {**recorded, "objective": list(self.objective)}
 
 
-Tell = Callable[[str], None]
-
-
 def objective_levels(text: str) -> tuple[str, ...]:
     """Read the levels of a warp schedule in the order of `--objective`; the interval is always first.
 
@@ -108,57 +102,6 @@ def plan_program(program: TileProgram, machine: Machine, options: KernelOptions 
     siblings = tuple(_sibling(other, machine, options) for other in program.siblings)
     kernel = KernelPlan(program.name, loop, solved.schedule, solved.certificate, program, siblings=siblings)
     return replace(kernel, predictions=predict(program, loop, solved.schedule, machine, siblings))
-
-
-def with_groups(kernel: KernelPlan, machine: Machine, options: KernelOptions, tell: Tell) -> KernelPlan:
-    """Return the kernel with its loop scheduled over warp groups, or with the reason why there is none.
-
-    Raises:
-        TreadleError: there is none and `options.warps` asks for one, or it is a defect.
-    """
-    if kernel.program is None or options.warps is False:
-        return kernel
-    if options.warps is None and not machine.has("async_mma"):
-        return replace(kernel, groupless="products hold the warps that issue them: groups could only take turns")
-    begin = time.perf_counter()
-    try:
-        warps = lower_warps(kernel.program, machine)
-        settings = pipeline.Options(options.limits, options.objective, COST_MODEL)
-        solved = pipeline.schedule(warps, settings, tell)
-        options.spent_s[kernel.name] = time.perf_counter() - begin
-    except TreadleError as error:
-        if options.warps or not _unfit(error):
-            raise
-        return replace(kernel, groupless=f"{error.code}: {error}")
-    return replace(kernel, groups=WarpPlan(warps, solved.schedule, solved.certificate))
-
-
-def further_schedules(
-    kernel: KernelPlan, count: int, options: KernelOptions, tell: Callable[[str], None]
-) -> list[KernelPlan]:
-    """Return the kernel with up to `count` other schedules over warp groups, at the same interval, cheapest first."""
-    if kernel.groups is None or count < 1:
-        return []
-    plan = kernel.groups
-    settings = pipeline.Options(options.limits, options.objective, COST_MODEL)
-    best = pipeline.Solution(plan.schedule, plan.certificate)
-    found = others(plan.warps, best, count, settings, tell)
-    return [replace(kernel, groups=WarpPlan(plan.warps, other.schedule, other.certificate)) for other in found]
-
-
-def with_room_for_groups(candidates: Sequence[TileProgram], machine: Machine) -> tuple[TileProgram, ...]:
-    """Return the candidates that some interval lets run over warp groups; all of them when none is left."""
-    return tuple(program for program in candidates if _has_room(program, machine)) or tuple(candidates)
-
-
-def _has_room(program: TileProgram, machine: Machine) -> bool:
-    try:
-        pipeline.refuse_impossible(lower_warps(program, machine))
-    except TreadleError as error:
-        if not _unfit(error):
-            raise
-        return False
-    return True
 
 
 def _sibling(program: TileProgram, machine: Machine, options: KernelOptions) -> ScheduledLoop:
@@ -207,12 +150,13 @@ def _attempt(program: TileProgram, machine: Machine, options: KernelOptions) -> 
     try:
         return plan_program(program, machine, options)
     except TreadleError as error:
-        if not _unfit(error):
+        if not unfit(error):
             raise
         return str(error)
 
 
-def _unfit(error: TreadleError) -> bool:
+def unfit(error: TreadleError) -> bool:
+    """Whether an error says that a program does not fit a machine, rather than that something is broken."""
     return error.exit_code is ExitCode.UNMET or error.code.startswith("TRD2")
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from treadle.costmodels.machines import load_machine
 from treadle.driver.artifacts import Files
 from treadle.driver.kernel import Tell, envelope_of, machine_input, with_files
-from treadle.driver.kernels import KernelOptions, plan_program, with_groups
+from treadle.driver.kernel_groups import with_groups
+from treadle.driver.kernels import KernelOptions, plan_program
 from treadle.frontends.own_program import read_own
 from treadle.ir.plan import Plan, input_from
 

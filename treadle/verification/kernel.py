@@ -11,7 +11,7 @@ from treadle.costmodels.cubin import read_resources
 from treadle.costmodels.lower import lower
 from treadle.costmodels.lower_warps import lower_warps
 from treadle.costmodels.predict import predict
-from treadle.costmodels.warp_review import review_warp_program
+from treadle.costmodels.warp_nest import run_kernel
 from treadle.frontends import programs
 from treadle.ir.diagnostics import Finding, TreadleError
 from treadle.ir.machine import Machine
@@ -51,11 +51,10 @@ def review_kernel(kernel: KernelPlan, machine: Machine | None, plan_id: str, fol
         found, count = _review_costs(kernel, kernel.program, machine)
         findings += found
         rederived += count
-    if kernel.groups is not None:
-        groups = _review_groups(kernel.groups, kernel.program, machine)
-        findings += groups.findings
-        rederived += groups.rederived
-        on_solver_word += groups.on_solver_word
+    groups = _review_all_groups(kernel, machine)
+    findings += groups.findings
+    rederived += groups.rederived
+    on_solver_word += groups.on_solver_word
     if folder is not None and machine is not None and not findings:
         findings += _review_source(kernel, machine, plan_id, folder)
         for compiled in kernel.compiled:
@@ -70,8 +69,24 @@ def _within(name: str, finding: Finding) -> Finding:
     return Finding(finding.code, where, finding.message, finding.expected, finding.found, finding.severity)
 
 
+def _review_all_groups(kernel: KernelPlan, machine: Machine | None) -> Review:
+    """Review the loops of a kernel over warp groups one by one, then together; the figures are simulated again."""
+    program = kernel.program
+    plans = ((program, kernel.groups), *zip(program.siblings if program else (), kernel.siblings, strict=True))
+    total = Review(0, 0, ())
+    for own, part in plans:
+        plan = part.groups if isinstance(part, ScheduledLoop) else part
+        if plan is not None:
+            total += _review_groups(plan, own, machine)
+    if total.findings or kernel.groups is None or machine is None:
+        return total
+    run = run_kernel(kernel, machine)
+    differences = compare_predictions(kernel.name, run.simulated, kernel.simulated)
+    return total + Review(run.rederived, 0, (*run.findings, *differences))
+
+
 def _review_groups(plan: WarpPlan, program: TileProgram | None, machine: Machine | None) -> Review:
-    """Lower the loop with warps again, check schedule and claims, then run its warp program on the machine model."""
+    """Lower a loop with warps again, check schedule and claims."""
     where = plan.warps.loop.name
     if program is None or machine is None:
         return Review(1, 0, (Finding("TRD493", where, "a loop without a program has no warp groups"),))
@@ -84,9 +99,7 @@ def _review_groups(plan: WarpPlan, program: TileProgram | None, machine: Machine
     if illegal := check_warps(plan.warps, plan.schedule):
         return Review(2, 0, tuple(illegal))
     claims = recheck_warps(plan.warps, plan.schedule, plan.certificate)
-    run = review_warp_program(program, machine, plan.warps, plan.schedule)
-    findings = (*claims.findings, *run.findings)
-    return Review(2 + claims.rederived + run.rederived, claims.on_solver_word, findings)
+    return Review(2 + claims.rederived, claims.on_solver_word, tuple(claims.findings))
 
 
 def _review_costs(kernel: KernelPlan, program: TileProgram, machine: Machine) -> tuple[list[Finding], int]:

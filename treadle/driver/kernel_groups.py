@@ -1,0 +1,115 @@
+"""The loops of a kernel over warp groups: which programs have room, schedules, others as good, what they take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from treadle.costmodels.lower_warps import lower_warps
+from treadle.costmodels.warp_nest import align, run_kernel
+from treadle.driver.kernels import COST_MODEL, KernelOptions, unfit
+from treadle.ir.diagnostics import ExitCode, TreadleError
+from treadle.ir.machine import Machine
+from treadle.ir.tile.kernel import KernelPlan, ScheduledLoop, WarpPlan
+from treadle.ir.tile.program import TileProgram
+from treadle.ir.warp.nest import main_loop
+from treadle.solvers.pipeline import solve as pipeline
+from treadle.solvers.pipeline.ranked import others
+
+Tell = Callable[[str], None]
+
+
+class LoopsDoNotShare(TreadleError):
+    """Loops of a kernel, each with a schedule over warp groups, cannot share one set of groups."""
+
+    code = "TRD572"
+    template = "loop `{sibling}` of kernel `{kernel}` runs over warp groups, but not over those of `{loop}`: {reason}"
+    hint = "choose smaller tiles with --tiles, or put `registers` first in --objective"
+    exit_code = ExitCode.UNMET
+
+
+def with_groups(kernel: KernelPlan, machine: Machine, options: KernelOptions, tell: Tell) -> KernelPlan:
+    """Return the kernel with its loops scheduled over warp groups, or with the reason why they are not.
+
+    Raises:
+        TreadleError: they are not and `options.warps` asks for it, or it is a defect.
+    """
+    if kernel.program is None or options.warps is False:
+        return kernel
+    if options.warps is None and not machine.has("async_mma"):
+        return replace(kernel, groupless="products hold the warps that issue them: groups could only take turns")
+    begin = time.perf_counter()
+    try:
+        groups = _scheduled(kernel.program, machine, options, tell)
+        loops = zip(kernel.program.siblings, kernel.siblings, strict=True)
+        siblings = tuple(_aligned(kernel, groups, loop, _scheduled(own, machine, options, tell)) for own, loop in loops)
+    except TreadleError as error:
+        if options.warps or not unfit(error):
+            raise
+        return replace(kernel, groupless=f"{error.code}: {error}")
+    options.spent_s[kernel.name] = time.perf_counter() - begin
+    return replace(kernel, groups=groups, siblings=siblings)
+
+
+def _scheduled(program: TileProgram, machine: Machine, options: KernelOptions, tell: Tell) -> WarpPlan:
+    warps = lower_warps(program, machine)
+    solved = pipeline.schedule(warps, pipeline.Options(options.limits, options.objective, COST_MODEL), tell)
+    return WarpPlan(warps, solved.schedule, solved.certificate)
+
+
+def _aligned(kernel: KernelPlan, main: WarpPlan, loop: ScheduledLoop, groups: WarpPlan) -> ScheduledLoop:
+    """Return a further loop over the warp groups of the main one; raises LoopsDoNotShare."""
+    nested = align(main_loop(main.warps, main.schedule), groups.warps, groups.schedule)
+    if nested is not None:
+        return replace(loop, groups=groups, homes=nested.homes)
+    limits = main.warps.limits
+    registers = f"{list(main.schedule.registers)} and {list(groups.schedule.registers)}"
+    reason = f"registers of {registers} need more than {limits.registers_of_file}"
+    if max(main.schedule.group_count, groups.schedule.group_count) > limits.most_groups:
+        reason = f"more than {limits.most_groups} groups"
+    raise LoopsDoNotShare(sibling=loop.loop.name, kernel=kernel.name, loop=kernel.loop.name, reason=reason)
+
+
+def simulated(kernel: KernelPlan, machine: Machine) -> KernelPlan:
+    """Return the kernel with what its loops over warp groups take when they are simulated.
+
+    Further loops are put on the main loop's groups once more, which may have been scheduled anew since.
+    """
+    if kernel.groups is None:
+        return kernel
+    groups = kernel.groups
+    siblings = tuple(_aligned(kernel, groups, loop, loop.groups) if loop.groups else loop for loop in kernel.siblings)
+    settled = replace(kernel, siblings=siblings)
+    return replace(settled, simulated=run_kernel(settled, machine).simulated)
+
+
+def further_schedules(
+    kernel: KernelPlan, count: int, options: KernelOptions, tell: Callable[[str], None]
+) -> list[KernelPlan]:
+    """Return the kernel with up to `count` other schedules over warp groups, at the same interval, cheapest first.
+
+    Other schedules are of kernels of one loop: those of several loops share their groups.
+    """
+    if kernel.groups is None or kernel.siblings or count < 1:
+        return []
+    plan = kernel.groups
+    settings = pipeline.Options(options.limits, options.objective, COST_MODEL)
+    best = pipeline.Solution(plan.schedule, plan.certificate)
+    found = others(plan.warps, best, count, settings, tell)
+    return [replace(kernel, groups=WarpPlan(plan.warps, other.schedule, other.certificate)) for other in found]
+
+
+def with_room_for_groups(candidates: Sequence[TileProgram], machine: Machine) -> tuple[TileProgram, ...]:
+    """Return the candidates that some interval lets run over warp groups; all of them when none is left."""
+    return tuple(program for program in candidates if _has_room(program, machine)) or tuple(candidates)
+
+
+def _has_room(program: TileProgram, machine: Machine) -> bool:
+    try:
+        pipeline.refuse_impossible(lower_warps(program, machine))
+    except TreadleError as error:
+        if not unfit(error):
+            raise
+        return False
+    return True
