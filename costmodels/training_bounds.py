@@ -162,6 +162,9 @@ class Tables:
         size = len(names) + 1
         self.rows = np.arange(size)[:, None]
         self.columns = np.arange(size)[None, :]
+        self._linear = _tail_linear(setting, degrees)
+        self._sizes: dict[tuple[bool, bool], tuple[Matrix, Matrix]] = {}
+        self._tails: dict[tuple[bool, bool], tuple[Matrix, float]] = {}
 
     @staticmethod
     def _between(values: list[float]) -> Matrix:
@@ -179,7 +182,12 @@ class Tables:
         return forward, backward + (self.loss.backward_us if last else 0)
 
     def _parameters(self, rank: int) -> tuple[Matrix, Matrix]:
-        first, last = self._ends(rank)
+        ends = self._ends(rank)
+        if ends not in self._sizes:
+            self._sizes[ends] = self._counted(*ends)
+        return self._sizes[ends]
+
+    def _counted(self, first: bool, last: bool) -> tuple[Matrix, Matrix]:
         dense, routed = stage_parameters(self.setting.model, self.degrees, {}, first, last)
         totals = [np.full_like(self.saved, dense), np.full_like(self.saved, routed)]
         for name, presence in self.presence.items():
@@ -222,12 +230,17 @@ class Tables:
         return np.asarray(fill + np.maximum(flow, trips))
 
     def tail(self, rank: int) -> tuple[Matrix, float]:
-        """Return the rank's own tail, and the least tail of the first rank."""
-        first, last = self._ends(rank)
+        """Return the rank's own tail, and the least tail of the first rank; all ranks but the ends have the same."""
+        ends = self._ends(rank)
+        if ends not in self._tails:
+            self._tails[ends] = self._tail(rank, *ends)
+        return self._tails[ends]
+
+    def _tail(self, rank: int, first: bool, last: bool) -> tuple[Matrix, float]:
         _, backward = self.times(rank)
         dense, routed = self._parameters(rank)
         count = self.columns - self.rows
-        traffic_dense = _tail_linear(self.setting, self.degrees)
+        traffic_dense = self._linear
         tail = traffic_dense[0] + traffic_dense[1] * dense + traffic_dense[2] * routed
         if self.setting.spec.overlap_gradients:
             moved = traffic_dense[3] * dense + traffic_dense[4] * routed
