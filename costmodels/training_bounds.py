@@ -65,14 +65,18 @@ class Quick:
         self._state: dict[tuple[object, ...], float] = {}
 
     def bound_us(self, degrees: Degrees) -> float:
-        """Return a bound for all layouts from the total work; only the fixed part of the tail is charged after it."""
+        """Return a bound for all layouts from the total work; only the fixed part of the tail is charged after it.
+
+        Layers are whole: some rank runs the even share of them, rounded up, for every microbatch.
+        """
         work, least, hop = self.work(degrees)
         microbatches = degrees.microbatches(self.setting.spec.global_batch)
         fixed = self.setting.gpu.constants.step_us
+        fullest = microbatches * -(-self.setting.model.layers // degrees.pipeline) * least
         if degrees.virtual == 1:
-            return even_factor(degrees.pipeline, microbatches) * work + fixed
+            return max(fullest, even_factor(degrees.pipeline, microbatches) * work) + fixed
         waits = interleaved_waits(self.setting, degrees, least, hop)
-        return (microbatches * work + sum(waits)) / degrees.pipeline + fixed
+        return max(fullest, (microbatches * work + sum(waits)) / degrees.pipeline) + fixed
 
     def work(self, degrees: Degrees) -> tuple[float, float, float]:
         """Return the time of everything for one microbatch, of the cheapest layer, and of a hop."""
