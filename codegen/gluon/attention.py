@@ -16,24 +16,29 @@ class AttentionFrame(FrameBase):
     """softmax(Q K^T * scale) V; a tile is a block of queries of one head, tiles of one head follow each other."""
 
     template = "attention_fwd.py.j2"
+    origin = key_origin = ""
+    """Text before a query's and a key's row in its tensor."""
+    keys = "kv_seq"
+    """How many keys all queries of a tile see without a causal mask."""
+    masked: tuple[str, ...] = ("tile_max",)
+    """Operations that are masked, by the begin of their names."""
 
     def __init__(self, kernel: WarpKernel) -> None:
         super().__init__(kernel)
         if len(self._key_loads()) > 1 or self.shape["v_head_dim"] & (self.shape["v_head_dim"] - 1):
             raise NotEmittable(kernel=kernel.name, reason="head dimensions that are no powers of two")
-        self.rows = self.sizes["block_m"] // self.sizes["sub_tiles"]
+        parts = self.sizes.get("sub_tiles", 1)
+        self.rows = self.sizes["block_m"] // parts
         if self.rows % 64:
             raise NotEmittable(kernel=kernel.name, reason=f"sub-tiles of {self.rows} rows; wgmma takes 64 at a time")
-        self.suffixes = (
-            tuple(f"_{at}" for at in range(self.sizes["sub_tiles"])) if self.sizes["sub_tiles"] > 1 else ("",)
-        )
-        self.summary = "Attention forward, softmax(Q K^T * scale) V" + (
-            " with a causal mask" if self.shape["causal"] else ""
-        )
+        self.suffixes = tuple(f"_{at}" for at in range(parts)) if parts > 1 else ("",)
+        self.causal = bool(self.shape.get("causal"))
+        self.summary = "Attention forward, softmax(Q K^T * scale) V" + (" with a causal mask" if self.causal else "")
         self.query_slots = 2 if self._query_bytes() + self._staging_bytes() <= self.free_bytes() else 1
         self.staged = self._staging_bytes() <= self.free_bytes()
         if not self.staged and self.shape["v_head_dim"] > self.shape["qk_head_dim"]:
             self.need(kernel.name, self._staging_bytes())
+        self.sums = bool(self.program.options.get("lse"))
 
     def _key_loads(self) -> list[str]:
         return [o.name for o in self.program.operations if o.name.startswith("load_k")]
@@ -64,7 +69,11 @@ class AttentionFrame(FrameBase):
     def scalars(self) -> dict[str, int | str]:
         """Return the kernel's other arguments with their planned values (or types)."""
         keys = ("batch", "heads", "kv_heads", "seq", "kv_seq")
-        return {"scale": "fp32", **{key: self.shape[key] for key in keys}}
+        return {**self.sums_pointer(), "scale": "fp32", **{key: self.shape[key] for key in keys}}
+
+    def sums_pointer(self) -> dict[str, int | str]:
+        """Return the argument for the logarithms of sums, where they are asked for."""
+        return {"lse": "*fp32"} if self.sums else {}
 
     def constants(self) -> Lines:
         """Return module-level constants."""
@@ -110,7 +119,7 @@ class AttentionFrame(FrameBase):
     def copy(self, operation: str, iteration: str) -> tuple[str, str]:
         """Return the descriptor and the coordinates of a load."""
         row = f"({iteration}) * BLOCK_N" if " " in iteration else f"{iteration} * BLOCK_N"
-        return ("k_rows" if operation == "load_k" else "v_rows"), f"[kv_head, {row}, 0]"
+        return ("k_rows" if operation == "load_k" else "v_rows"), f"[kv_head, {self.key_origin}{row}, 0]"
 
     def destination(self, descriptor: str, slot: str) -> str:
         """Descriptors are of heads x rows x columns; a tile in shared memory is of one head."""
@@ -156,13 +165,10 @@ class AttentionFrame(FrameBase):
 
     # --- masks ------------------------------------------------------------------------------------------------------
 
-    def masks(self) -> bool:
-        """Whether some steps of a tile need masks."""
-        return True
-
-    def mask_stage(self, group: WarpGroup) -> int:
-        """Return the stage of the operation that is masked."""
-        return next(i.stage for i in group.steady if i.action is Action.PERFORM and i.subject.startswith("tile_max"))
+    def mask_stage(self, group: WarpGroup) -> int | None:
+        """Return the least stage of an operation that is masked."""
+        performed = [i for i in group.steady if i.action is Action.PERFORM and i.subject.startswith(self.masked)]
+        return min((i.stage for i in performed), default=None)
 
     def mask(self, operation: TileOperation, iteration: str) -> Lines:
         """Return what a masked step does before an operation."""
@@ -187,7 +193,7 @@ class AttentionFrame(FrameBase):
     def tile(self, group: WarpGroup) -> Lines:
         """Return how a group finds its tile of the grid and the trips of its loop."""
         lines = ["first_row, head, kv_head = _tile_of(tile, batch, heads, kv_heads, seq)"]
-        if self.shape["causal"]:
+        if self.causal:
             lines += [
                 "# Query i sees the keys up to i + kv_seq - seq.",
                 "end = ttgl.minimum(first_row + BLOCK_M, seq) + kv_seq - seq",
@@ -208,8 +214,8 @@ class AttentionFrame(FrameBase):
         slot, parity = self._query_slot()
         rows = f"first_row + {self.rows * self.suffixes.index(suffix)} + ttgl.arange(0, {self.rows}, ROWS)"
         seen = f"{rows} + (kv_seq - seq + 1)"
-        if not self.shape["causal"]:
-            seen = f"ttgl.full(({self.rows},), kv_seq, ttgl.int32, ROWS)"
+        if not self.causal:
+            seen = f"ttgl.full(({self.rows},), {self.keys}, ttgl.int32, ROWS)"
         width = self.shape["v_head_dim"]
         return [
             f"seen{suffix} = {seen}",
@@ -236,7 +242,7 @@ class AttentionFrame(FrameBase):
             lines += [
                 f"mbarrier.wait(q{suffix}_empty.index({slot}), {parity} ^ 1)",
                 f"mbarrier.expect(q{suffix}_full.index({slot}), q_rows.block_type.nbytes)",
-                f"_copy(q_rows, [head, {row}, 0], q{suffix}_full.index({slot}), {target})",
+                f"_copy(q_rows, [head, {self.origin}{row}, 0], q{suffix}_full.index({slot}), {target})",
             ]
         return lines
 
@@ -245,23 +251,44 @@ class AttentionFrame(FrameBase):
         lines: Lines = []
         slot, _ = self._query_slot()
         for suffix in self._own(group):
-            at = self.suffixes.index(suffix)
-            row = f"first_row + {at * self.rows}" if at else "first_row"
             source = f"staging{suffix}.index(0)" if self.staged else f"q{suffix}.index({slot})"
             release = f"mbarrier.arrive(q{suffix}_empty.index({slot}), count=1)"
-            target = self.destination("out", source)
-            shared = source
-            if not self.staged and self.shape["v_head_dim"] != self.shape["qk_head_dim"]:
-                shared = f"{source}.slice(0, {self.shape['v_head_dim']}, dim=1)"
             lines += [
                 f"result{suffix} = acc{suffix} / ttgl.convert_layout(row_sum{suffix}, ACC_ROWS)[:, None]",
+                *self.stored_sums(suffix),
                 *([release, "tma.store_wait(0)"] if self.staged else []),
-                f"{shared}.store(result{suffix}.to({self.element}))",
-                "fence_async_shared()",
-                f"_copy_out(out, [head, {row}, 0], {target})",
+                *self.written(suffix, source),
                 *([] if self.staged else ["tma.store_wait(0)", release]),
             ]
         return [*lines, "tiles_done += 1"]
+
+    def first_row(self, suffix: str) -> str:
+        """Return the first row of a sub-tile within its sequence, as text."""
+        at = self.suffixes.index(suffix)
+        return f"first_row + {at * self.rows}" if at else "first_row"
+
+    def written(self, suffix: str, source: str) -> Lines:
+        """Return how `result` goes to its place in the output by way of shared memory."""
+        shared = source
+        if not self.staged and self.shape["v_head_dim"] != self.shape["qk_head_dim"]:
+            shared = f"{source}.slice(0, {self.shape['v_head_dim']}, dim=1)"
+        where = f"[head, {self.origin}{self.first_row(suffix)}, 0]"
+        return [
+            f"{shared}.store(result{suffix}.to({self.element}))",
+            "fence_async_shared()",
+            f"_copy_out(out, {where}, {self.destination('out', source)})",
+        ]
+
+    def stored_sums(self, suffix: str) -> Lines:
+        """Return how the logarithms of the rows' sums are written, where they are asked for."""
+        if not self.sums:
+            return []
+        total = f"row_max{suffix} * scale + ttgl.log2(row_sum{suffix})"
+        return [f"_store_sums({self.sums_place()}, {total}, {self.first_row(suffix)}, seq)"]
+
+    def sums_place(self) -> str:
+        """Return pointer and stride of a sequence's logarithms of sums."""
+        return "lse + head.to(ttgl.int64) * seq, 1"
 
     def closing(self, group: WarpGroup) -> Lines:
         """Return what a group does after its last tile."""

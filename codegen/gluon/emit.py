@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING
 
 from treadle.codegen.gluon.attention import AttentionFrame
 from treadle.codegen.gluon.blackwell import TensorMatrixFrame
+from treadle.codegen.gluon.decode import DecodeFrame, PagedFrame, TensorDecodeFrame, TensorPagedFrame
 from treadle.codegen.gluon.errors import NoGluonFrame
 from treadle.codegen.gluon.frames import GLUON_TYPES, SHORT_TYPES, FrameBase, barriers, indented
 from treadle.codegen.gluon.grouped import GroupedFrame, TensorGroupedFrame
 from treadle.codegen.gluon.header import header_lines
-from treadle.codegen.gluon.kernel import Budgets, WarpKernel, budgets, buffer_name, identifier
+from treadle.codegen.gluon.kernel import Budgets, WarpKernel, budgets, buffer_name, identifier, issues_only
 from treadle.codegen.gluon.matrix import L2_GROUP, PRODUCTS, MatrixFrame
 from treadle.codegen.gluon.tensor_attention import TensorAttentionFrame
+from treadle.codegen.gluon.varlen import TensorVarlenFrame, VarlenFrame
 from treadle.codegen.gluon.writer import GroupWriter, Lines
 from treadle.ir.machine import Machine
-from treadle.ir.tile.program import Memory, OperationKind
-from treadle.ir.warp.program import Action, WarpGroup
+from treadle.ir.tile.program import Memory
+from treadle.ir.warp.program import WarpGroup
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -33,12 +35,18 @@ TEMPLATES = Path(__file__).parents[1] / "templates" / "gluon"
 
 HOPPER_FRAMES: dict[str, type[FrameBase]] = {
     "attention_fwd": AttentionFrame,
+    "attention_varlen": VarlenFrame,
+    "attention_decode": DecodeFrame,
+    "attention_paged": PagedFrame,
     **dict.fromkeys(PRODUCTS, MatrixFrame),
     "grouped_gemm": GroupedFrame,
 }
 BLACKWELL_FRAMES: dict[str, type[FrameBase]] = {
     **dict.fromkeys(PRODUCTS, TensorMatrixFrame),
     "attention_fwd": TensorAttentionFrame,
+    "attention_varlen": TensorVarlenFrame,
+    "attention_decode": TensorDecodeFrame,
+    "attention_paged": TensorPagedFrame,
     "grouped_gemm": TensorGroupedFrame,
 }
 
@@ -111,7 +119,7 @@ def register_budgets(kernel: WarpKernel) -> Budgets:
 
 def _budgets(kernel: WarpKernel, frame: FrameBase) -> Budgets:
     extra = frame.extra_groups()
-    planned = (*kernel.made.registers, *(registers for _, registers in extra.values()))
+    planned = (*kernel.registers, *(registers for _, registers in extra.values()))
     loads = (*(frame.is_load(group) for group in kernel.warp_program.groups), *(False for _ in extra))
     return budgets(kernel, planned, default_group(kernel, frame), loads)
 
@@ -151,6 +159,8 @@ def emit(kernel: WarpKernel, plan_id: str = "") -> str:
         "capability": "10.0" if kernel.blackwell else "9.0",
         "capability_major": 10 if kernel.blackwell else 9,
         "shape": kernel.program.shape,
+        "tiles_of": kernel.program.tile_sizes,
+        "options": kernel.program.options,
         "halves": any("_halves(" in line for group in groups for line in group.lines),
         "l2_group": L2_GROUP,
         "left": frame.descriptors()[0].tensor,
@@ -210,7 +220,7 @@ def _group(kernel: WarpKernel, position: int, frame: FrameBase, registers: Budge
         summary=_summary(kernel, group, frame),
         arguments=tuple(name for name in pool if name in words),
         lines=tuple(lines),
-        warps=1 if frame.is_load(group) or _issues_only(kernel, group) else group.warps,
+        warps=1 if frame.is_load(group) or issues_only(kernel, group) else group.warps,
         registers=registers.groups[position],
     )
 
@@ -224,27 +234,19 @@ def _extra_group(name: str, lines: Lines, registers: int, pool: tuple[str, ...])
 def _summary(kernel: WarpKernel, group: WarpGroup, frame: FrameBase) -> str:
     if frame.is_load(group):
         return "Copies tiles into the rings; one warp does all of it."
-    if _issues_only(kernel, group):
+    if issues_only(kernel, group):
         return "Issues products into tensor memory; one warp does all of it."
     return f"{group.warps} warps; iterations of {group.stages} stages overlap."
-
-
-def _issues_only(kernel: WarpKernel, group: WarpGroup) -> bool:
-    """Whether a group only issues products whose results lie in tensor memory."""
-    products = {operation.name for operation in kernel.program.operations if operation.kind is OperationKind.MMA}
-    performed = {i.subject for i in group.instructions() if i.action is Action.PERFORM}
-    return kernel.blackwell and performed <= products
 
 
 def _group_lines(kernel: WarpKernel, position: int, frame: FrameBase) -> Lines:
     """Return the body of a group's function: the tile loop around prologue, steady state and epilogue."""
     group = kernel.warp_program.groups[position]
-    masked = frame.masks() and not frame.is_load(group)
-    printed = GroupWriter(kernel, position, frame).printed(masked=masked)
+    stage = None if frame.is_load(group) else frame.mask_stage(group)
+    printed = GroupWriter(kernel, position, frame).printed(masked=stage is not None)
     ahead = group.stages - 1
     steady = _loop(f"range({ahead}, trips)" if ahead else "range(trips)", printed.steady)
-    if masked:
-        stage = frame.mask_stage(group)
+    if stage is not None:
         steady = [
             f"# Steps up to `whole` see no mask: those of iteration `full` on, which stage {stage} works for, do.",
             f"whole = ttgl.minimum(ttgl.maximum(full + {stage}, {ahead}), trips)",
@@ -269,7 +271,7 @@ def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader([TEMPLATES, TEMPLATES.with_name("triton")]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from treadle.codegen.gluon.emit import register_budgets
 from treadle.codegen.gluon.frames import INSTRUCTION_K_BYTES
-from treadle.codegen.gluon.kernel import LARGEST_INSTRUCTION_N, WarpKernel, identifier
+from treadle.codegen.gluon.kernel import LARGEST_INSTRUCTION_N, WarpKernel, identifier, issues_only, loads_only
 from treadle.codegen.gluon.machine_code import GroupLoop, count, disassemble, group_loops
 from treadle.codegen.triton.compile import KernelBinary
 from treadle.ir.tile.program import DTYPE_BYTES, OperationKind
@@ -37,6 +38,10 @@ class GroupEvidence:
     issue_cycles: int
     """Issue slots of a warp in the schedule."""
     instructions: int
+    local: int = 0
+    """Accesses to local memory in all of the group's code."""
+    computes: bool = True
+    """Whether the group does more than issue copies and products."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ def examine(kernel: WarpKernel, binary: KernelBinary) -> Evidence:
 
 
 def _groups(kernel: WarpKernel, loops: tuple[GroupLoop, ...]) -> tuple[GroupEvidence, ...]:
-    """Match groups to the first loop of each region of code: by what they do, then by the registers they ask for.
+    """Match groups to the first loop of each region of code: by what an iteration does, then by registers.
 
     Later loops of a region are the same steps with masks.
     """
@@ -77,12 +82,21 @@ def _groups(kernel: WarpKernel, loops: tuple[GroupLoop, ...]) -> tuple[GroupEvid
     granted = register_budgets(kernel).groups
     found: dict[int, GroupLoop] = {}
     for at, group in enumerate(kernel.warp_program.groups):
-        products = bool(_products(kernel, group))
-        fitting = [loop for loop in left if bool(loop.counts["wgmma"] + loop.counts["tcgen05"]) == products]
+        copies = loads_only(group, kernel.program)
+        fitting = [loop for loop in left if bool(loop.counts["tma_load"]) == copies]
         if fitting:
-            found[at] = min(fitting, key=lambda loop: abs(loop.granted - granted[at]))
+            found[at] = min(fitting, key=partial(_difference, kernel, group, granted[at]))
             left.remove(found[at])
     return tuple(_evidence(kernel, at, found.get(at)) for at in range(len(kernel.warp_program.groups)))
+
+
+def _difference(kernel: WarpKernel, group: WarpGroup, granted: int, loop: GroupLoop) -> tuple[int, int]:
+    """Return how far a loop is from a group's steady state: in products, waits and signals, then in registers."""
+    counts = loop.counts
+    products = abs(counts["wgmma"] + counts["tcgen05"] - _products(kernel, group))
+    waits = abs(counts["wait"] - _count(group, Action.GET, Action.ACQUIRE, Action.TAKE))
+    signals = abs(counts["signal"] - _signals(kernel, group))
+    return products + waits + signals, abs(loop.granted - granted)
 
 
 def _evidence(kernel: WarpKernel, at: int, loop: GroupLoop | None) -> GroupEvidence:
@@ -91,7 +105,7 @@ def _evidence(kernel: WarpKernel, at: int, loop: GroupLoop | None) -> GroupEvide
     products = counts.get("wgmma", 0) + counts.get("tcgen05", 0)
     return GroupEvidence(
         group=identifier(group.name),
-        registers_planned=kernel.made.registers[at],
+        registers_planned=kernel.registers[at],
         registers_granted=loop.granted if loop is not None else register_budgets(kernel).groups[at],
         registers_used=loop.registers if loop is not None else 0,
         products_planned=_products(kernel, group),
@@ -103,6 +117,8 @@ def _evidence(kernel: WarpKernel, at: int, loop: GroupLoop | None) -> GroupEvide
         barriers=counts.get("barrier", 0),
         issue_cycles=_issue_cycles(kernel, at),
         instructions=counts.get("instructions", 0),
+        local=loop.local if loop is not None else 0,
+        computes=not loads_only(group, kernel.program) and not issues_only(kernel, group),
     )
 
 
@@ -163,7 +179,7 @@ def _group_mismatches(group: GroupEvidence) -> list[str]:
     ):
         if planned != seen:
             found.append(f"group `{group.group}` has {seen} {what} an iteration; planned are {planned}")
-    if group.products and group.registers_used > group.registers_planned + CLOSE_REGISTERS:
+    if group.computes and abs(group.registers_used - group.registers_planned) > CLOSE_REGISTERS:
         found.append(
             f"group `{group.group}` uses {group.registers_used} registers; planned are {group.registers_planned}"
         )

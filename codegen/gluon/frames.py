@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from treadle.codegen.gluon.errors import NoSharedMemoryLeft, NotEmittable
@@ -18,6 +18,7 @@ GLUON_TYPES = {
     "float32": "ttgl.float32",
     "float8_e4m3": "ttgl.float8e4nv",
 }
+POINTERS = {"bfloat16": "*bf16", "float16": "*fp16"}
 SHORT_TYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float8_e4m3": "fp8e4nv"}
 INSTRUCTION_K_BYTES = 32
 """Bytes of the contracted extent that one `wgmma` or `tcgen05.mma` takes (PTX ISA)."""
@@ -130,9 +131,9 @@ class FrameBase(ABC):
         """Return barriers that no channel, turn or extra buffer has."""
         return ()
 
-    def mask_stage(self, group: WarpGroup) -> int:
-        """Return the stage of the operation that is masked."""
-        raise NotEmittable(kernel=self.kernel.name, reason=f"group `{group.name}` masks nothing")
+    def mask_stage(self, group: WarpGroup) -> int | None:
+        """Return the least stage of a group's operations that some steps of a tile mask; None where none does."""
+        return None
 
     def tensor_buffer(self, buffer: Buffer) -> Lines:
         """Return the allocation of a buffer in tensor memory."""
@@ -160,13 +161,16 @@ class FrameBase(ABC):
         """Return what a masked step does before an operation: nothing, unless the family says so."""
         return []
 
-    def masks(self) -> bool:
-        """Whether some steps of a tile need masks."""
-        return False
-
     def statement(self, operation: TileOperation, operands: Sequence[str]) -> str:
         """Refuse operations that the family does not know."""
         raise NotEmittable(kernel=self.kernel.name, reason=f"operation `{operation.name}` has no Gluon form")
+
+    def mask_operands(self, operation: TileOperation, iteration: str, operands: Mapping[Role, str]) -> Lines:
+        """Return what a masked step does to a product's operands in shared memory: nothing, unless the family says so.
+
+        Rows of a copy beyond its tensor are zeros anyway.
+        """
+        return []
 
     @abstractmethod
     def copy(self, operation: str, iteration: str) -> tuple[str, str]:
@@ -175,6 +179,14 @@ class FrameBase(ABC):
     @abstractmethod
     def layout(self, value: str) -> str:
         """Return the layout of a value in registers."""
+
+    def expected_bytes(self, descriptor: str, target: str) -> str:
+        """Return the bytes that a copy brings, as text."""
+        return f"{descriptor}.block_type.nbytes"
+
+    def issued(self, descriptor: str, where: str, barrier: str, target: str) -> str:
+        """Return the statement that issues a copy."""
+        return f"_copy({descriptor}, {where}, {barrier}, {target})"
 
     def destination(self, descriptor: str, slot: str) -> str:
         """Return the text of a slot as the descriptor's block."""

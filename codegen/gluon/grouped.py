@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from treadle.codegen.gluon.blackwell import TensorMatrixFrame
-from treadle.codegen.gluon.frames import Descriptor, indented
+from treadle.codegen.gluon.frames import POINTERS, Descriptor, indented
 from treadle.codegen.gluon.matrix import MatrixFrame, Product
 from treadle.codegen.gluon.writer import Lines
 
@@ -43,9 +43,8 @@ class GroupedFrame(MatrixFrame):
 
     def scalars(self) -> dict[str, int | str]:
         """Return the kernel's other arguments with their planned values (or types)."""
-        short = {"bfloat16": "*bf16", "float16": "*fp16"}[self.kernel.dtype]
         sizes = {key: self.shape[key] for key in ("n", "k", "experts")}
-        return {"out_pointer": short, "offsets": "*i32", **sizes}
+        return {"out_pointer": POINTERS[self.kernel.dtype], "offsets": "*i32", **sizes}
 
     def copy(self, operation: str, iteration: str) -> tuple[str, str]:
         """Return the descriptor and the coordinates of a load."""

@@ -45,9 +45,7 @@ def _group_lines(kernel: WarpKernel, registers: Budgets) -> list[str]:
     return [
         f"group      {identifier(group.name)}: {group.warps} warps, {planned} registers planned, {granted} granted, "
         f"{group.stages} iterations in flight"
-        for group, planned, granted in zip(
-            kernel.warp_program.groups, kernel.made.registers, registers.groups, strict=False
-        )
+        for group, planned, granted in zip(kernel.warp_program.groups, kernel.registers, registers.groups, strict=False)
     ]
 
 

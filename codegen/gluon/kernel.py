@@ -44,6 +44,13 @@ class WarpKernel:
     certificate: Certificate
     warp_program: WarpProgram
     predictions: tuple[Prediction, ...] = ()
+    budget: tuple[int, ...] = ()
+    """Registers of every group where compiling has shown what they need; else those of the schedule count."""
+
+    @property
+    def registers(self) -> tuple[int, ...]:
+        """Registers per thread planned for every group."""
+        return self.budget or self.made.registers
 
     @property
     def blackwell(self) -> bool:
@@ -72,6 +79,7 @@ def warp_kernel(kernel: KernelPlan, machine: Machine) -> WarpKernel:
         groups.certificate,
         lowered,
         kernel.predictions,
+        groups.budget,
     )
 
 
@@ -98,6 +106,13 @@ def loads_only(group: WarpGroup, program: TileProgram) -> bool:
     return bool(performed) and all(kind == "load" for kind in performed)
 
 
+def issues_only(kernel: WarpKernel, group: WarpGroup) -> bool:
+    """Whether a group only issues products whose results lie in tensor memory."""
+    products = {operation.name for operation in kernel.program.operations if operation.kind is OperationKind.MMA}
+    performed = {i.subject for i in group.instructions() if i.action is Action.PERFORM}
+    return kernel.blackwell and performed <= products
+
+
 @dataclass(frozen=True, slots=True)
 class Budgets:
     """Registers per thread: what the kernel is launched with, and what each group has after `setmaxnreg`."""
@@ -107,23 +122,31 @@ class Budgets:
 
 
 def budgets(kernel: WarpKernel, planned: tuple[int, ...], default: int, loads: tuple[bool, ...]) -> Budgets:
-    """Return what Gluon must be told so that every group gets its planned registers, rounded up to a multiple of 8.
+    """Return what Gluon must be told so that every group gets at least its planned registers.
 
-    Triton gives the default group (position `default`) what the others leave of launch registers x groups. ptxas wants
-    the launch figure to hold one instruction's registers at least. What that and rounding add is spread over the groups
-    that compute.
+    One instance runs on a multiprocessor, so groups that compute share all of its registers evenly, as far as the plan
+    leaves them: what is planned is what they use, and what is granted on top keeps ptxas from spilling. Triton gives
+    the default group (position `default`) what the others leave of launch registers x groups, a multiple of 8 each, and
+    ptxas wants the launch figure to hold one instruction's registers at least.
     """
-    step = SETMAXNREG_STEP
+    step, count = SETMAXNREG_STEP, len(planned)
     granted = [max(LEAST_REGISTERS, ceil(registers / step) * step) for registers in planned]
-    launch = max(ceil(sum(granted) / len(granted) / step) * step, _launch_floor(kernel))
-    spare = launch * len(granted) - sum(granted)
-    computing = dict.fromkeys(at for at in (default, *range(len(granted))) if not loads[at])
-    while spare >= step and any(granted[at] < MOST_REGISTERS for at in computing):
-        for at in computing:
-            if spare >= step and granted[at] < MOST_REGISTERS:
-                granted[at] += step
-                spare -= step
+    computing = [at for at in range(count) if not loads[at] and granted[at] > LEAST_REGISTERS] or [default]
+    most = kernel.warps.limits.registers_of_file // count // step * step
+    _share(granted, computing, most * count)
+    launch = max(ceil(sum(granted) / count / step) * step, _launch_floor(kernel))
+    _share(granted, computing, launch * count)
+    granted[default] += launch * count - sum(granted)
     return Budgets(launch, tuple(granted))
+
+
+def _share(granted: list[int], computing: list[int], total: int) -> None:
+    """Raise groups that compute step by step, those with the fewest registers first."""
+    while sum(granted) + SETMAXNREG_STEP <= total:
+        poorest = min(computing, key=lambda at: granted[at])
+        if granted[poorest] >= MOST_REGISTERS:
+            return
+        granted[poorest] += SETMAXNREG_STEP
 
 
 def _launch_floor(kernel: WarpKernel) -> int:

@@ -1,8 +1,8 @@
 """Loops of a warp-specialized kernel in its disassembly: instructions, waits and signals an iteration, registers.
 
 The disassembler is the one in Triton's wheel (`cuobjdump -sass`). A group's code begins behind the `USETMAXREG` that
-sets its registers; its loop over iterations is the innermost loop with products or copies. Spins of waits lie behind
-the last `EXIT` and do not count.
+sets its registers; its loop over iterations is the innermost loop with products, copies or waits. Spins of waits lie
+behind the last `EXIT` and do not count.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True)
 class GroupLoop:
-    """One innermost loop with products or copies, and the group's code around it."""
+    """One innermost loop with products, copies or waits, and the group's code around it."""
 
     region: int
     """Address of the `USETMAXREG` before it: loops of one group share it."""
@@ -62,6 +62,8 @@ class GroupLoop:
     """Registers per thread that the group asks for."""
     registers: int
     """Registers per thread that the group's code names."""
+    local: int = 0
+    """Accesses of the group's code to local memory."""
 
 
 def disassembler() -> Path | None:
@@ -97,7 +99,7 @@ def count(code: tuple[Instruction, ...]) -> dict[str, int]:
 
 
 def group_loops(code: tuple[Instruction, ...]) -> tuple[GroupLoop, ...]:
-    """Return the innermost loops with products or copies, in the order of the code."""
+    """Return the innermost loops with products, copies or waits, in the order of the code."""
     last_exit = max((i.address for i in code if "EXIT" in i.text), default=0)
     ranges: list[tuple[int, int]] = []
     for instruction in code:
@@ -118,7 +120,7 @@ def group_loops(code: tuple[Instruction, ...]) -> tuple[GroupLoop, ...]:
 
 
 def _works(code: tuple[Instruction, ...], begin: int, end: int) -> bool:
-    return any(i.kind in ("wgmma", "tcgen05", "tma_load") for i in code if begin <= i.address <= end)
+    return any(i.kind in ("wgmma", "tcgen05", "tma_load", "wait") for i in code if begin <= i.address <= end)
 
 
 def _loop(code: tuple[Instruction, ...], at: int, counts: dict[str, int]) -> GroupLoop:
@@ -131,7 +133,8 @@ def _loop(code: tuple[Instruction, ...], at: int, counts: dict[str, int]) -> Gro
     end = next((mark.address for mark in marks if mark.address > at), code[-1].address)
     granted = int(begin.text.rpartition(" ")[2], 16)
     named = [int(n) for i in code if begin.address < i.address < end for n in _REGISTER.findall(_widened(i.text))]
-    return GroupLoop(begin.address, counts, granted, 1 + max(named, default=-1))
+    local = sum(i.kind == "local" for i in code if begin.address < i.address < end)
+    return GroupLoop(begin.address, counts, granted, 1 + max(named, default=-1), local)
 
 
 def _widened(text: str) -> str:

@@ -133,6 +133,10 @@ class TensorAttentionFrame(AttentionFrame):
         released = [f"mbarrier.arrive(q{suffix}_empty.index({slot}), count=1)" for suffix in own]
         lines: Lines = [*released] if self.staged else []
         for suffix in self.suffixes:
+            if self.makes(group, f"row_sum{suffix}"):
+                if self.sums and not self.makes(group, f"row_max{suffix}"):
+                    raise NotEmittable(kernel=self.kernel.name, reason="sums and maxima of rows in different groups")
+                lines += self.stored_sums(suffix)
             if self.makes(group, f"row_sum{suffix}") and self._crosses(suffix):
                 lines += [
                     f"mbarrier.wait(total{suffix}_empty.index(0), _parity(tiles_done, 1) ^ 1)",
@@ -155,8 +159,6 @@ class TensorAttentionFrame(AttentionFrame):
         return f"q{own[0]}.index({self._query_slot()[0]})"
 
     def _output(self, suffix: str, own: list[str]) -> Lines:
-        at = self.suffixes.index(suffix)
-        row = f"first_row + {at * self.rows}" if at else "first_row"
         total = f"ttgl.convert_layout(row_sum{suffix}, ACC_ROWS)"
         lines: Lines = []
         if self._crosses(suffix):
@@ -166,12 +168,9 @@ class TensorAttentionFrame(AttentionFrame):
                 f"sum{suffix} = total{suffix}.index(0).load(ACC_ROWS)",
                 f"mbarrier.arrive(total{suffix}_empty.index(0), count=1)",
             ]
-        staging = self._staging(suffix, own)
         return [
             *lines,
             f"result{suffix} = acc{suffix}_to_registers / {total}[:, None]",
             "tma.store_wait(0)",
-            f"{staging}.store(result{suffix}.to({self.element}))",
-            "fence_async_shared()",
-            f"_copy_out(out, [head, {row}, 0], {self.destination('out', staging)})",
+            *self.written(suffix, self._staging(suffix, own)),
         ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -36,6 +36,14 @@ class Frame(Protocol):
         """Return the text of a slot as the descriptor's block."""
         ...
 
+    def expected_bytes(self, descriptor: str, target: str) -> str:
+        """Return the bytes that a copy brings, as text."""
+        ...
+
+    def issued(self, descriptor: str, where: str, barrier: str, target: str) -> str:
+        """Return the statement that issues a copy."""
+        ...
+
     def invariant(self, value: str) -> str:
         """Return the text of a value made before the loop."""
         ...
@@ -54,6 +62,10 @@ class Frame(Protocol):
 
     def mask(self, operation: TileOperation, iteration: str) -> Lines:
         """Return what a masked step does before an operation."""
+        ...
+
+    def mask_operands(self, operation: TileOperation, iteration: str, operands: Mapping[Role, str]) -> Lines:
+        """Return what a masked step does to a product's operands in shared memory before it."""
         ...
 
 
@@ -281,7 +293,7 @@ class GroupWriter:
         elif operation.kind is OperationKind.LOAD:
             yield from self._copy(instruction, place)
         elif operation.kind is OperationKind.MMA:
-            yield from self._product(instruction, operation, place, state)
+            yield from self._product(instruction, operation, place, state, masked=masked)
         else:
             if masked:
                 yield from self.frame.mask(operation, shifted(place.local, instruction.stage))
@@ -297,9 +309,9 @@ class GroupWriter:
         barrier = self._barrier(channel, "full", overall)
         descriptor, where = self.frame.copy(instruction.subject, shifted(place.local, instruction.stage))
         buffer = self._buffer(instruction.result)
-        yield f"mbarrier.expect({barrier}, {descriptor}.block_type.nbytes)"
-        target = self.frame.destination(descriptor, f"{buffer}.index({self._slot(instruction.result, overall)})")
-        yield f"_copy({descriptor}, {where}, {barrier}, {target})"
+        slot = f"{buffer}.index({self._slot(instruction.result, overall)})"
+        yield f"mbarrier.expect({barrier}, {self.frame.expected_bytes(descriptor, slot)})"
+        yield self.frame.issued(descriptor, where, barrier, self.frame.destination(descriptor, slot))
 
     def _transfer(self, instruction: Instruction, move: str, place: Place, state: _State) -> Iterator[str]:
         name = instruction.subject
@@ -337,11 +349,13 @@ class GroupWriter:
     # --- products ---------------------------------------------------------------------------------------------------
 
     def _product(
-        self, instruction: Instruction, operation: TileOperation, place: Place, state: _State
+        self, instruction: Instruction, operation: TileOperation, place: Place, state: _State, *, masked: bool
     ) -> Iterator[str]:
         texts = {
             source.role: self._operand(source, operation, instruction, place, state) for source in instruction.operands
         }
+        if masked:
+            yield from self.frame.mask_operands(operation, shifted(place.local, instruction.stage), texts)
         if instruction.queue:
             yield from self._warpgroup_product(instruction, operation, texts, place, state)
             return

@@ -1,7 +1,8 @@
 """Attention decode from a paged cache: one new query per sequence, its keys and values in pages all over the cache.
 
-A block table names the pages of each sequence. An iteration looks up the pages of its keys, then gathers them; the
-keys are cut into `splits` pieces, whose partial results a second kernel merges by their log-sum-exp.
+A block table names the pages of each sequence. An iteration looks up the pages of its keys, then gathers them; with
+`lookup=copy` that is part of the copies' addresses (scalars of the group that issues them). The keys are cut into
+`splits` pieces, whose partial results a second kernel merges by their log-sum-exp.
 """
 
 from __future__ import annotations
@@ -28,16 +29,19 @@ def _complete(shape: Shape) -> Shape:
     return shape
 
 
-def _body(shape: Shape, sizes: TileSizes, dtype: str) -> tuple[tuple[Invariant, ...], tuple[TileOperation, ...]]:
+def _body(
+    shape: Shape, sizes: TileSizes, dtype: str, looked_up: bool
+) -> tuple[tuple[Invariant, ...], tuple[TileOperation, ...]]:
     parts = head_parts(shape["qk_head_dim"], "qk_head_dim")
     wide = value_columns(shape["v_head_dim"])
     rows, columns = sizes["block_m"], sizes["block_n"]
     names = [f"_{index}" for index in range(len(parts))] if len(parts) > 1 else [""]
     keys = tuple(f"load_k{name}" for name in names)
-    operations = [load("load_pages", (columns,), "int32", "page of each key")]
+    pages = ("load_pages",) if looked_up else ()
+    operations = [load("load_pages", (columns,), "int32", "page of each key")] if looked_up else []
     for key, depth in zip(keys, parts, strict=True):
-        operations.append(load_at(key, ("load_pages",), (columns, depth), dtype, "keys"))
-    operations.append(load_at("load_v", ("load_pages",), (columns, wide), dtype, "values"))
+        operations.append(load_at(key, pages, (columns, depth), dtype, "keys"))
+    operations.append(load_at("load_v", pages, (columns, wide), dtype, "values"))
     invariants = tuple(
         Invariant(f"q{name}", Tile((rows, depth), dtype, Memory.SHARED))
         for name, depth in zip(names, parts, strict=True)
@@ -48,7 +52,7 @@ def _body(shape: Shape, sizes: TileSizes, dtype: str) -> tuple[tuple[Invariant, 
 
 
 def _assemble(shape: Shape, sizes: TileSizes, options: Options) -> TileProgram:
-    invariants, operations = _body(shape, sizes, str(options["dtype"]))
+    invariants, operations = _body(shape, sizes, str(options["dtype"]), options["lookup"] == "tile")
     return TileProgram(
         name="attention_paged",
         family="attention_paged",
@@ -83,4 +87,5 @@ FAMILY = Family(
     tiles=_tiles,
     assemble=_assemble,
     complete=_complete,
+    options={"lookup": ("tile", "copy")},
 )

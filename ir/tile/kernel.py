@@ -86,6 +86,22 @@ class WarpPlan:
     certificate: Certificate
     room: Room = Room()
     """What the problem leaves out of the machine's registers and shared memory."""
+    budget: tuple[int, ...] = ()
+    """Registers per thread that the emitted kernel gives every group, where compiling it has shown what they need."""
+
+    def __post_init__(self) -> None:
+        if not self.budget:
+            return
+        if len(self.budget) != self.schedule.group_count or min(self.budget) < self.warps.limits.role_registers:
+            raise InvalidValue(message=f"a budget of {self.budget} registers for {self.schedule.group_count} groups")
+        if sum(self.budget) > self.warps.limits.registers_of_file:
+            most = self.warps.limits.registers_of_file
+            raise InvalidValue(message=f"a budget of {sum(self.budget)} registers for all groups; the file has {most}")
+
+    @property
+    def registers(self) -> tuple[int, ...]:
+        """Registers per thread of every group: what compiling has shown, else those of the schedule's values."""
+        return self.budget or self.schedule.registers
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Warp schedules to Gluon kernels that keep their plan: what the compiler shows goes back to the solver, up to 5 times.
 
-A binary that spills, or needs more registers than planned, tightens the plan's registers; a frame that does not fit
-beside the rings tightens its shared memory. Anything else that differs from the plan is refused with the reason.
+A plan's registers become what its binary uses. A binary that spills tightens the schedule's registers; a frame that
+does not fit beside the rings tightens its shared memory. Anything else that differs
+from the plan is refused with the reason.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 from treadle.codegen.gluon.emit import emit, has_frame
 from treadle.codegen.gluon.errors import EvidenceMismatch, NoGluonFrame, NoSharedMemoryLeft
 from treadle.codegen.gluon.evidence import Evidence, examine
-from treadle.codegen.gluon.kernel import warp_kernel
+from treadle.codegen.gluon.kernel import TENSOR_ROWS, WarpKernel, warp_kernel
 from treadle.codegen.triton.compile import KernelBinary, compile_source
 from treadle.costmodels.lower_warps import lower_warps
 from treadle.driver.kernels import COST_MODEL, KernelOptions, plan_program
@@ -22,16 +23,21 @@ from treadle.ir.machine import Machine
 from treadle.ir.tile.kernel import KernelPlan, Room, WarpPlan
 from treadle.ir.tile.program import TileProgram
 from treadle.ir.tile.warps import WarpLoop
+from treadle.ir.warp.lower import NoRoomForHandoffs
 from treadle.solvers.pipeline.solve import Options, schedule
 
 ROUNDS = 5
 """How often a kernel may come back to the solver."""
+BUDGETS = 3
+"""How often one schedule gets registers by what its last binary used."""
 REGISTER_STEP = 8
 """Registers by which a plan is tightened at least: what `setmaxnreg` counts in."""
-MANY_SPILLED_BYTES = 64
-"""Stack bytes of a thread from which two steps are taken at once."""
+SPILL_STEPS = ((256, 4), (64, 2), (1, 1))
+"""Stack bytes of a thread from which so many steps are taken at once."""
 LEAST_COLUMNS = 32
 """Columns of a tile that are not halved any further."""
+DECODES = ("attention_decode", "attention_paged")
+"""Families whose rows are the query heads of a key-value head, which are fewer than a product's rows."""
 GROUP_ROWS = 64
 """Rows that one warp group multiplies at once (`wgmma`, PTX ISA)."""
 
@@ -48,9 +54,21 @@ class Fitted:
     evidence: Evidence
 
 
+@dataclass(frozen=True, slots=True)
+class Refit:
+    """Why a binary does not keep its plan, what to leave free (None: nothing helps), and registers by group."""
+
+    reasons: tuple[str, ...]
+    more: Room | None = None
+    budget: tuple[int, ...] = ()
+
+
 def for_groups(program: TileProgram, machine: Machine) -> TileProgram:
     """Return the program with its rows over two warp groups, where one group cannot hold its values in registers."""
-    if machine.has("tensor_memory") or not machine.has("warp_specialization"):
+    if not machine.has("warp_specialization"):
+        return program
+    program = _whole_products(program, machine)
+    if machine.has("tensor_memory"):
         return program
     if ROW_PARTS in program.options or _fits_one_group(program, machine):
         return program
@@ -66,6 +84,18 @@ def for_groups(program: TileProgram, machine: Machine) -> TileProgram:
     if sizes.get("sub_tiles") == 1 and sizes.get("block_m", 0) >= 2 * GROUP_ROWS:
         return programs.build(program.family, program.shape, {**sizes, "sub_tiles": 2}, program.options)
     return program
+
+
+def _whole_products(program: TileProgram, machine: Machine) -> TileProgram:
+    """Return a decode with as many rows as an asynchronous product has; pages are looked up where they are copied."""
+    if program.family not in DECODES:
+        return program
+    rows = TENSOR_ROWS if machine.has("tensor_memory") else GROUP_ROWS
+    sizes = {**program.tile_sizes, "block_m": max(rows, program.tile_sizes["block_m"])}
+    options = {**program.options, "lookup": "copy"} if "lookup" in program.options else program.options
+    if sizes == program.tile_sizes and options == program.options:
+        return program
+    return programs.build(program.family, program.shape, sizes, options)
 
 
 def _fits_one_group(program: TileProgram, machine: Machine) -> bool:
@@ -115,18 +145,24 @@ def fit(kernel: KernelPlan, machine: Machine, options: KernelOptions, tell: Tell
         TreadleError: there is no schedule over warp groups.
     """
     kernel = _prepared(kernel, machine, options)
-    room, attempts = Room(), list[str]()
+    room, attempts, rounds, budgets = Room(), list[str](), 0, 0
+    groups = _groups(kernel, machine, options, room)
     while True:
-        planned = replace(kernel, groups=_groups(kernel, machine, options, room), attempts=tuple(attempts))
-        outcome = _attempt(planned, machine, plan_id)
+        outcome = _attempt(replace(kernel, groups=groups, attempts=tuple(attempts)), machine, plan_id)
         if isinstance(outcome, Fitted):
             return outcome
-        more, reasons = outcome
-        attempts.append(f"{room.registers} registers, {room.shared_bytes} bytes left free: {'; '.join(reasons)}")
-        tell(f"{kernel.name}: back to the solver: {'; '.join(reasons)}")
-        if more is None or len(attempts) == ROUNDS:
-            raise EvidenceMismatch(kernel=kernel.name, rounds=len(attempts), reason="; ".join(reasons))
-        room = Room(room.registers + more.registers, room.shared_bytes + more.shared_bytes)
+        reasons = "; ".join(outcome.reasons)
+        attempts.append(f"{room.registers} registers, {room.shared_bytes} bytes left free: {reasons}")
+        if outcome.budget and outcome.budget != groups.budget and budgets < BUDGETS:
+            tell(f"{kernel.name}: registers as compiled, {outcome.budget}: {reasons}")
+            groups, budgets = replace(groups, budget=outcome.budget), budgets + 1
+            continue
+        rounds, budgets = rounds + 1, 0
+        tell(f"{kernel.name}: back to the solver: {reasons}")
+        if outcome.more is None or rounds == ROUNDS:
+            raise EvidenceMismatch(kernel=kernel.name, rounds=rounds, reason=reasons)
+        room = Room(room.registers + outcome.more.registers, room.shared_bytes + outcome.more.shared_bytes)
+        groups = _groups(kernel, machine, options, room)
 
 
 def _prepared(kernel: KernelPlan, machine: Machine, options: KernelOptions) -> KernelPlan:
@@ -152,25 +188,43 @@ def _groups(kernel: KernelPlan, machine: Machine, options: KernelOptions, room: 
     return WarpPlan(warps, solved.schedule, solved.certificate, room)
 
 
-def _attempt(kernel: KernelPlan, machine: Machine, plan_id: str) -> Fitted | tuple[Room | None, tuple[str, ...]]:
-    """Return the kernel where its binary keeps the plan, else what to leave free (None: nothing helps) and why."""
-    lowered = warp_kernel(kernel, machine)
+def _attempt(kernel: KernelPlan, machine: Machine, plan_id: str) -> Fitted | Refit:
+    """Return the kernel where its binary keeps the plan, else what would help, and why it does not."""
     try:
+        lowered = warp_kernel(kernel, machine)
         source = emit(lowered, plan_id)
     except NoSharedMemoryLeft as error:
-        return Room(shared_bytes=error.missing_bytes), (str(error),)
+        return Refit((str(error),), Room(shared_bytes=error.missing_bytes))
+    except NoRoomForHandoffs as error:
+        missing = int(str(error.fields["needed"])) - int(str(error.fields["free"]))
+        return Refit((str(error),), Room(shared_bytes=missing) if error.fields["memory"] == "shared" else None)
     binary = compile_source(source, machine.architecture, kernel.name)[0]
     evidence = examine(lowered, binary)
     if not evidence.mismatches:
         return Fitted(kernel, source, binary, evidence)
     if not evidence.short_of_registers:
-        return None, evidence.mismatches
-    return Room(registers=_missing_registers(evidence)), evidence.mismatches
+        return Refit(evidence.mismatches)
+    return Refit(evidence.mismatches, Room(registers=_missing_registers(evidence)), compiled_budget(lowered, evidence))
+
+
+def compiled_budget(kernel: WarpKernel, evidence: Evidence) -> tuple[int, ...]:
+    """Return registers for every group by what the compiler used; groups that only copy get more where they spill.
+
+    Nothing is returned where only groups that compute spill: they share all registers of the multiprocessor already.
+    """
+    planned = kernel.registers
+    if evidence.spill_bytes and not any(group.local and not group.computes for group in evidence.groups):
+        return ()
+    budget = [
+        group.registers_used if group.computes else planned[at] + (REGISTER_STEP if group.local else 0)
+        for at, group in enumerate(evidence.groups)
+    ]
+    return tuple(budget) if sum(budget) <= kernel.warps.limits.registers_of_file else ()
 
 
 def _missing_registers(evidence: Evidence) -> int:
-    """Return by how many registers a plan is tightened: one or two steps after spills, else what the groups use."""
+    """Return by how many registers a plan is tightened: one to four steps after spills, else what the groups use."""
     if evidence.spill_bytes:
-        return REGISTER_STEP * (2 if evidence.spill_bytes > MANY_SPILLED_BYTES else 1)
+        return REGISTER_STEP * next(steps for least, steps in SPILL_STEPS if evidence.spill_bytes >= least)
     beyond = max((group.registers_used - group.registers_planned for group in evidence.groups), default=0)
     return max(REGISTER_STEP, (beyond - 1) // REGISTER_STEP * REGISTER_STEP)
