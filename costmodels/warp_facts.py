@@ -12,7 +12,7 @@ from treadle.costmodels.tile_cycles import TENSOR_CORE, TENSOR_PORT, memory_unit
 from treadle.ir.machine import Machine
 from treadle.ir.tile.program import Memory, OperationKind, TileOperation, TileProgram
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule
-from treadle.ir.warp.facts import Facts, Performed
+from treadle.ir.warp.facts import Facts, Performed, SharedUnit
 from treadle.ir.warp.program import Buffer, Queue, Role, Source
 
 PRODUCTS = Queue("products", 8)
@@ -56,16 +56,17 @@ class _Facts:
             performed,
             tuple(Buffer(name, Memory.TENSOR, 1, self.program.tile_of(name).bytes) for name in own),
             tuple(queue for queue in (PRODUCTS, COPIES, STORES, TENSOR_LOADS, TENSOR_STORES) if queue.name in used),
-            self._turn_units(),
+            self._shared_units(),
             round(self.machine.value("warps_per_group")),
             round(self.machine.value(barrier)),
+            round(self.machine.value("named_barrier_cycles")),
         )
 
-    def _turn_units(self) -> tuple[str, ...]:
+    def _shared_units(self) -> tuple[SharedUnit, ...]:
         """Products of several groups keep their order by turns where the tensor core has little slack."""
         products = [op for op in self.warps.loop.operations if op.unit == TENSOR_CORE]
         busy = sum(operation.occupancy_cycles for operation in products)
-        return (TENSOR_CORE,) if busy >= FULL_UNIT * self.made.schedule.ii_cycles else ()
+        return (SharedUnit(TENSOR_CORE),) if busy >= FULL_UNIT * self.made.schedule.ii_cycles else ()
 
     def _performed(self, name: str) -> Performed:
         unit = self.warps.loop.operation(name).unit

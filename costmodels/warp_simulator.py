@@ -54,13 +54,26 @@ class Pace:
         return self.overhead_cycles + trips * self.steady_cycles
 
 
+def steady_cycles(program: WarpProgram, warps: WarpLoop, facts: Facts, settled: int = SETTLED) -> float:
+    """Return the cycles of an iteration after `settled` of them, averaged over twice as many; raises Stuck."""
+    return _steady(program, simulate(program, warps, facts, _long(program, settled)), settled)
+
+
+def _long(program: WarpProgram, settled: int) -> int:
+    return 3 * settled + max(group.stages for group in program.groups)
+
+
+def _steady(program: WarpProgram, run: Simulation, settled: int) -> float:
+    last = run.trips - max(group.stages for group in program.groups) - 1
+    names = {name for name, _ in run.starts}
+    return max((run.starts[name, last] - run.starts[name, settled]) / (last - settled) for name in names)
+
+
 def measure_pace(program: WarpProgram, warps: WarpLoop, facts: Facts) -> Pace:
     """Return the pace of a warp program; raises Stuck when it does not end."""
     stages = max(group.stages for group in program.groups)
-    long = simulate(program, warps, facts, 3 * SETTLED + stages)
-    last, first = long.trips - stages - 1, SETTLED
-    names = {name for name, _ in long.starts}
-    steady = max((long.starts[name, last] - long.starts[name, first]) / (last - first) for name in names)
+    long = simulate(program, warps, facts, _long(program, SETTLED))
+    steady = _steady(program, long, SETTLED)
     short = tuple(simulate(program, warps, facts, trips).cycles for trips in range(stages + 3))
     return Pace(steady, long.cycles - steady * long.trips, short)
 
@@ -118,6 +131,7 @@ class _Group:
 class _Machine:
     def __init__(self, program: WarpProgram, warps: WarpLoop, facts: Facts, trips: int) -> None:
         self.program, self.trips, self.signal = program, trips, facts.signal_cycles
+        self.turn_cycles = facts.turn_cycles
         loop = warps.loop
         self.operations = {operation.name: operation for operation in loop.operations}
         self.issue = {issue.operation: issue.issue_cycles for issue in warps.issues}
@@ -194,7 +208,7 @@ class _Machine:
                 turn = self.program.turn(name)
                 number = len(self.passes[name])
                 mine = turn.holders[number % len(turn.holders)] == position
-                last = self.passes[name][-1] + self.signal if number else 0
+                last = self.passes[name][-1] + self.turn_cycles if number else 0
                 return max(group.free, last) if mine else None
             case _:
                 return group.free
@@ -273,7 +287,7 @@ class _Machine:
         instructions) it is passed early enough for the signal to arrive at its end."""
         for before, iteration in reversed(group.lines[: group.at - 1]):
             if before.action is Action.PERFORM:
-                early = cycle if before.asynchronous else cycle - self.signal
+                early = cycle if before.asynchronous else cycle - self.turn_cycles
                 return max(early, self.starts[before.subject, iteration])
         return cycle
 

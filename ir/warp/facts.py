@@ -30,18 +30,29 @@ class Performed:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedUnit:
+    """A unit that groups issue to in turns: those of `groups` (all, when empty), with operations of `least_cycles`."""
+
+    unit: str
+    groups: tuple[int, ...] = ()
+    least_cycles: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Facts of all issued operations; `buffers` are those that are no rings of the loop (accumulators).
 
-    `signal_cycles` is what a barrier between groups takes one way; `turn_units` are units that groups share in turns.
+    `signal_cycles` is what a barrier between groups takes one way, `turn_cycles` handing over a turn (a named barrier,
+    which has no slots and no phases to look at); `shared_units` are those that groups use in turns.
     """
 
     operations: tuple[Performed, ...]
     buffers: tuple[Buffer, ...] = ()
     queues: tuple[Queue, ...] = ()
-    turn_units: tuple[str, ...] = ()
+    shared_units: tuple[SharedUnit, ...] = ()
     warps_per_group: int = 4
     signal_cycles: int = 0
+    turn_cycles: int = 0
 
     def of(self, operation: str) -> Performed:
         """Return the facts of an operation; raises KeyError."""
@@ -51,7 +62,7 @@ class Facts:
         raise KeyError(operation)
 
 
-def facts_of_loop(warps: WarpLoop, turn_units: tuple[str, ...] = ()) -> Facts:
+def facts_of_loop(warps: WarpLoop) -> Facts:
     """Return what a loop without a tile program lets one assume.
 
     Every dependence is a value; the producers of rings are asynchronous and signal a barrier, all else is synchronous.
@@ -70,7 +81,7 @@ def facts_of_loop(warps: WarpLoop, turn_units: tuple[str, ...] = ()) -> Facts:
         sources = tuple(Source(value, distance=back, buffer=rings.get(value, "")) for value, back in reads)
         ring = rings.get(operation.name, "")
         operations.append(Performed(operation.name, sources, ring, bool(ring)))
-    return Facts(tuple(operations), turn_units=turn_units)
+    return Facts(tuple(operations))
 
 
 MEMORIES = {"shared": Memory.SHARED, "tensor": Memory.TENSOR}

@@ -373,7 +373,7 @@ class _Lowering:
     def _turns(self) -> tuple[tuple[TurnPlan, ...], list[Cut]]:
         """Return the turns and the cut of every group; groups that share a turn have the cut in common."""
         cuts = [step_cut(timed, self.ii) for timed in self.timed]
-        turns, members, shared = plan_turns(self.warps, self.made, self.facts.turn_units, self.timed)
+        turns, members, shared = plan_turns(self.warps, self.made, self.facts.shared_units, self.timed)
         for group in members:
             assert shared is not None
             cuts[group] = shared

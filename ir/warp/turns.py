@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule
+from treadle.ir.warp.facts import SharedUnit
 from treadle.ir.warp.order import Cut, Timed, frames
 from treadle.ir.warp.program import Turn
 
@@ -18,14 +19,14 @@ class TurnPlan:
 
 
 def plan_turns(
-    warps: WarpLoop, made: WarpSchedule, units: tuple[str, ...], timed: list[list[Timed]]
+    warps: WarpLoop, made: WarpSchedule, shared: tuple[SharedUnit, ...], timed: list[list[Timed]]
 ) -> tuple[tuple[TurnPlan, ...], tuple[int, ...], Cut | None]:
-    """Return a turn for each of `units` that several groups issue to, the groups in them, and the cut they share.
+    """Return a turn for each unit of `shared` that several groups issue to, the groups in them, the cut they share.
 
     The steps of all these groups are cut at one place and in equal number, so that every turn goes round once a step.
     Of the places where a product of them starts, the one with the fewest stages, then holders, is taken.
     """
-    every = {unit: _uses(warps, made, unit) for unit in units}
+    every = {wish.unit: _uses(warps, made, wish) for wish in shared}
     uses = {unit: found for unit, found in every.items() if len({group for _, group, _ in found}) > 1}
     members = tuple(sorted({group for found in uses.values() for _, group, _ in found}))
     if not members:
@@ -46,12 +47,15 @@ def plan_turns(
     return tuple(plans), members, (cut, *frames(mine, cut, ii))
 
 
-def _uses(warps: WarpLoop, made: WarpSchedule, unit: str) -> list[tuple[int, int, str]]:
-    """Return (slot, group, operation) of everything issued to a unit."""
+def _uses(warps: WarpLoop, made: WarpSchedule, shared: SharedUnit) -> list[tuple[int, int, str]]:
+    """Return (slot, group, operation) of everything issued to a unit that takes turns there."""
     return sorted(
         (made.schedule.slot(operation.name), made.groups[operation.name], operation.name)
         for operation in warps.loop.operations
-        if operation.unit == unit and operation.name in made.groups and operation.occupancy_cycles
+        if operation.unit == shared.unit
+        and operation.name in made.groups
+        and operation.occupancy_cycles >= max(1, shared.least_cycles)
+        and (not shared.groups or made.groups[operation.name] in shared.groups)
     )
 
 
