@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from itertools import combinations
-from math import ceil, comb, factorial
+from math import ceil, comb
 
 from treadle.ir.certificate import ProofKind
+from treadle.ir.layout.expert_skeletons import Answer, skeleton
 from treadle.ir.layout.experts import ExpertsProblem, Policy
 
-PARTITIONS = 20_000
-"""Group partitions a bound may enumerate."""
+GROUP_SETS = 2000
+"""Sets of groups for one node that bounds may go through."""
 COUNT_VECTORS = 10_000
 """Vectors of replica counts an exact answer may enumerate."""
 
@@ -28,51 +29,112 @@ class LoadBound:
 
 
 def bound_of(problem: ExpertsProblem, layer: int) -> LoadBound:
-    """Return the best bound of one layer; deterministic, so a checker gets the same."""
-    loads = tuple(Fraction(load) for load in problem.loads[layer])
+    """Return the best bound of one layer that is a formula; deterministic, so a checker gets the same."""
+    if not by_groups(problem):
+        return max((pool_bound(*pool) for pool in _pools(problem, layer)), key=lambda bound: bound.value)
+    _, best = least_worst_partition(problem, lambda groups: node_bound(problem, layer, groups))
+    return LoadBound(best, ProofKind.ENUMERATION, "ways to give groups to nodes")
+
+
+def refuted(problem: ExpertsProblem, layer: int, peak: Fraction) -> bool:
+    """Whether it is proven that no placement of a layer has a peak below `peak`; see `expert_skeletons`."""
+    if not by_groups(problem):
+        return any(_pool_refuted(*pool, peak) for pool in _pools(problem, layer))
+    nodes = problem.nodes
+
+    def hopeless(groups: tuple[int, ...]) -> Fraction:
+        loads = loads_of(problem, layer, groups)
+        return Fraction(_pool_refuted(loads, problem.slots // nodes, problem.gpus // nodes, peak))
+
+    return least_worst_partition(problem, hopeless)[1] == 1
+
+
+def _pools(problem: ExpertsProblem, layer: int) -> list[tuple[tuple[Fraction, ...], int, int]]:
+    """Return pools whose bounds hold for the layer: the whole, and where groups stay whole a node of each group.
+
+    Such a node holds the group and, at least, the lightest experts of all others.
+    """
+    whole = loads_of(problem, layer, range(problem.groups))
+    found = [(whole, problem.slots, problem.gpus)]
     if problem.policy is Policy.GLOBAL or problem.nodes == 1:
-        return pool_bound(loads, problem.slots, problem.gpus)
-    partitions = _partition_count(problem.groups, problem.nodes)
-    if partitions > PARTITIONS:
-        return pool_bound(loads, problem.slots, problem.gpus)
-    _, best = best_partition(problem, layer)
-    return LoadBound(best, ProofKind.ENUMERATION, f"{partitions} ways to give groups to nodes")
-
-
-def best_partition(problem: ExpertsProblem, layer: int) -> tuple[tuple[tuple[int, ...], ...], Fraction]:
-    """Return the partition of groups over nodes with the least bound, and that bound."""
-    loads = tuple(Fraction(load) for load in problem.loads[layer])
+        return found
     size, nodes = problem.group_size, problem.nodes
+    for group in range(problem.groups):
+        others = sorted(whole[: group * size] + whole[(group + 1) * size :])
+        least = tuple(others[: problem.experts // nodes - size])
+        found.append((loads_of(problem, layer, (group,)) + least, problem.slots // nodes, problem.gpus // nodes))
+    return found
 
-    @cache
-    def node_bound(groups: tuple[int, ...]) -> Fraction:
-        inside = tuple(load for group in groups for load in loads[group * size : (group + 1) * size])
-        return pool_bound(inside, problem.slots // nodes, problem.gpus // nodes).value
 
-    best: tuple[tuple[tuple[int, ...], ...], Fraction] | None = None
-    for partition in partitions_of(tuple(range(problem.groups)), problem.groups // nodes):
-        worst = max(node_bound(groups) for groups in partition)
-        if best is None or worst < best[1]:
-            best = partition, worst
+def _pool_refuted(loads: tuple[Fraction, ...], slots: int, gpus: int, peak: Fraction) -> bool:
+    if pool_bound(loads, slots, gpus).value >= peak:
+        return True
+    return skeleton(loads, slots, gpus, peak).answer is Answer.IMPOSSIBLE
+
+
+def by_groups(problem: ExpertsProblem) -> bool:
+    """Whether bounds look at nodes one by one: hierarchical, and few enough sets of groups for a node."""
+    if problem.policy is Policy.GLOBAL or problem.nodes == 1:
+        return False
+    return comb(problem.groups, problem.groups // problem.nodes) <= GROUP_SETS
+
+
+def loads_of(problem: ExpertsProblem, layer: int, groups: Iterable[int]) -> tuple[Fraction, ...]:
+    """Return the loads of the experts of some groups, exactly."""
+    size, loads = problem.group_size, problem.loads[layer]
+    return tuple(Fraction(load) for group in groups for load in loads[group * size : (group + 1) * size])
+
+
+def node_bound(problem: ExpertsProblem, layer: int, groups: tuple[int, ...]) -> Fraction:
+    """Return the bound of a node that holds some groups."""
+    loads = loads_of(problem, layer, groups)
+    return pool_bound(loads, problem.slots // problem.nodes, problem.gpus // problem.nodes).value
+
+
+Partition = tuple[tuple[int, ...], ...]
+"""Groups of each node."""
+
+
+def least_worst_partition(
+    problem: ExpertsProblem, value: Callable[[tuple[int, ...]], Fraction]
+) -> tuple[Partition, Fraction]:
+    """Return the partition of groups over nodes whose largest value is least, and that value."""
+    size = problem.groups // problem.nodes
+    values = {groups: value(groups) for groups in combinations(range(problem.groups), size)}
+    levels = sorted(set(values.values()))
+    low, high = 0, len(levels) - 1
+    best = _partition_within(problem.groups, values, levels[high])
+    while low < high:
+        middle = (low + high) // 2
+        found = _partition_within(problem.groups, values, levels[middle])
+        if found is None:
+            low = middle + 1
+        else:
+            best, high = found, middle
     assert best is not None
-    return best
+    return best, levels[high]
 
 
-def partitions_of(items: tuple[int, ...], size: int) -> Iterator[tuple[tuple[int, ...], ...]]:
-    """Yield every way to cut `items` into unordered sets of `size`."""
-    if not items:
-        yield ()
-        return
-    head, tail = items[0], items[1:]
-    for mates in combinations(tail, size - 1):
-        rest = tuple(item for item in tail if item not in mates)
-        for others in partitions_of(rest, size):
-            yield ((head, *mates), *others)
+def _partition_within(groups: int, values: dict[tuple[int, ...], Fraction], limit: Fraction) -> Partition | None:
+    """Return a partition into sets of at most `limit`; None when there is none."""
+    of_first: list[list[tuple[int, ...]]] = [[] for _ in range(groups)]
+    for mates, value in values.items():
+        if value <= limit:
+            of_first[mates[0]].append(mates)
+    failed: set[frozenset[int]] = set()
 
+    def visit(left: frozenset[int]) -> Partition | None:
+        if not left:
+            return ()
+        if left in failed:
+            return None
+        for mates in of_first[min(left)]:
+            if left.issuperset(mates) and (rest := visit(left.difference(mates))) is not None:
+                return (mates, *rest)
+        failed.add(left)
+        return None
 
-def _partition_count(groups: int, nodes: int) -> int:
-    size = groups // nodes
-    return factorial(groups) // (int(factorial(size) ** nodes) * factorial(nodes))
+    return visit(frozenset(range(groups)))
 
 
 @cache

@@ -53,7 +53,7 @@ def improve(loads: Loads, placed: Slots, bound: float, rounds: int = 400) -> Slo
 
     Returns: a placement no worse than the given one.
     """
-    best = _exchange(loads, placed.copy())
+    best = exchange(loads, placed.copy())
     for _ in range(rounds):
         if peak(loads, best) <= bound * (1 + 1e-6):
             return best
@@ -70,7 +70,7 @@ def _shares(loads: Loads, placed: Slots) -> Loads:
     return shares
 
 
-def _exchange(loads: Loads, placed: Slots) -> Slots:
+def exchange(loads: Loads, placed: Slots) -> Slots:
     """Swap one replica of the fullest GPU with one of another GPU while that lowers the larger of the two loads."""
     shares = _shares(loads, placed)
     value = shares[placed]
@@ -105,7 +105,7 @@ def _recount(loads: Loads, placed: Slots) -> Slots | None:
             changed = placed.copy()
             changed[gpu, slot] = taker
             for start in (changed, pack(loads, np.bincount(changed.ravel(), minlength=len(loads)), len(placed))):
-                candidate = _exchange(loads, start)
+                candidate = exchange(loads, start)
                 if peak(loads, candidate) < current * (1 - 1e-9):
                     return candidate
     return None

@@ -1,37 +1,49 @@
-"""Expert placement: exact for small pools, greedy and exchanges against bounds for large ones."""
+"""Expert placement: pools by themselves, groups onto nodes by what their pools reach, bounds beside."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
 
-from treadle.ir.certificate import Certificate, Level, Status
+from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.layout.expert_bounds import (
-    PARTITIONS,
+    LoadBound,
+    Partition,
     bound_of,
-    enumerable,
-    pair_exactly,
-    partitions_of,
-    pool_bound,
+    by_groups,
+    least_worst_partition,
+    loads_of,
+    node_bound,
+    refuted,
 )
 from treadle.ir.layout.experts import ExpertsPlan, ExpertsProblem, Policy, gpu_loads
-from treadle.solvers.experts.balance import greedy, improve, peak
+from treadle.solvers.experts.balance import exchange
+from treadle.solvers.experts.pool import CLOSE, ROUNDS, Placed, place_pool
+
+TRIES = 40
+"""Partitions of groups over nodes whose pools are placed, at most."""
 
 
 def solve_experts(problem: ExpertsProblem) -> tuple[ExpertsPlan, Certificate]:
     """Return a placement per layer with the least highest GPU load found, and the bound of each layer."""
-    slots = tuple(_solve_layer(problem, layer) for layer in range(len(problem.loads)))
-    plan = ExpertsPlan(problem, slots)
-    return plan, certificate_of(plan)
+    layers = [_solve_layer(problem, layer) for layer in range(len(problem.loads))]
+    plan = ExpertsPlan(problem, tuple(placed.slots for placed in layers))
+    return plan, certificate_of(plan, tuple(placed.bound for placed in layers))
 
 
-def certificate_of(plan: ExpertsPlan) -> Certificate:
-    """State the highest GPU load of each layer against its bound."""
+def certificate_of(plan: ExpertsPlan, proven: tuple[Fraction, ...] = ()) -> Certificate:
+    """State the highest GPU load of each layer against its bound.
+
+    Args:
+        plan: the placement.
+        proven: a bound per layer that `expert_bounds.refuted` confirms; without them, the bounds that are formulas.
+    """
     levels: list[Level] = []
     for layer, slots in enumerate(plan.slots):
         value = max(gpu_loads(plan.problem, layer, slots))
-        bound = bound_of(plan.problem, layer)
+        bound = _best_bound(plan.problem, layer, proven[layer] if proven else Fraction(0), value)
         status = Status.OPTIMAL if float(value) == float(bound.value) else Status.FEASIBLE
         levels.append(
             Level(
@@ -47,78 +59,90 @@ def certificate_of(plan: ExpertsPlan) -> Certificate:
     return Certificate("experts", "expert loads as given, split evenly over replicas", tuple(levels))
 
 
-def _solve_layer(problem: ExpertsProblem, layer: int) -> tuple[int, ...]:
-    loads = problem.loads[layer]
+def _best_bound(problem: ExpertsProblem, layer: int, proven: Fraction, value: Fraction) -> LoadBound:
+    formula = bound_of(problem, layer)
+    claim = Fraction(float(min(proven, value)))
+    if claim <= formula.value or not refuted(problem, layer, claim):
+        return formula
+    return LoadBound(claim, ProofKind.ENUMERATION, "packings of the heavy experts, the others as a fluid")
+
+
+def _solve_layer(problem: ExpertsProblem, layer: int) -> Placed:
+    whole = tuple(range(problem.groups))
     if problem.policy is Policy.GLOBAL or problem.nodes == 1:
-        return _pool(tuple(loads), tuple(range(len(loads))), problem.slots, problem.gpus)
-    totals = np.array(loads).reshape(problem.groups, problem.group_size).sum(axis=1)
-    choices = {_groups_of_nodes(problem, layer), _balanced_groups(totals, problem.nodes)}
-    placements = [_in_nodes(problem, loads, partition) for partition in sorted(choices)]
-    return min(placements, key=lambda slots: max(gpu_loads(problem, layer, slots)))
+        return place_pool(loads_of(problem, layer, whole), problem.slots, problem.gpus)
+    pools: dict[tuple[int, ...], Placed] = {}
+    balanced = _balanced_groups(problem, layer)
+    best = _in_nodes(problem, layer, balanced, pools)
+    if not by_groups(problem):
+        evened = _evened_groups(problem, layer, balanced)
+        best = min(best, _in_nodes(problem, layer, evened, pools), key=lambda placed: placed.peak)
+        return Placed(best.slots, best.peak, _searched_bound(problem, layer, best.peak))
+    bounds: dict[tuple[int, ...], Fraction] = {}
+
+    def optimistic(groups: tuple[int, ...]) -> Fraction:
+        if groups in pools:
+            return pools[groups].peak
+        if groups not in bounds:
+            bounds[groups] = node_bound(problem, layer, groups)
+        return bounds[groups]
+
+    for _ in range(TRIES):
+        partition, worst = least_worst_partition(problem, optimistic)
+        if best.peak <= worst * (1 + CLOSE / 10):
+            break
+        best = min(best, _in_nodes(problem, layer, partition, pools), key=lambda placed: placed.peak)
+    _, bound = least_worst_partition(problem, lambda groups: _lowest(groups, pools, optimistic))
+    return Placed(best.slots, best.peak, bound)
+
+
+def _searched_bound(problem: ExpertsProblem, layer: int, peak: Fraction) -> Fraction:
+    """Return the highest peak, of some between the formula and a placement's, that is refuted."""
+    low, high = bound_of(problem, layer).value, peak
+    for _ in range(ROUNDS // 2):
+        if high <= low * (1 + CLOSE):
+            break
+        middle = (low + high) / 2
+        low, high = (middle, high) if refuted(problem, layer, middle) else (low, middle)
+    return low
+
+
+def _evened_groups(problem: ExpertsProblem, layer: int, partition: Partition) -> Partition:
+    """Exchange groups between nodes while that lowers the highest node load."""
+    totals = np.array(problem.loads[layer]).reshape(problem.groups, problem.group_size).sum(axis=1)
+    rows = exchange(totals, np.array(partition, np.int64))
+    return tuple(tuple(sorted(row)) for row in rows.tolist())
+
+
+def _lowest(
+    groups: tuple[int, ...], pools: dict[tuple[int, ...], Placed], otherwise: Callable[[tuple[int, ...]], Fraction]
+) -> Fraction:
+    return pools[groups].bound if groups in pools else otherwise(groups)
 
 
 def _in_nodes(
-    problem: ExpertsProblem, loads: tuple[float, ...], partition: tuple[tuple[int, ...], ...]
-) -> tuple[int, ...]:
-    """Place every node's groups on its GPUs, node by node."""
+    problem: ExpertsProblem, layer: int, partition: Partition, pools: dict[tuple[int, ...], Placed]
+) -> Placed:
+    """Place every node's groups on its GPUs, node by node; pools that were placed before are taken from `pools`."""
     size = problem.group_size
-    placed: tuple[int, ...] = ()
+    slots: tuple[int, ...] = ()
     for groups in partition:
-        members = tuple(expert for group in groups for expert in range(group * size, (group + 1) * size))
-        inside = tuple(loads[expert] for expert in members)
-        placed += _pool(inside, members, problem.slots // problem.nodes, problem.gpus // problem.nodes)
-    return placed
+        if groups not in pools:
+            loads = loads_of(problem, layer, groups)
+            pools[groups] = place_pool(loads, problem.slots // problem.nodes, problem.gpus // problem.nodes)
+        members = [expert for group in groups for expert in range(group * size, (group + 1) * size)]
+        slots += tuple(members[position] for position in pools[groups].slots)
+    return Placed(slots, max(pools[groups].peak for groups in partition), Fraction(0))
 
 
-def _pool(loads: tuple[float, ...], names: tuple[int, ...], slots: int, gpus: int) -> tuple[int, ...]:
-    """Place one pool; `names` maps positions in `loads` to experts."""
-    if enumerable(len(loads), slots, gpus):
-        _, pairs = pair_exactly(tuple(Fraction(load) for load in loads), slots, gpus)
-        return tuple(names[position] for pair in pairs for position in pair)
-    weights = np.array(loads, dtype=np.float64)
-    bound = float(pool_bound(tuple(Fraction(load) for load in loads), slots, gpus).value)
-    placed = improve(weights, greedy(weights, slots, gpus), bound)
-    return tuple(names[position] for position in placed.ravel().tolist())
-
-
-def _groups_of_nodes(problem: ExpertsProblem, layer: int) -> tuple[tuple[int, ...], ...]:
-    """Give groups to nodes: the partition of least estimated peak among all when few, else greedily, then exchanged."""
-    size, per_node = problem.group_size, problem.groups // problem.nodes
-    loads = np.array(problem.loads[layer])
-    cache: dict[tuple[int, ...], float] = {}
-
-    def estimate(groups: tuple[int, ...]) -> float:
-        if groups not in cache:
-            inside = np.concatenate([loads[group * size : (group + 1) * size] for group in groups])
-            gpus, slots = problem.gpus // problem.nodes, problem.slots // problem.nodes
-            exact = tuple(Fraction(load) for load in inside.tolist())
-            bound = pool_bound(exact, slots, gpus).value
-            cache[groups] = (
-                float(bound)
-                if enumerable(len(inside), slots, gpus)
-                else max(float(bound), peak(inside, greedy(inside, slots, gpus)) * 0.5 + float(bound) * 0.5)
-            )
-        return cache[groups]
-
-    best: tuple[float, tuple[tuple[int, ...], ...]] | None = None
-    for position, partition in enumerate(partitions_of(tuple(range(problem.groups)), per_node)):
-        if position >= PARTITIONS:
-            break
-        worst = max(estimate(groups) for groups in partition)
-        if best is None or worst < best[0]:
-            best = worst, partition
-    balanced = _balanced_groups(loads.reshape(problem.groups, size).sum(axis=1), problem.nodes)
-    if best is None or max(estimate(groups) for groups in balanced) < best[0]:
-        return balanced
-    return best[1]
-
-
-def _balanced_groups(totals: np.ndarray[tuple[int], np.dtype[np.float64]], nodes: int) -> tuple[tuple[int, ...], ...]:
+def _balanced_groups(problem: ExpertsProblem, layer: int) -> Partition:
     """Heaviest group first onto the least loaded node with room: EPLB's first step."""
-    chosen: list[list[int]] = [[] for _ in range(nodes)]
-    weight = [0.0] * nodes
+    totals = np.array(problem.loads[layer]).reshape(problem.groups, problem.group_size).sum(axis=1)
+    chosen: list[list[int]] = [[] for _ in range(problem.nodes)]
+    weight = [0.0] * problem.nodes
     for group in np.argsort(-totals, kind="stable").tolist():
-        node = min((n for n in range(nodes) if len(chosen[n]) < len(totals) // nodes), key=lambda n: weight[n])
+        free = (n for n in range(problem.nodes) if len(chosen[n]) < problem.groups // problem.nodes)
+        node = min(free, key=lambda n: weight[n])
         chosen[node].append(group)
         weight[node] += float(totals[group])
     return tuple(tuple(sorted(groups)) for groups in chosen)

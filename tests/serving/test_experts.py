@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,19 @@ from treadle.frontends.layout_experts import ExpertOptions, read_experts
 from treadle.ir.certificate import Status
 from treadle.ir.diagnostics import TreadleError
 from treadle.ir.layout.errors import InconsistentCounts, WrongForm
-from treadle.ir.layout.expert_bounds import bound_of, least_replica_load, pair_exactly
+from treadle.ir.layout.expert_bounds import (
+    bound_of,
+    least_replica_load,
+    least_worst_partition,
+    pair_exactly,
+    refuted,
+)
+from treadle.ir.layout.expert_skeletons import Answer, skeleton
 from treadle.ir.layout.experts import ExpertsPlan, ExpertsProblem, Policy, check, gpu_loads
+from treadle.ir.plan import Plan
 from treadle.solvers.experts.balance import greedy, peak
 from treadle.solvers.experts.solve import solve_experts
+from treadle.verification.core import review_plan
 
 README = (
     (90.0, 132.0, 40.0, 61.0, 104.0, 165.0, 39.0, 4.0, 73.0, 56.0, 183.0, 86.0),
@@ -73,6 +83,71 @@ def test_count_bound_is_the_least_largest_replica(loads: list[int], spare: int) 
     for _ in range(spare):  # giving each spare slot to the largest share is optimal for the largest share
         counts[max(range(len(loads)), key=lambda e: exact[e] / counts[e])] += 1
     assert bound == max(load / count for load, count in zip(exact, counts, strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 30), min_size=2, max_size=4), st.integers(0, 1), st.sampled_from([2, 3]))
+def test_no_placement_goes_below_what_packings_refute(loads: list[int], spare: int, gpus: int) -> None:
+    slots = len(loads) + spare + -(len(loads) + spare) % gpus
+    exact = tuple(Fraction(load) for load in loads)
+    best = min(
+        _peak_of(exact, placed, gpus)
+        for placed in product(range(len(loads)), repeat=slots)
+        if len(set(placed)) == len(loads)
+    )
+    for target in {best, *(best * Fraction(part, 10) for part in (11, 12, 15))} - {Fraction(0)}:
+        reached = skeleton(exact, slots, gpus, target).answer
+        assert reached is not Answer.IMPOSSIBLE or target <= best
+    problem = ExpertsProblem((tuple(map(float, loads)),), slots, gpus, 1, 1, Policy.GLOBAL)
+    assert not refuted(problem, 0, best + Fraction(1, 1000))
+    _, certificate = solve_experts(problem)
+    assert (certificate.levels[0].bound or 0) <= best <= certificate.levels[0].value + 1e-12
+
+
+def _peak_of(loads: tuple[Fraction, ...], placed: tuple[int, ...], gpus: int) -> Fraction:
+    shares = [loads[expert] / placed.count(expert) for expert in placed]
+    size = len(placed) // gpus
+    return max(sum(shares[gpu * size : (gpu + 1) * size], Fraction(0)) for gpu in range(gpus))
+
+
+def test_packings_of_heavy_experts_prove_what_means_and_counts_do_not() -> None:
+    seven = (7.0,) * 7 + (0.01,) * 25
+    problem = ExpertsProblem((seven,), 64, 32, 1, 1, Policy.GLOBAL)
+    plan, certificate = solve_experts(problem)
+    assert check(plan) == []
+    assert certificate.levels[0].gap is not None
+    assert certificate.levels[0].gap < 0.01
+    assert (certificate.levels[0].bound or 0) > bound_of(problem, 0).value  # seven in 32 places: 4 or 5 replicas each
+
+
+@pytest.mark.parametrize(("groups", "nodes"), [(8, 4), (16, 2), (4, 4)])
+def test_hierarchical_loads_with_heavy_experts_are_proven_and_reviewed(groups: int, nodes: int) -> None:
+    loads = np.random.default_rng(3).permutation(1.0 / np.arange(1, 129))
+    problem = ExpertsProblem((tuple(loads.tolist()),), 144, 16, nodes, groups, Policy.HIERARCHICAL)
+    plan, certificate = solve_experts(problem)
+    assert check(plan) == []
+    envelope = Plan("experts", (), {}, {}, plan, (certificate,), ()).sealed()
+    assert review_plan(envelope, None).errors == ()
+    level = certificate.levels[0]
+    assert level.bound is not None
+    assert level.value / level.bound < 1.01
+    bold = replace(level, bound=(level.value + max(level.bound, level.value * 0.999)) / 2)
+    forged = replace(envelope, certificates=(replace(certificate, levels=(bold,)),)).sealed()
+    assert [finding.code for finding in review_plan(forged, None).errors] == ["TRD458"]
+
+
+def test_groups_go_to_nodes_as_the_best_partition_of_brute_force_does() -> None:
+    values: dict[tuple[int, ...], Fraction] = {
+        pair: Fraction((pair[0] * 7 + pair[1] * 5) % 11) for pair in combinations(range(6), 2)
+    }
+    problem = ExpertsProblem(((1.0,) * 6,), 6, 3, 3, 6, Policy.HIERARCHICAL)
+    partition, worst = least_worst_partition(problem, values.__getitem__)
+    everything = [
+        max(values[pair] for pair in three)
+        for three in combinations(values, 3)
+        if len({group for pair in three for group in pair}) == 6
+    ]
+    assert worst == min(everything) == max(values[pair] for pair in partition)
 
 
 def test_findings() -> None:

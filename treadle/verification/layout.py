@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from math import isfinite
 from pathlib import Path
 
 from treadle.ir.certificate import Level
@@ -35,12 +36,22 @@ def review_experts(plan: Plan, folder: Path | None) -> Review:
             (
                 f"layer {layer} peak",
                 float(value := max(experts.gpu_loads(body.problem, layer, slots))),
-                min(float(expert_bounds.bound_of(body.problem, layer).value), float(value)),
+                min(_experts_bound(plan, layer), float(value)),
             )
             for layer, slots in enumerate(body.slots)
         ]
 
     return _review(plan, experts.check(body), claims)
+
+
+def _experts_bound(plan: Plan, layer: int) -> float:
+    """Return the bound that is a formula, or the certificate's own where a search confirms it."""
+    formula = expert_bounds.bound_of(plan.body.problem, layer).value
+    claimed = plan.certificates[0][f"layer {layer} peak"].bound
+    if claimed is None or claimed <= formula or not isfinite(claimed):
+        return float(formula)
+    confirmed = expert_bounds.refuted(plan.body.problem, layer, Fraction(claimed))
+    return claimed if confirmed else float(formula)
 
 
 def review_adapters(plan: Plan, folder: Path | None) -> Review:
