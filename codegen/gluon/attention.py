@@ -186,9 +186,12 @@ class AttentionFrame(FrameBase):
     def opening(self, group: WarpGroup) -> Lines:
         """Return what a group does before its first tile."""
         lines = ["tiles = ttgl.cdiv(seq, BLOCK_M) * batch * heads", "tiles_done = 0"]
-        if not self.is_load(group):
-            lines.append("columns = ttgl.arange(0, BLOCK_N, COLUMNS)")
-        return lines
+        return [*lines, *self.columns(group)]
+
+    def columns(self, group: WarpGroup) -> Lines:
+        """Return the keys of a tile, where a group masks scores by them."""
+        masks = any(self.makes(group, f"tile_max{suffix}") for suffix in self.suffixes)
+        return ["columns = ttgl.arange(0, BLOCK_N, COLUMNS)"] if masks else []
 
     def tile(self, group: WarpGroup) -> Lines:
         """Return how a group finds its tile of the grid and the trips of its loop."""

@@ -76,7 +76,7 @@ class DecodeFrame(AttentionFrame):
     def opening(self, group: WarpGroup) -> Lines:
         """Return what a group does before its first tile."""
         lines = ["tiles = ttgl.cdiv(heads // kv_heads, BLOCK_M) * batch * kv_heads * SPLITS", "tiles_done = 0"]
-        return lines if self.is_load(group) else [*lines, "columns = ttgl.arange(0, BLOCK_N, COLUMNS)"]
+        return [*lines, *self.columns(group)]
 
     def tile(self, group: WarpGroup) -> Lines:
         """Return how a group finds its tile, the keys of its piece and the trips of its loop."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from treadle.codegen.gluon.attention import AttentionFrame
 from treadle.codegen.gluon.blackwell import TensorMatrixFrame
 from treadle.codegen.gluon.decode import DecodeFrame, PagedFrame, TensorDecodeFrame, TensorPagedFrame
-from treadle.codegen.gluon.errors import NoGluonFrame
+from treadle.codegen.gluon.errors import NoGluonFrame, NotEmittable
 from treadle.codegen.gluon.frames import GLUON_TYPES, SHORT_TYPES, FrameBase, barriers, indented
 from treadle.codegen.gluon.grouped import GroupedFrame, TensorGroupedFrame
 from treadle.codegen.gluon.header import header_lines
@@ -104,12 +104,18 @@ def frame_of(kernel: WarpKernel) -> FrameBase:
 def default_group(kernel: WarpKernel, frame: FrameBase) -> int:
     """Return the position of the group that Gluon calls the default one: what the frame adds, or the first to compute.
 
+    It has four warps; groups that only issue copies or products have one.
+
     Groups of the frame come behind those of the warp program.
     """
     groups = kernel.warp_program.groups
     if frame.extra_groups():
         return len(groups)
-    return next(at for at, group in enumerate(groups) if not frame.is_load(group))
+    computing = (at for at, group in enumerate(groups) if not frame.is_load(group) and not issues_only(kernel, group))
+    found = next(computing, None)
+    if found is None:
+        raise NotEmittable(kernel=kernel.name, reason="no group computes")
+    return found
 
 
 def register_budgets(kernel: WarpKernel) -> Budgets:
@@ -120,8 +126,8 @@ def register_budgets(kernel: WarpKernel) -> Budgets:
 def _budgets(kernel: WarpKernel, frame: FrameBase) -> Budgets:
     extra = frame.extra_groups()
     planned = (*kernel.registers, *(registers for _, registers in extra.values()))
-    loads = (*(frame.is_load(group) for group in kernel.warp_program.groups), *(False for _ in extra))
-    return budgets(kernel, planned, default_group(kernel, frame), loads)
+    narrow = (*(frame.is_load(group) or issues_only(kernel, group) for group in kernel.warp_program.groups),)
+    return budgets(kernel, planned, default_group(kernel, frame), (*narrow, *(False for _ in extra)))
 
 
 def emit(kernel: WarpKernel, plan_id: str = "") -> str:

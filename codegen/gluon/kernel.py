@@ -22,6 +22,8 @@ LEAST_REGISTERS = 24
 """The fewest registers `setmaxnreg` may leave a warp (PTX ISA)."""
 MOST_REGISTERS = 256
 """The most that `setmaxnreg` may ask for (PTX ISA); instructions address 255."""
+WARPS_TOGETHER = 4
+"""Warps that `setmaxnreg` changes together: a warp group (PTX ISA)."""
 LEAST_LAUNCH_REGISTERS = 64
 """Registers that the part of a kernel before its groups (allocation, barriers) is compiled with at least."""
 TENSOR_ROWS = 128
@@ -121,29 +123,40 @@ class Budgets:
     groups: tuple[int, ...]
 
 
-def budgets(kernel: WarpKernel, planned: tuple[int, ...], default: int, loads: tuple[bool, ...]) -> Budgets:
+def budgets(kernel: WarpKernel, planned: tuple[int, ...], default: int, narrow: tuple[bool, ...]) -> Budgets:
     """Return what Gluon must be told so that every group gets at least its planned registers.
 
-    One instance runs on a multiprocessor, so groups that compute share all of its registers evenly, as far as the plan
-    leaves them: what is planned is what they use, and what is granted on top keeps ptxas from spilling. Triton gives
-    the default group (position `default`) what the others leave of launch registers x groups, a multiple of 8 each, and
-    ptxas wants the launch figure to hold one instruction's registers at least.
+    Registers are allocated to four warps at a time: groups of one warp (`narrow`) share them. One instance runs on a
+    multiprocessor, so groups that compute share all of its registers evenly, as far as the plan leaves them: what is
+    planned is what they use, and what is granted on top keeps ptxas from spilling. Triton gives the default group
+    (position `default`) what the others leave of launch registers x allocations, and ptxas wants the launch figure to
+    hold one instruction's registers at least.
     """
-    step, count = SETMAXNREG_STEP, len(planned)
-    granted = [max(LEAST_REGISTERS, ceil(registers / step) * step) for registers in planned]
-    computing = [at for at in range(count) if not loads[at] and granted[at] > LEAST_REGISTERS] or [default]
-    most = kernel.warps.limits.registers_of_file // count // step * step
-    _share(granted, computing, most * count)
-    launch = max(ceil(sum(granted) / count / step) * step, _launch_floor(kernel))
-    _share(granted, computing, launch * count)
-    granted[default] += launch * count - sum(granted)
-    return Budgets(launch, tuple(granted))
+    small = [at for at in range(len(planned)) if narrow[at]]
+    packed = [small[at : at + WARPS_TOGETHER] for at in range(0, len(small), WARPS_TOGETHER)]
+    units = [[default], *([at] for at in range(len(planned)) if not narrow[at] and at != default), *packed]
+    granted = [_stepped(max(LEAST_REGISTERS, *(planned[at] for at in unit))) for unit in units]
+    computing = len(units) - len(packed)
+    _share(granted, computing, _floored(kernel.warps.limits.registers_of_file // len(units)) * len(units))
+    launch = max(_stepped(ceil(sum(granted) / len(units))), _launch_floor(kernel))
+    _share(granted, computing, launch * len(units))
+    granted[0] += launch * len(units) - sum(granted)
+    found = {at: registers for unit, registers in zip(units, granted, strict=True) for at in unit}
+    return Budgets(launch, tuple(found[at] for at in range(len(planned))))
 
 
-def _share(granted: list[int], computing: list[int], total: int) -> None:
-    """Raise groups that compute step by step, those with the fewest registers first."""
+def _stepped(registers: int) -> int:
+    return ceil(registers / SETMAXNREG_STEP) * SETMAXNREG_STEP
+
+
+def _floored(registers: int) -> int:
+    return registers // SETMAXNREG_STEP * SETMAXNREG_STEP
+
+
+def _share(granted: list[int], computing: int, total: int) -> None:
+    """Raise the first groups, which compute, step by step: those with the fewest registers first."""
     while sum(granted) + SETMAXNREG_STEP <= total:
-        poorest = min(computing, key=lambda at: granted[at])
+        poorest = min(range(computing), key=lambda at: granted[at])
         if granted[poorest] >= MOST_REGISTERS:
             return
         granted[poorest] += SETMAXNREG_STEP

@@ -24,7 +24,7 @@ class VarlenFrame(AttentionFrame):
     def opening(self, group: WarpGroup) -> Lines:
         """Return what a group does before its first tile."""
         lines = ["tiles_done = 0", "tiles_before = 0", "begin = ttgl.load(bounds)"]
-        return lines if self.is_load(group) else [*lines, "columns = ttgl.arange(0, BLOCK_N, COLUMNS)"]
+        return [*lines, *self.columns(group)]
 
     def tile_loop(self, tile: Lines) -> Lines:
         """Return the walk over sequences and the tiles of each that are this instance's, in turn with the others."""
