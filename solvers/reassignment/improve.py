@@ -15,6 +15,10 @@ _MOST_FREE = 100
 _SIZES = (2, 3, 4, 6)
 _SECONDS = {2: 0.3, 3: 0.5, 4: 0.8, 6: 1.0}
 _FORGET = 0.9
+_EXPLORE = 0.03
+"""Weight of a size that has gained nothing lately."""
+_OVERHEAD_S = 0.01
+"""Seconds per neighbourhood beside its solve."""
 
 
 class Improvement:
@@ -35,6 +39,10 @@ class Improvement:
         self.sizes = [size for size in _SIZES if size <= count] or [count]
         self.merit = dict.fromkeys(self.sizes, 1.0)
         """Recent gain per second of neighbourhoods by size, relative to the best size."""
+        self.version = [0] * count
+        """How often each machine has changed."""
+        self.closed: set[tuple[tuple[int, int], ...]] = set()
+        """Machines, as they stood, among which nothing better exists."""
 
     def run(self, left: Callable[[], bool], progress: Callable[[str], None]) -> tuple[int, ...]:
         """Improve until `left` says no; return the assignment."""
@@ -47,19 +55,25 @@ class Improvement:
 
     def step(self) -> None:
         """Set some machines free, and take over what is not worse."""
-        size = self.random.choices(self.sizes, [0.1 + self.merit[s] for s in self.sizes])[0]
+        size = self.random.choices(self.sizes, [_EXPLORE + self.merit[s] for s in self.sizes])[0]
         machines = self._machines(size)
+        key = tuple((machine, self.version[machine]) for machine in sorted(machines))
+        if key in self.closed:
+            return
         free = [process for process, machine in enumerate(self.at) if machine in machines]
-        if len(free) > _MOST_FREE:
+        everything = len(free) <= _MOST_FREE
+        if not everything:
             free = self.random.sample(free, _MOST_FREE)
         self.seed += 1
-        seconds = _SECONDS.get(size, 1.0)
-        found = Neighbourhood(self.instance, self.at, machines, free).solve(seconds, self.seed, wall=self.wall)
+        neighbourhood = Neighbourhood(self.instance, self.at, machines, free)
+        found = neighbourhood.solve(_SECONDS.get(size, 1.0), self.seed, wall=self.wall)
         before = self.value
         if found is not None:
             self._take(found)
-        gain = (before - self.value) / seconds / max(1.0, 1e-4 * self.value)
-        self.merit[size] = _FORGET * self.merit[size] + (1 - _FORGET) * min(1.0, gain)
+        if neighbourhood.closed and everything:
+            self.closed.add(tuple((machine, self.version[machine]) for machine in sorted(machines)))
+        rate = (before - self.value) / (neighbourhood.spent_s + _OVERHEAD_S) / max(1.0, 1e-4 * self.value)
+        self.merit[size] = _FORGET * self.merit[size] + (1 - _FORGET) * min(1.0, rate)
 
     def _take(self, found: dict[int, int]) -> None:
         candidate = list(self.at)
@@ -70,6 +84,8 @@ class Improvement:
             return
         for process, machine in found.items():
             if machine != self.state.at[process]:
+                self.version[machine] += 1
+                self.version[int(self.state.at[process])] += 1
                 self.state.shift(process, machine)
         self.at, self.value = candidate, value
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from ortools.sat.python import cp_model
 
+from treadle.ir.certificate import Status
 from treadle.ir.cluster.reassignment import Reassignment
 from treadle.solvers.backend import Limits, solve
 
@@ -22,6 +23,8 @@ class Neighbourhood:
         self.machines = sorted(machines)
         self.free = sorted(free)
         self.model = cp_model.CpModel()
+        self.closed = False
+        self.spent_s = 0.0
         self.inside = set(self.free)
         self.fixed_on: dict[int, set[int]] = defaultdict(set)
         """Services of the fixed processes on each machine."""
@@ -42,10 +45,15 @@ class Neighbourhood:
         self.model.minimize(sum(self.costs))
 
     def solve(self, seconds: float, seed: int, *, wall: bool) -> dict[int, int] | None:
-        """Return the machine of every free process, at least as good as now; None if nothing was found in time."""
+        """Return the machine of every free process, at least as good as now; None if nothing was found in time.
+
+        `closed` says afterwards whether nothing better exists, `spent_s` what was spent of `seconds`.
+        """
         limits = Limits(None if wall else seconds, seconds if wall else None, 1, seed)
         hint = [(variable, int(self.at[p] == m)) for (p, m), variable in self.stands.items()]
         outcome = solve(self.model, limits, hint=hint, tuning={"cp_model_probing_level": 0})
+        self.closed = outcome.status is Status.OPTIMAL
+        self.spent_s = outcome.report.wall_s if wall else outcome.report.deterministic_time
         if not outcome.solved:
             return None
         return {p: m for (p, m), variable in self.stands.items() if outcome[variable]}

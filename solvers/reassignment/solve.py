@@ -16,8 +16,10 @@ from treadle.solvers.reassignment.improve import Improvement
 from treadle.solvers.reassignment.state import State
 
 COST_MODEL = "roadef-2012"
-_HEAT = 10.0
+_HEAT = 2.5
 """First temperature, in units of what the cost could fall per process."""
+_COOLING = 0.03
+"""Last temperature of a cycle, in units of its first: colder ones only descend."""
 _SWAP_SAMPLE = 300
 _ANNEALED = 0.3
 """Share of a window for annealing; neighbourhoods have the rest."""
@@ -101,7 +103,7 @@ class _Search:
             length = 0.5 if cycle == 0 else 0.25
             while (spent := self._spent(steps)) < min(1.0, start + length) and self.best_value > floor:
                 share = (spent - start) / length
-                temperature = hot * (0.3**cycle) * math.exp(-12.0 * share)
+                temperature = hot * (0.3**cycle) * _COOLING**share
                 for _ in range(200):
                     self._step(temperature)
                 steps += 200
