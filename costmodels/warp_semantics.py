@@ -83,7 +83,7 @@ class FamilySemantics:
         if stem == "drop":
             return self.scale * (operands[0] - operands[1])
         if stem == "index":
-            columns = self.program.operation("distance").result.shape[1]
+            columns = self.program.operation(name.replace("index", "distance")).result.shape[1]
             return np.where(operands[0] > 0, operands[1] + iteration * columns, operands[2])
         if rule is None and operation.kind in (OperationKind.CONVERT, OperationKind.STORE, OperationKind.BARRIER):
             return operands[0]

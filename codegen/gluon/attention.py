@@ -140,7 +140,7 @@ class AttentionFrame(FrameBase):
         """Return the text of a product's operand in a slot of a buffer."""
         return f"{slot}.permute((1, 0))" if role is Role.B and value.startswith("load_k") else slot
 
-    def statement(self, operation: TileOperation, operands: Sequence[str]) -> str:
+    def statement(self, operation: TileOperation, operands: Sequence[str], iteration: str) -> str:
         """Return the expression of an operation on registers."""
         stem = operation.name.removesuffix(self._suffix(operation.name))
         low, wide = self.element, operands[1] if len(operands) > 1 else ""
@@ -157,7 +157,7 @@ class AttentionFrame(FrameBase):
             "rescaled": f"{{0}} * ttgl.convert_layout({wide}, ACC_ROWS)[:, None]",
         }
         if stem not in forms:
-            return super().statement(operation, operands)
+            return super().statement(operation, operands, iteration)
         return forms[stem].format(*operands)
 
     def _suffix(self, name: str) -> str:

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from treadle.codegen.gluon.assign import AssignFrame, TensorAssignFrame
 from treadle.codegen.gluon.attention import AttentionFrame
 from treadle.codegen.gluon.blackwell import TensorMatrixFrame
 from treadle.codegen.gluon.decode import DecodeFrame, PagedFrame, TensorDecodeFrame, TensorPagedFrame
@@ -37,6 +38,7 @@ HOPPER_FRAMES: dict[str, type[FrameBase]] = {
     "attention_fwd": AttentionFrame,
     "attention_varlen": VarlenFrame,
     "attention_decode": DecodeFrame,
+    "kmeans_assign": AssignFrame,
     "attention_paged": PagedFrame,
     **dict.fromkeys(PRODUCTS, MatrixFrame),
     "grouped_gemm": GroupedFrame,
@@ -46,6 +48,7 @@ BLACKWELL_FRAMES: dict[str, type[FrameBase]] = {
     "attention_fwd": TensorAttentionFrame,
     "attention_varlen": TensorVarlenFrame,
     "attention_decode": TensorDecodeFrame,
+    "kmeans_assign": TensorAssignFrame,
     "attention_paged": TensorPagedFrame,
     "grouped_gemm": TensorGroupedFrame,
 }

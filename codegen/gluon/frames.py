@@ -161,7 +161,7 @@ class FrameBase(ABC):
         """Return what a masked step does before an operation: nothing, unless the family says so."""
         return []
 
-    def statement(self, operation: TileOperation, operands: Sequence[str]) -> str:
+    def statement(self, operation: TileOperation, operands: Sequence[str], iteration: str) -> str:
         """Refuse operations that the family does not know."""
         raise NotEmittable(kernel=self.kernel.name, reason=f"operation `{operation.name}` has no Gluon form")
 

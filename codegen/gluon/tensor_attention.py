@@ -96,11 +96,11 @@ class TensorAttentionFrame(AttentionFrame):
             return f"_reinterpret({slot}, {self.element}, {shape}, WEIGHTS_MEMORY)"
         return super().view(value, slot, role, reader)
 
-    def statement(self, operation: TileOperation, operands: Sequence[str]) -> str:
+    def statement(self, operation: TileOperation, operands: Sequence[str], iteration: str) -> str:
         """Return the expression of an operation on registers."""
         if operation.name.startswith("weights_low"):
             return f"{operands[0]}.to({self.element})"
-        return super().statement(operation, operands)
+        return super().statement(operation, operands, iteration)
 
     def mask(self, operation: TileOperation, iteration: str) -> Lines:
         """Return what a masked step does before an operation."""

@@ -52,7 +52,7 @@ class Frame(Protocol):
         """Return the text of a product's operand in a slot of a buffer."""
         ...
 
-    def statement(self, operation: TileOperation, operands: Sequence[str]) -> str:
+    def statement(self, operation: TileOperation, operands: Sequence[str], iteration: str) -> str:
         """Return the expression of an operation on registers."""
         ...
 
@@ -298,7 +298,7 @@ class GroupWriter:
             if masked:
                 yield from self.frame.mask(operation, shifted(place.local, instruction.stage))
             operands = [self._text(source, instruction, place, state) for source in instruction.operands]
-            expression = self.frame.statement(operation, operands)
+            expression = self.frame.statement(operation, operands, shifted(place.local, instruction.stage))
             yield from self._make(name, place.step, instruction, state)
             yield f"{identifier(name)} = {expression}"
 
@@ -452,7 +452,7 @@ class GroupWriter:
     def _goes_on(self, value: str) -> bool:
         """Whether a later product of the group accumulates straight into this one."""
         return any(
-            source.value == value and source.role is Role.ACCUMULATOR and source.distance
+            source.value == value and source.role is Role.ACCUMULATOR
             for instruction in self.group.steady
             for source in instruction.operands
         )

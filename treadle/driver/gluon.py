@@ -24,6 +24,7 @@ from treadle.ir.tile.kernel import KernelPlan, Room, WarpPlan
 from treadle.ir.tile.program import TileProgram
 from treadle.ir.tile.warps import WarpLoop
 from treadle.ir.warp.lower import NoRoomForHandoffs
+from treadle.solvers.pipeline.errors import NoWarpSchedule
 from treadle.solvers.pipeline.solve import Options, schedule
 
 ROUNDS = 5
@@ -68,15 +69,21 @@ def for_groups(program: TileProgram, machine: Machine) -> TileProgram:
     if not machine.has("warp_specialization"):
         return program
     program = _whole_products(program, machine)
-    if machine.has("tensor_memory"):
-        return program
-    if ROW_PARTS in program.options or _fits_one_group(program, machine):
-        return program
+    while not machine.has("tensor_memory") and ROW_PARTS not in program.options:
+        cut = program if _fits_one_group(program, machine) else over_groups(program)
+        if cut == program:
+            break
+        program = cut
+    return program
+
+
+def over_groups(program: TileProgram) -> TileProgram:
+    """Return the program with its rows over two warp groups (or, where they cannot be, narrower); itself if neither."""
     products = [operation for operation in program.operations if operation.depth]
     if len(products) > 1 and not program.invariants and program.tile_sizes.get("block_n", 0) > LEAST_COLUMNS:
         # What is combined after the loop must be made by one group: narrower tiles instead of split rows.
         sizes = {**program.tile_sizes, "block_n": program.tile_sizes["block_n"] // 2}
-        return for_groups(programs.build(program.family, program.shape, sizes, program.options), machine)
+        return programs.build(program.family, program.shape, sizes, program.options)
     if splits_rows(program, 2, GROUP_ROWS):
         options = {**program.options, ROW_PARTS: 2}
         return programs.build(program.family, program.shape, program.tile_sizes, options)
@@ -172,10 +179,21 @@ def _prepared(kernel: KernelPlan, machine: Machine, options: KernelOptions) -> K
         raise NoGluonFrame(family=family, kernel=kernel.name, architecture=machine.architecture)
     program = for_groups(kernel.program, machine)
     if program != kernel.program:
-        again = plan_program(program, machine, options)
-        kernel = replace(again, name=kernel.name, calls=kernel.calls, phase=kernel.phase)
-    groups = _groups(kernel, machine, options, Room())
+        kernel = _planned_anew(kernel, program, machine, options)
+    try:
+        groups = _groups(kernel, machine, options, Room())
+    except NoWarpSchedule:
+        cut = over_groups(program)
+        if cut == program or ROW_PARTS not in cut.options or ROW_PARTS in program.options:
+            raise
+        kernel = _planned_anew(kernel, cut, machine, options)
+        groups = _groups(kernel, machine, options, Room())
     return replace(kernel, groups=groups, groupless="", language="gluon")
+
+
+def _planned_anew(kernel: KernelPlan, program: TileProgram, machine: Machine, options: KernelOptions) -> KernelPlan:
+    planned = plan_program(program, machine, options)
+    return replace(planned, name=kernel.name, calls=kernel.calls, phase=kernel.phase)
 
 
 def _groups(kernel: KernelPlan, machine: Machine, options: KernelOptions, room: Room) -> WarpPlan:

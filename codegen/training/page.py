@@ -1,0 +1,45 @@
+"""One HTML page for reports of training plans: head, style, tables, certificate levels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from treadle.ir.certificate import Certificate
+
+_STYLE = (
+    "body{font:14px/1.45 system-ui,sans-serif;margin:2em auto;max-width:76em;padding:0 1em;color:#1a1a1a;"
+    "background:#fff}h1{font-size:1.5em}h2{font-size:1.15em;margin-top:1.8em;border-bottom:1px solid #ddd}"
+    "table{border-collapse:collapse}td,th{padding:2px 12px 2px 0;text-align:right;vertical-align:top}"
+    "th{border-bottom:1px solid #888;font-weight:600}td:first-child,th:first-child,.text{text-align:left}"
+    "svg{max-width:100%;height:auto}svg text{font:11px system-ui,sans-serif}.wide{overflow-x:auto}"
+    "svg .rule{stroke:#e4e4e4}svg .limit{stroke:#b00;stroke-dasharray:5 3}svg .note,svg .tick{fill:#555}"
+    "svg .line{fill:none;stroke-width:1.6}.l0{stroke:#4c78a8}.l1{stroke:#f58518}.l2{stroke:#54a24b}.l3{stroke:#b279a2}"
+    ".s0{fill:#4c78a8}.s1{fill:#f58518}.s2{fill:#54a24b}.s3{fill:#b279a2}.note{color:#555}"
+)
+
+
+def page(title: str, parts: Sequence[str]) -> bytes:
+    """Return a self-contained page."""
+    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{_STYLE}</style>"
+    return (head + f"<h1>{escape(title)}</h1>" + "".join(parts) + "</html>").encode()
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], text: Sequence[int] = ()) -> str:
+    """Return a table; the first column and those in `text` are words, the others figures."""
+    head = "".join(f"<th>{escape(name)}" for name in header)
+    lines: list[str] = []
+    for row in rows:
+        cells = (f"<td{' class=text' if place in text else ''}>{escape(cell)}" for place, cell in enumerate(row))
+        lines.append("<tr>" + "".join(cells))
+    return f"<div class=wide><table><tr>{head}{''.join(lines)}</table></div>"
+
+
+def levels_list(certificate: Certificate) -> str:
+    """Return the levels with value, bound, gap and kind of proof."""
+    items = "".join(
+        f"<li>{escape(level.name.replace('_', ' '))}: {level.value:,.6g} {escape(level.unit)}, {level.status.value}"
+        f", bound {(level.bound or 0):,.6g}, gap {level.gap or 0:.2%} [{level.proof.value}]</li>"
+        for level in certificate.levels
+    )
+    return f"<ul>{items}</ul>"
