@@ -78,6 +78,8 @@ def _asked(request: dict[str, Any]) -> dict[str, Any]:
         raise UncompiledKernel(kernel=request["name"], reason=last, place=place)
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     if "error" in answer:
+        if answer["line"]:
+            place = Place(request["file"], answer["line"])
         raise ERRORS[answer["error"]](place=place, hint=answer["hint"], **answer["fields"])
     return answer
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Mapping
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -35,7 +36,8 @@ def main() -> int:
     except TreadleError as error:
         if type(error).__name__ not in ERRORS:
             raise
-        answer = {"error": type(error).__name__, "fields": error.fields, "hint": error.next_step}
+        line = _line(error.__cause__, request["file"])
+        answer = {"error": type(error).__name__, "fields": error.fields, "hint": error.next_step, "line": line}
     answers.write(json.dumps(answer) + "\n")
     return 0
 
@@ -61,7 +63,7 @@ def _attribute(file: Path, name: str) -> Any:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise UncompiledKernel(kernel=name or file.name, reason=repr(error)) from error
+        raise NotAProgram(name=f"{file}:{name}", found=f"in a file that fails: {_told(error)}") from error
     if not name or not hasattr(module, name):
         names = [key for key, value in vars(module).items() if hasattr(value, "arg_names") or callable(value)]
         mine = [key for key in names if getattr(vars(module)[key], "__module__", "") == spec.name]
@@ -74,8 +76,22 @@ def _made(function: Any, name: str, shape: Mapping[str, int]) -> Any:
     try:
         return function(**shape)
     except Exception as error:
-        hint = "the function is called with what --shape gives, by name"
-        raise NotAProgram(name=name, found=f"a function that fails: {error!r}", hint=hint) from error
+        hint = "" if isinstance(error, TreadleError) else "the function is called with what --shape gives, by name"
+        raise NotAProgram(name=name, found=f"a function that fails: {_told(error)}", hint=hint) from error
+
+
+def _told(error: Exception) -> str:
+    """Return what an error of the user's code says: coded ones by their code, others by their kind."""
+    kind = error.code if isinstance(error, TreadleError) else type(error).__name__
+    return f"{kind}: {error}"
+
+
+def _line(error: BaseException | None, file: str) -> int:
+    """Return the line of the user's file that an error came from, the innermost one; 0 when it has none."""
+    if isinstance(error, SyntaxError) and error.filename == file:
+        return error.lineno or 0
+    frames = traceback.extract_tb(error.__traceback__) if error else ()
+    return next((frame.lineno or 0 for frame in reversed(frames) if frame.filename == file), 0)
 
 
 if __name__ == "__main__":

@@ -165,3 +165,30 @@ def test_a_plan_of_a_users_tile_program(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["kernel", f"{KERNELS}:product", "--shape", "k=4096", "--json", "-o", plan]) == ExitCode.DONE
     assert json.loads(capsys.readouterr().out)["ii_cycles"] == 512
     assert main(["verify", plan]) == ExitCode.DONE
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("def f(:", 1, "SyntaxError"),
+        ("import math\n1 / 0", 2, "ZeroDivisionError"),
+        ("def f():\n    return 1 / 0", 2, "ZeroDivisionError"),
+        (
+            "from treadle.frontends.programs.operations import compute\n"
+            "from treadle.ir.tile.program import OperationKind, TileProgram\n\n\n"
+            "def f():\n"
+            "    x = compute('x', OperationKind.ELEMENTWISE, ('y',), (8,))\n"
+            "    y = compute('y', OperationKind.ELEMENTWISE, ('x',), (8,))\n"
+            "    return TileProgram('cyclic', 'cyclic', (x, y), 1, 1, {}, {})\n",
+            8,
+            "reads `y` at distance 0 before it is made",
+        ),
+    ],
+)
+def test_a_failing_file_is_named_with_its_line(tmp_path: Path, text: str, line: int, words: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(NotAProgram, match=words) as refusal:
+        read_own(f"{file}:f", {}, {})
+    assert refusal.value.place is not None
+    assert refusal.value.place.line == line

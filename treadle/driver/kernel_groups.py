@@ -9,6 +9,7 @@ from dataclasses import replace
 from treadle.costmodels.lower_warps import lower_warps
 from treadle.costmodels.warp_nest import align, run_kernel
 from treadle.driver.kernels import COST_MODEL, KernelOptions, unfit
+from treadle.driver.nearest import advice
 from treadle.ir.diagnostics import ExitCode, TreadleError
 from treadle.ir.machine import Machine
 from treadle.ir.tile.kernel import KernelPlan, ScheduledLoop, WarpPlan
@@ -45,9 +46,12 @@ def with_groups(kernel: KernelPlan, machine: Machine, options: KernelOptions, te
         loops = zip(kernel.program.siblings, kernel.siblings, strict=True)
         siblings = tuple(_aligned(kernel, groups, loop, _scheduled(own, machine, options, tell)) for own, loop in loops)
     except TreadleError as error:
-        if options.warps or not unfit(error):
+        if not unfit(error):
             raise
-        return replace(kernel, groupless=f"{error.code}: {error}")
+        hint = advice(kernel.program, machine, over_groups=True)
+        if options.warps:
+            raise type(error)(place=error.place, expected=error.expected, hint=hint, **error.fields) from error
+        return replace(kernel, groupless=f"{error.code}: {error}" + (f"; {hint}" if hint else ""))
     options.spent_s[kernel.name] = time.perf_counter() - begin
     return replace(kernel, groups=groups, siblings=siblings)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from treadle.costmodels.lower import lower
 from treadle.costmodels.predict import predict
+from treadle.driver.nearest import advice
 from treadle.frontends import programs
 from treadle.ir.codec import encode
 from treadle.ir.deployment import is_neutral
@@ -20,6 +21,7 @@ from treadle.ir.tile.loop import Loop
 from treadle.ir.tile.program import TileProgram
 from treadle.ir.workload import HotLoop
 from treadle.solvers.backend import Limits
+from treadle.solvers.modulo.errors import MemoryExceeded, RingTooShallow
 from treadle.solvers.modulo.solve import Options, Solution, schedule
 from treadle.solvers.pipeline import solve as pipeline
 
@@ -134,8 +136,7 @@ def rank_programs(
     outcomes = list(mapped(_attempt, candidates, [machine] * len(candidates), quick))
     drafts = [outcome for outcome in outcomes if isinstance(outcome, KernelPlan)]
     if not drafts:
-        reasons = "; ".join(dict.fromkeys(str(outcome) for outcome in outcomes))
-        raise NoProgramFits(family=candidates[0].family, machine=machine.id, reasons=reasons)
+        _refuse(candidates, machine, [outcome for outcome in outcomes if isinstance(outcome, Misfit)])
     best = [draft.program for draft in sorted(drafts, key=_speed)[: chosen.top] if draft.program is not None]
     plans = mapped(plan_program, best, [machine] * len(best), [chosen] * len(best))
     return sorted(plans, key=_speed)
@@ -146,13 +147,34 @@ def _speed(plan: KernelPlan) -> tuple[float, int, str]:
     return plan.prediction("time").value, -plan.schedule.ii_cycles, str(plan.program)
 
 
-def _attempt(program: TileProgram, machine: Machine, options: KernelOptions) -> KernelPlan | str:
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """Why a candidate does not fit: the code of an error and what it says (errors do not cross processes)."""
+
+    code: str
+    message: str
+
+
+def _attempt(program: TileProgram, machine: Machine, options: KernelOptions) -> KernelPlan | Misfit:
     try:
         return plan_program(program, machine, options)
     except TreadleError as error:
         if not unfit(error):
             raise
-        return str(error)
+        return Misfit(error.code, str(error))
+
+
+def _refuse(candidates: Sequence[TileProgram], machine: Machine, misfits: Sequence[Misfit]) -> NoReturn:
+    """Say why no candidate fits; what no tile size can mend is refused for what it is.
+
+    Raises:
+        NoProgramFits: memory has no room for any of them. TreadleError: that of the first, where it is not memory.
+    """
+    if not {misfit.code for misfit in misfits} & {MemoryExceeded.code, RingTooShallow.code}:
+        plan_program(candidates[0], machine, KernelOptions(QUICK))
+    reasons = "; ".join(dict.fromkeys(misfit.message for misfit in misfits))
+    hint = advice(candidates[0], machine, over_groups=False) if len(candidates) == 1 else ""
+    raise NoProgramFits(family=candidates[0].family, machine=machine.id, reasons=reasons, hint=hint)
 
 
 def unfit(error: TreadleError) -> bool:
