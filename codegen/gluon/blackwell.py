@@ -74,7 +74,7 @@ class TensorMatrixFrame(MatrixFrame):
         return []
 
     def start(self, group: WarpGroup) -> Lines:
-        """Return what a group does before the loop of a tile."""
+        """Return what a group does before the loop of a tile: products wait for a tile's slot to be read."""
         parity = f"_parity(tiles_done, {self.tile_slots}) ^ 1"
         return [
             f"mbarrier.wait({identifier(o.name)}_empty.index({self._slot()}), {parity})" for o in self.products(group)
@@ -96,12 +96,17 @@ class TensorMatrixFrame(MatrixFrame):
         for operation in self.accumulators:
             tile.append(f"mbarrier.wait({identifier(operation.name)}_full.index({self._slot()}), {parity})")
         for suffix in self.suffixes:
+            tile += self.before_pieces(suffix)
             for at in range(self.pieces):
                 tile += self._piece_of_tensor_memory(suffix, at)
         for operation in self.accumulators:
             tile.append(f"mbarrier.arrive({identifier(operation.name)}_empty.index({self._slot()}), count=1)")
         loop = self.tile_loop([*tile, "tiles_done += 1"])
         return {"write": ([*self.walk(), "tiles_done = 0", *loop, "tma.store_wait(0)"], STORE_REGISTERS)}
+
+    def before_pieces(self, suffix: str) -> Lines:
+        """Return what the writing group does before the pieces of a tile."""
+        return []
 
     def _piece_of_tensor_memory(self, suffix: str, at: int) -> Lines:
         width = self.sizes["block_n"] // self.pieces

@@ -22,6 +22,7 @@ from treadle.codegen.gluon.grouped import GroupedFrame, TensorGroupedFrame
 from treadle.codegen.gluon.header import header_lines
 from treadle.codegen.gluon.kernel import Budgets, WarpKernel, budgets, buffer_name, identifier, issues_only
 from treadle.codegen.gluon.matrix import L2_GROUP, PRODUCTS, MatrixFrame
+from treadle.codegen.gluon.normed import NormedFrame, TensorNormedFrame
 from treadle.codegen.gluon.tensor_attention import TensorAttentionFrame
 from treadle.codegen.gluon.varlen import TensorVarlenFrame, VarlenFrame
 from treadle.codegen.gluon.writer import GroupWriter, Lines
@@ -39,6 +40,7 @@ HOPPER_FRAMES: dict[str, type[FrameBase]] = {
     "attention_varlen": VarlenFrame,
     "attention_decode": DecodeFrame,
     "kmeans_assign": AssignFrame,
+    "rms_norm_gemm": NormedFrame,
     "attention_paged": PagedFrame,
     **dict.fromkeys(PRODUCTS, MatrixFrame),
     "grouped_gemm": GroupedFrame,
@@ -49,6 +51,7 @@ BLACKWELL_FRAMES: dict[str, type[FrameBase]] = {
     "attention_varlen": TensorVarlenFrame,
     "attention_decode": TensorDecodeFrame,
     "kmeans_assign": TensorAssignFrame,
+    "rms_norm_gemm": TensorNormedFrame,
     "attention_paged": TensorPagedFrame,
     "grouped_gemm": TensorGroupedFrame,
 }
@@ -199,7 +202,7 @@ def _memory(kernel: WarpKernel, frame: FrameBase) -> Lines:
     for buffer in program.buffers:
         name = buffer_name(program, buffer.name)
         if buffer.memory is Memory.SHARED:
-            block, element, layout = layouts[buffer.name]
+            block, element, layout = layouts.get(buffer.name) or frame.handed(buffer)
             shape = [buffer.slots, *block]
             lines.append(f"{name} = ttgl.allocate_shared_memory({element}, {shape}, {layout})")
         else:

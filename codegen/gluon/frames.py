@@ -17,6 +17,9 @@ GLUON_TYPES = {
     "float16": "ttgl.float16",
     "float32": "ttgl.float32",
     "float8_e4m3": "ttgl.float8e4nv",
+    "int8": "ttgl.int8",
+    "int32": "ttgl.int32",
+    "bool": "ttgl.int1",
 }
 POINTERS = {"bfloat16": "*bf16", "float16": "*fp16"}
 SHORT_TYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float8_e4m3": "fp8e4nv"}
@@ -106,6 +109,13 @@ class FrameBase(ABC):
     @abstractmethod
     def rings(self) -> dict[str, tuple[tuple[int, ...], str, str]]:
         """Return block, element type and layout of every buffer of the loop in shared memory."""
+
+    def handed(self, buffer: Buffer) -> tuple[tuple[int, ...], str, str]:
+        """Return block, element type and layout of a buffer over which a register value is handed to another group."""
+        tile = self.program.tile_of(buffer.name.partition(".")[0])
+        flat = len(tile.shape) == 1
+        layout = "ttgl.SwizzledSharedLayout(1, 1, 1, [0])" if flat else "ttgl.SwizzledSharedLayout(8, 1, 8, [1, 0])"
+        return tile.shape, GLUON_TYPES[tile.dtype], layout
 
     def opening(self, group: WarpGroup) -> Lines:
         """Return what a group does before its first tile."""

@@ -65,7 +65,7 @@ class MatrixFrame(FrameBase):
         self.product = self.described()
         self.template, self.summary = self.product.template, self.product.summary
         self.accumulators = tuple(o for o in self.program.operations if o.kind is OperationKind.MMA)
-        unknown = [o.name for o in self.program.operations if o.kind not in (OperationKind.MMA, OperationKind.LOAD)]
+        unknown = [o.name for o in self.program.operations if o.kind not in self.allowed()]
         if unknown or self.program.siblings:
             what = f"operation `{unknown[0]}`" if unknown else "a second loop"
             raise NotEmittable(kernel=kernel.name, reason=f"{what} in the loop of a product")
@@ -82,6 +82,10 @@ class MatrixFrame(FrameBase):
         self.rows = self.accumulators[0].result.shape[0]
         self.operands = self.program.operation(self.accumulators[0].operands[0].value).result.dtype
         self.pieces = self._pieces()
+
+    def allowed(self) -> tuple[OperationKind, ...]:
+        """Return the kinds of operations that the loop may have."""
+        return OperationKind.MMA, OperationKind.LOAD
 
     def described(self) -> Product:
         """Return the product of the kernel's family."""
@@ -211,8 +215,12 @@ class MatrixFrame(FrameBase):
         width = self.sizes["block_n"] // self.pieces
         row = f"row{self._offset(f'acc{suffix}')}"
         column = f"column + {at * width}" if at else "column"
-        result = self.product.combine.format(**names, row=row, column=column)
+        result = self.combined(suffix, names, row, column)
         return [f"result = {result}.to({self.element})", *self.written(f"staging{suffix}.index(0)", row, column)]
+
+    def combined(self, suffix: str, names: dict[str, str], row: str, column: str) -> str:
+        """Return the expression of one column block of the output."""
+        return self.product.combine.format(**names, row=row, column=column)
 
     def written(self, staging: str, row: str, column: str) -> Lines:
         """Return how `result` goes to its place in the output."""

@@ -12,7 +12,7 @@ from treadle.ir.serving.front import price_goal
 from treadle.ir.serving.plan import ServingPlan
 from treadle.ir.serving.pools import Engine, Role
 from treadle.ir.serving.units import UNITS
-from treadle.ir.workload import Metric
+from treadle.ir.workload import BLOCK_TOKENS, Metric
 
 _COLOURS = {Role.AGGREGATED: 2, Role.PREFILL: 0, Role.DECODE: 3}
 
@@ -32,12 +32,22 @@ def pools(context: Context) -> Section | None:
             "chunk": engine.chunk_tokens,
             "kv": engine.kv_tokens,
             "kv_needed": engine.kv_tokens_needed,
+            "cache": _cache_words(body, engine),
             "rates": [(one.name, rate) for one, rate in zip(body.pools.problem.classes, rates, strict=True) if rate],
         }
         for engine, count, rates in _used(body)
     ]
     html = filled("serving_pools.html.j2", picture=Markup(pools_svg(drawn)), rows=rows, body=body)
     return Section("pools", "Engine pools", html)
+
+
+def _cache_words(body: ServingPlan, engine: Engine) -> str:
+    """Return what an engine keeps for reuse, memory by memory, and what it finds there; empty without reuse."""
+    if not engine.cache_blocks:
+        return ""
+    names = ("GPU", *(tier.name for tier in body.kind_of(engine).tiers))
+    sizes = (f"{name} {blocks * BLOCK_TOKENS:,}" for name, blocks in zip(names, engine.cache_blocks, strict=True))
+    return f"{', '.join(sizes)} tokens; {engine.hit_share:.0%} of prompt tokens found"
 
 
 def _used(body: ServingPlan) -> list[tuple[Engine, int, tuple[float, ...]]]:

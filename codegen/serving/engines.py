@@ -28,9 +28,31 @@ def vllm_config(pool: Pool, model: str) -> dict[str, Any]:
     if engine.shape.expert > 1:
         config["enable-expert-parallel"] = True
     if pool.role is not Role.AGGREGATED:
-        role = "kv_producer" if pool.role is Role.PREFILL else "kv_consumer"
-        config["kv-transfer-config"] = {"kv_connector": "NixlConnector", "kv_role": role}
+        config["kv-transfer-config"] = _connector(pool)
+    elif pool.host_gib:
+        config["kv-offloading-size"] = pool.host_gib
+        config["kv-offloading-backend"] = "lmcache" if pool.storage_bytes else "native"
     return config
+
+
+def _connector(pool: Pool) -> dict[str, Any]:
+    """Return the connector of a prefill or decode engine, beside one that keeps prefixes in host memory."""
+    role = "kv_producer" if pool.role is Role.PREFILL else "kv_consumer"
+    transfer: dict[str, Any] = {"kv_connector": "NixlConnector", "kv_role": role}
+    if not pool.host_gib:
+        return transfer
+    size = {"cpu_bytes_to_use": pool.host_gib << 30}
+    kept = {"kv_connector": "OffloadingConnector", "kv_role": "kv_both", "kv_connector_extra_config": size}
+    both = {"connectors": [transfer, kept]}
+    return {"kv_connector": "MultiConnector", "kv_role": "kv_both", "kv_connector_extra_config": both}
+
+
+def vllm_environment(pool: Pool) -> dict[str, str]:
+    """Return environment variables that no flag stands for: LMCache's disk, for tiers behind host memory."""
+    if pool.role is not Role.AGGREGATED or not pool.storage_bytes:
+        return {}
+    size = max(1, pool.storage_bytes // 10**9 // pool.engine.gpus)
+    return {"LMCACHE_LOCAL_DISK": "file:///cache/", "LMCACHE_MAX_LOCAL_DISK_SIZE": str(size)}
 
 
 def sglang_config(pool: Pool, model: str) -> dict[str, Any]:
@@ -47,6 +69,11 @@ def sglang_config(pool: Pool, model: str) -> dict[str, Any]:
     }
     if engine.shape.expert > 1:
         config["expert-parallel-size"] = engine.shape.expert
+    if pool.host_gib:
+        config["enable-hierarchical-cache"] = True
+        config["hicache-size"] = max(1, pool.host_bytes // 10**9 // pool.engine.gpus)
+        if pool.storage_bytes:
+            config["hicache-storage-backend"] = "file"
     if pool.role is not Role.AGGREGATED:
         config["disaggregation-mode"] = pool.role.value
         config["disaggregation-transfer-backend"] = "nixl"
@@ -64,6 +91,8 @@ def trtllm_config(pool: Pool, model: str) -> dict[str, Any]:
         "enable_chunked_prefill": True,
         "kv_cache_config": {"free_gpu_memory_fraction": MEMORY_SHARE, "enable_block_reuse": True},
     }
+    if pool.host_gib:
+        config["kv_cache_config"]["host_cache_size"] = pool.host_gib << 30
     if engine.shape.expert > 1:
         config["moe_expert_parallel_size"] = engine.shape.expert
     if pool.role is not Role.AGGREGATED:

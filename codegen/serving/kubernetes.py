@@ -4,36 +4,48 @@ from __future__ import annotations
 
 from typing import Any
 
-from treadle.codegen.serving.engines import vllm_arguments
+from treadle.codegen.serving.engines import vllm_arguments, vllm_environment
 from treadle.codegen.serving.pools import PORT, VERSIONS, Pool, disaggregated, label
 from treadle.ir.serving.pools import Role
 
 IMAGE = f"vllm/vllm-openai:v{VERSIONS['vllm']}"
 _GPU = "nvidia.com/gpu"
+_SHM_GIB = 16
 Object = dict[str, Any]
 
 
 def container(pool: Pool, model: str, name: str = "engine") -> Object:
-    """Return the container of one pod of an engine."""
-    return {
+    """Return the container of one pod of an engine; host memory that keeps prefixes is requested."""
+    amounts = {_GPU: str(pool.gpus_per_node)}
+    asked = {**amounts, "memory": f"{pool.pod_gib + _SHM_GIB}Gi"} if pool.host_gib else amounts
+    mounts = [{"name": "shm", "mountPath": "/dev/shm"}]
+    environment = vllm_environment(pool)
+    built: Object = {
         "name": name,
         "image": IMAGE,
         "command": ["vllm"],
         "args": vllm_arguments(pool, model),
         "ports": [{"containerPort": PORT, "name": "http"}],
-        "resources": {"limits": {_GPU: str(pool.gpus_per_node)}, "requests": {_GPU: str(pool.gpus_per_node)}},
+        "resources": {"limits": amounts, "requests": asked},
         "readinessProbe": {"httpGet": {"path": "/health", "port": PORT}, "periodSeconds": 10},
-        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],
+        "volumeMounts": mounts,
     }
+    if environment:
+        built["env"] = [{"name": key, "value": value} for key, value in environment.items()]
+        mounts.append({"name": "cache", "mountPath": "/cache"})
+    return built
 
 
 def pod_spec(pool: Pool, model: str, name: str = "engine") -> Object:
     """Return the pod of an engine (one of several for an engine over nodes)."""
     spec: Object = {
         "containers": [container(pool, model, name)],
-        "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}}],
+        "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{_SHM_GIB}Gi"}}],
         "tolerations": [{"key": _GPU, "operator": "Exists", "effect": "NoSchedule"}],
     }
+    if vllm_environment(pool):
+        size = -(-pool.storage_bytes // pool.nodes >> 30) + 1
+        spec["volumes"].append({"name": "cache", "emptyDir": {"sizeLimit": f"{size}Gi"}})
     if pool.product:
         spec["nodeSelector"] = {f"{_GPU}.product": pool.product}
     return spec
@@ -179,6 +191,7 @@ def kserve_service(pools: tuple[Pool, ...], model: str, served: str, namespace: 
             "replicas": partner.replicas if index < len(prefill) else 0,
             "parallelism": _parallelism(partner),
             "template": pod_spec(partner, model, "main"),
+            **_offloading(partner),
         }
         found.append(service)
     return found
@@ -195,8 +208,13 @@ def _kserve(name: str, namespace: str, model: str, pool: Pool) -> Object:
             "parallelism": _parallelism(pool),
             "template": pod_spec(pool, model, "main"),
             "router": {"route": {}, "gateway": {}, "scheduler": {}},
+            **_offloading(pool),
         },
     }
+
+
+def _offloading(pool: Pool) -> Object:
+    return {"kvCacheOffloading": {"cpu": f"{pool.pod_gib}Gi"}} if pool.host_gib else {}
 
 
 def _parallelism(pool: Pool) -> Object:
@@ -252,7 +270,7 @@ def production_stack_values(pools: tuple[Pool, ...], model: str, served: str) ->
                     "modelURL": model,
                     "replicaCount": pool.replicas,
                     "requestCPU": 8,
-                    "requestMemory": "64Gi",
+                    "requestMemory": f"{max(64, pool.pod_gib + _SHM_GIB)}Gi",
                     "requestGPU": pool.gpus_per_node,
                     "vllmConfig": {
                         "tensorParallelSize": pool.engine.shape.tensor,
@@ -265,8 +283,13 @@ def production_stack_values(pools: tuple[Pool, ...], model: str, served: str) ->
                             f"--pipeline-parallel-size={pool.engine.shape.pipeline}",
                         ],
                     },
+                    **({"lmcacheConfig": _lmcache(pool)} if pool.host_gib else {}),
                 }
                 for pool in pools
             ]
         }
     }
+
+
+def _lmcache(pool: Pool) -> Object:
+    return {"enabled": True, "cpuOffloadingBufferSize": str(max(1, pool.host_bytes // 10**9 // pool.engine.gpus))}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from treadle.ir.serving.plan import ServingPlan
 from treadle.ir.serving.pools import Engine, Role
+from treadle.ir.workload import BLOCK_TOKENS
 
 PORT = 8000
 """Port on which every engine serves."""
@@ -38,11 +39,25 @@ class Pool:
     """Nodes that one engine spans."""
     product: str = ""
     """Label of the GPUs it must run on; empty: any."""
+    host_bytes: int = 0
+    """Host memory that keeps prefixes of one engine: its first cache tier."""
+    storage_bytes: int = 0
+    """What further tiers keep of it."""
 
     @property
     def gpus_per_node(self) -> int:
         """GPUs of one pod of the engine."""
         return self.engine.gpus // self.nodes
+
+    @property
+    def host_gib(self) -> int:
+        """Host memory of one engine in whole GiB, at least one where there is any."""
+        return max(1, self.host_bytes >> 30) if self.host_bytes else 0
+
+    @property
+    def pod_gib(self) -> int:
+        """Host memory of one pod in whole GiB, rounded up."""
+        return -(-self.host_gib // self.nodes)
 
 
 def pools_of(plan: ServingPlan) -> tuple[Pool, ...]:
@@ -54,7 +69,9 @@ def pools_of(plan: ServingPlan) -> tuple[Pool, ...]:
         if count:
             name = _name(plan, engine)
             nodes = -(-engine.gpus // largest[engine.gpu])
-            found.append(Pool(name, engine.role, count, engine, nodes, products[engine.gpu]))
+            tiers = [int(blocks * BLOCK_TOKENS * plan.kv_bytes_per_token) for blocks in engine.cache_blocks[1:]]
+            product, host = products[engine.gpu], sum(tiers[:1])
+            found.append(Pool(name, engine.role, count, engine, nodes, product, host, sum(tiers[1:])))
     return tuple(found)
 
 

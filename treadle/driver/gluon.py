@@ -94,7 +94,13 @@ def over_groups(program: TileProgram) -> TileProgram:
 
 
 def _whole_products(program: TileProgram, machine: Machine) -> TileProgram:
-    """Return a decode with as many rows as an asynchronous product has; pages are looked up where they are copied."""
+    """Return a decode with as many rows as an asynchronous product has, pages looked up where they are copied.
+
+    A product behind a norm is one loop: the second one would wait for the first.
+    """
+    if program.family == "rms_norm_gemm" and program.siblings:
+        options = {**program.options, "form": "one_loop"}
+        return programs.build(program.family, program.shape, program.tile_sizes, options)
     if program.family not in DECODES:
         return program
     rows = TENSOR_ROWS if machine.has("tensor_memory") else GROUP_ROWS
@@ -184,7 +190,8 @@ def _prepared(kernel: KernelPlan, machine: Machine, options: KernelOptions) -> K
         groups = _groups(kernel, machine, options, Room())
     except NoWarpSchedule:
         cut = over_groups(program)
-        if cut == program or ROW_PARTS not in cut.options or ROW_PARTS in program.options:
+        splits = ROW_PARTS in cut.options and ROW_PARTS not in program.options
+        if machine.has("tensor_memory") or not splits:
             raise
         kernel = _planned_anew(kernel, cut, machine, options)
         groups = _groups(kernel, machine, options, Room())

@@ -1,0 +1,169 @@
+"""Frames of a product behind a norm: operands are made in registers on their way into the product, sums scale rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from treadle.codegen.gluon.blackwell import TensorMatrixFrame
+from treadle.codegen.gluon.errors import NotEmittable
+from treadle.codegen.gluon.frames import Descriptor, Extra
+from treadle.codegen.gluon.kernel import identifier
+from treadle.codegen.gluon.matrix import MatrixFrame, Product
+from treadle.codegen.gluon.writer import Lines
+from treadle.ir.tile.program import OperationKind, TileOperation
+from treadle.ir.warp.program import Buffer, Role, WarpGroup
+
+NORMED = Product(
+    "rms_norm_gemm.py.j2",
+    "Product behind a norm, out (m, n) = rms_norm(x) (m, k) @ b (n, k)^T",
+    "x",
+    {"load_b": "b"},
+    ("acc",),
+    "_normed({acc}, {sums}, k, epsilon)",
+    (("epsilon", "fp32"),),
+)
+COPY_BYTES = 128
+"""A TMA copy's place in shared memory is aligned to so many bytes (PTX ISA)."""
+
+
+class MadeOperandFrame(MatrixFrame):
+    """A product whose left operand is made in registers; a family names what it is made of."""
+
+    def allowed(self) -> tuple[OperationKind, ...]:
+        """Return the kinds of operations that the loop may have."""
+        return tuple(OperationKind)
+
+    def constants(self) -> Lines:
+        """Return module-level constants."""
+        return [
+            *super().constants(),
+            f"OPERAND = ttgl.constexpr({self.operand_layout()})",
+            "OPERAND_ROWS = ttgl.constexpr(ttgl.SliceLayout(1, OPERAND.value))",
+            "OPERAND_COLUMNS = ttgl.constexpr(ttgl.SliceLayout(0, OPERAND.value))",
+        ]
+
+    def operand_layout(self) -> str:
+        """Return the register layout of the left operand: as `wgmma` reads it."""
+        return "ttgl.DotOperandLayout(0, ACC.value, 2)"
+
+    def view(self, value: str, slot: str, role: Role, reader: TileOperation) -> str:
+        """Return a product's operand; the left one is in registers."""
+        return slot if role is not Role.B else super().view(value, slot, role, reader)
+
+
+class NormedFrame(MadeOperandFrame):
+    """out = rms_norm(x) @ b^T: squares of the rows are summed beside the product, which is scaled when it is done."""
+
+    def described(self) -> Product:
+        """Return the product of the kernel's family."""
+        if self.program.siblings:
+            raise NotEmittable(kernel=self.kernel.name, reason="two loops over k; Gluon has the form `one_loop`")
+        return NORMED
+
+    def descriptors(self) -> tuple[Descriptor, ...]:
+        """Return the tensors copied by TMA, in the order of the kernel's arguments."""
+        if self.tile_bytes((self.sizes["block_k"],), self.kernel.dtype) % COPY_BYTES:
+            reason = f"{self.sizes['block_k']} weights of the norm; copies begin at multiples of {COPY_BYTES} bytes"
+            raise NotEmittable(kernel=self.kernel.name, reason=reason)
+        left, right, out = super().descriptors()
+        element = self.kernel.dtype
+        left = Descriptor(left.name, left.block, element, left.tensor)
+        right = Descriptor(right.name, right.block, element, right.tensor)
+        return left, Descriptor("weights", (self.sizes["block_k"],), element, "weight"), right, out
+
+    def _descriptor(self, load: str) -> str:
+        return "weights" if load == "load_weight" else super()._descriptor(load)
+
+    def copy(self, operation: str, iteration: str) -> tuple[str, str]:
+        """Return the descriptor and the coordinates of a load."""
+        descriptor, where = super().copy(operation, iteration)
+        return (descriptor, f"[{where.strip('[]').split(', ')[1]}]") if descriptor == "weights" else (descriptor, where)
+
+    def layout(self, value: str) -> str:
+        """Return the layout of a value in registers."""
+        if value.startswith("load_weight"):
+            return "OPERAND_COLUMNS"
+        if value.startswith(("tile_sum", "sum_squares")):
+            return "OPERAND_ROWS"
+        return "ACC" if value.startswith("acc") else "OPERAND"
+
+    def statement(self, operation: TileOperation, operands: Sequence[str], iteration: str) -> str:
+        """Return the expression of an operation on registers."""
+        stem = re.sub(r"_\d+$", "", operation.name)
+        forms = {
+            "wide": "{0}.to(ttgl.float32)",
+            "squares": "{0} * {0}",
+            "tile_sum": "ttgl.sum({0}, 1)",
+            "sum_squares": "{0} + {1}",
+            "scaled": "{0} * {1}.to(ttgl.float32)[None, :]",
+            "low": f"{{0}}.to({self.element})",
+        }
+        return forms[stem].format(*operands) if stem in forms else super().statement(operation, operands, iteration)
+
+    def start(self, group: WarpGroup) -> Lines:
+        """Return what a group does before the loop of a tile."""
+        zeros = f"ttgl.zeros(({self.rows},), ttgl.float32, OPERAND_ROWS)"
+        sums = [f"sum_squares{s} = {zeros}" for s in self.suffixes if self.makes(group, f"sum_squares{s}")]
+        return [*super().start(group), *sums]
+
+    def combined(self, suffix: str, names: dict[str, str], row: str, column: str) -> str:
+        """Return the expression of one column block of the output."""
+        return self.product.combine.format(**names, sums=f"sum_squares{suffix}")
+
+    def finish(self, group: WarpGroup) -> Lines:
+        """Return what a group does after the loop of a tile."""
+        for suffix in self.suffixes:
+            if self.makes(group, f"acc{suffix}") != self.makes(group, f"sum_squares{suffix}"):
+                raise NotEmittable(kernel=self.kernel.name, reason="sums of rows in another group than the product")
+        return super().finish(group)
+
+
+class TensorNormedFrame(NormedFrame, TensorMatrixFrame):
+    """The same on Blackwell: the operand goes through tensor memory, sums to the group that writes the output."""
+
+    def operand_layout(self) -> str:
+        """Return the register layout of the left operand: a row a thread."""
+        return f"ttgl.BlockedLayout([1, {self.sizes['block_k']}], [32, 1], [4, 1], [0, 1])"
+
+    def constants(self) -> Lines:
+        """Return module-level constants."""
+        return [
+            *super().constants(),
+            f"LOW = ttgl.constexpr(TensorMemoryLayout([{self.rows}, {self.sizes['block_k']}], col_stride=1))",
+            "HANDED = ttgl.constexpr(ttgl.SwizzledSharedLayout(1, 1, 1, [0]))",
+        ]
+
+    def tensor_buffer(self, buffer: Buffer) -> Lines:
+        """Return the allocation of a buffer in tensor memory."""
+        if buffer.name.startswith("acc"):
+            return super().tensor_buffer(buffer)
+        shape = [buffer.slots, self.rows, self.sizes["block_k"]]
+        return [f"{identifier(buffer.name)} = allocate_tensor_memory({self.element}, {shape}, LOW)"]
+
+    def extras(self) -> tuple[Extra, ...]:
+        """Return buffers outside the loop."""
+        sums = tuple(Extra(f"sums{s}", (self.rows,), "float32", "HANDED", 1, 1) for s in self.suffixes)
+        return (*super().extras(), *sums)
+
+    def finish(self, group: WarpGroup) -> Lines:
+        """Return what a group does after the loop of a tile: sums are handed over first."""
+        lines: Lines = []
+        for suffix in self.suffixes:
+            if self.makes(group, f"sum_squares{suffix}"):
+                lines += [
+                    f"mbarrier.wait(sums{suffix}_empty.index(0), _parity(tiles_done, 1) ^ 1)",
+                    f"sums{suffix}.index(0).store(sum_squares{suffix})",
+                    f"mbarrier.arrive(sums{suffix}_full.index(0), count=1)",
+                ]
+        return [*lines, *TensorMatrixFrame.finish(self, group)]
+
+    def before_pieces(self, suffix: str) -> Lines:
+        """Return what the writing group does before the pieces of a tile."""
+        return [
+            f"mbarrier.wait(sums{suffix}_full.index(0), _parity(tiles_done, 1))",
+            f"sum_squares{suffix} = sums{suffix}.index(0).load(ttgl.SliceLayout(1, PIECE))",
+            f"mbarrier.arrive(sums{suffix}_empty.index(0), count=1)",
+        ]
+
+
