@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, sqrt
 
 from treadle.costmodels.queues import largest_load, wait_quantile_mg1
 from treadle.ir.serving.plan import KindOfEngine, ServingPlan, Stream
 from treadle.ir.serving.pools import Engine, Role
 from treadle.ir.serving.profile import Profile
+from treadle.ir.serving.reuse import Found, HitCurve, found_in
 from treadle.ir.serving.traffic import Lengths
-from treadle.ir.workload import Metric, ServiceLevel
+from treadle.ir.workload import BLOCK_TOKENS, Metric, ServiceLevel
 
 BATCHES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024)
 """Batches of decode engines that are tried."""
@@ -110,17 +111,18 @@ def candidates(kind: KindOfEngine, stream: Stream, setting: Setting) -> tuple[En
     transfer = lengths.prompt_at(limits.ttft_share) * setting.kv_bytes_per_token / link
     found: list[Engine | None] = []
     if Role.AGGREGATED in setting.roles:
-        found.append(_split(kind, lengths, limits) if kind.prefill_share else _best_aggregated(kind, lengths, limits))
+        best = _split if kind.prefill_share else _best_aggregated
+        found.append(best(kind, lengths, limits, stream.hits))
     if not kind.prefill_share:
         # Every request's cache crosses the network: engines are not faster than their links.
         floor = lengths.mean_prompt * setting.kv_bytes_per_token / (link * kind.gpus)
-        both = (_prefill(kind, lengths, limits, transfer), _decode(kind, lengths, limits))
+        both = (_prefill(kind, lengths, limits, transfer, stream.hits), _decode(kind, lengths, limits))
         found += [_no_faster(one, floor) for one in both if one is not None and one.role in setting.roles]
     return tuple(_for_stream(engine, stream, setting.classes) for engine in found if engine is not None)
 
 
-def _best_aggregated(kind: KindOfEngine, lengths: Lengths, limits: Limits) -> Engine | None:
-    kept = [engine for chunk in CHUNKS if (engine := _aggregated(kind, lengths, limits, chunk)) is not None]
+def _best_aggregated(kind: KindOfEngine, lengths: Lengths, limits: Limits, hits: HitCurve | None) -> Engine | None:
+    kept = [engine for chunk in CHUNKS if (engine := _aggregated(kind, lengths, limits, chunk, hits)) is not None]
     return min(kept, key=lambda engine: engine.seconds[0], default=None)
 
 
@@ -137,21 +139,28 @@ def _for_stream(engine: Engine, stream: Stream, classes: int) -> Engine:
     return replace(engine, name=name, seconds=engine.seconds * classes, serves=serves)
 
 
-def _split(kind: KindOfEngine, lengths: Lengths, limits: Limits) -> Engine | None:
+def _split(kind: KindOfEngine, lengths: Lengths, limits: Limits, hits: HitCurve | None) -> Engine | None:
     """Both phases side by side on shares of each GPU, one cache: the slower phase sets the rate (semi-PD, Nexus)."""
     first = replace(kind, profile=kind.profile.on_share(kind.prefill_share), prefill_share=0.0)
     second = replace(kind, profile=kind.profile.on_share(1 - kind.prefill_share), prefill_share=0.0)
-    prefill, decode = _prefill(first, lengths, limits, 0.0), _decode(second, lengths, limits)
+    decode = _decode(second, lengths, limits)
+    prefill = _prefill(first, lengths, limits, 0.0, hits, decode.kv_tokens_needed) if decode is not None else None
     if prefill is None or decode is None:
         return None
     seconds = max(prefill.seconds[0], decode.seconds[0] / DECODE_RESERVE)
     need = decode.kv_tokens_needed
-    return _engine(kind, Role.AGGREGATED, decode.batch, seconds, PREFILL_TOKENS, prefill.ttft_s, decode.tpot_s, need)
+    split = _engine(kind, Role.AGGREGATED, decode.batch, seconds, PREFILL_TOKENS, prefill.ttft_s, decode.tpot_s, need)
+    return replace(split, cache_blocks=prefill.cache_blocks, hit_share=prefill.hit_share)
 
 
-def prompt_s(profile: Profile, tokens: int, chunk: int, batch: int = 0, context: float = 0.0) -> float:
-    """Return the time a prompt takes alone in steps of `chunk` tokens, beside `batch` decoding sequences."""
-    time, done = 0.0, 0
+def prompt_s(
+    profile: Profile, tokens: int, chunk: int, batch: int = 0, context: float = 0.0, *, cached: int = 0
+) -> float:
+    """Return the time a prompt takes alone in steps of `chunk` tokens, beside `batch` decoding sequences.
+
+    `cached` of its tokens are found in a cache.
+    """
+    time, done = 0.0, cached
     while done < tokens:
         take = min(chunk, tokens - done)
         time += profile.step_s(take, done, batch, context)
@@ -159,18 +168,53 @@ def prompt_s(profile: Profile, tokens: int, chunk: int, batch: int = 0, context:
     return time
 
 
-def _prefill(kind: KindOfEngine, lengths: Lengths, limits: Limits, transfer_s: float) -> Engine | None:
+def own_blocks(kind: KindOfEngine, needed_tokens: int) -> int:
+    """Return the prompt blocks that fit beside the sequences under way."""
+    return max(0, kind.kv_tokens - needed_tokens) // BLOCK_TOKENS
+
+
+def _cached(kind: KindOfEngine, hits: HitCurve | None, needed_tokens: int) -> tuple[Found, tuple[int, ...]]:
+    """Return what an engine's caches find, and the blocks of each."""
+    if hits is None:
+        return Found(), ()
+    blocks = own_blocks(kind, needed_tokens)
+    return found_in(hits, blocks, kind.tiers), (blocks, *(tier.blocks for tier in kind.tiers))
+
+
+def _prefill(
+    kind: KindOfEngine,
+    lengths: Lengths,
+    limits: Limits,
+    transfer_s: float,
+    hits: HitCurve | None,
+    needed_tokens: int = 0,
+) -> Engine | None:
+    """Prompts in the order of arrival.
+
+    What caches find shortens the mean; the prompt at the limit's percentile, and the ratio of the moments, stay those
+    without: whole prompts are found or missed.
+    """
+    need = lengths.batch_tokens(1)
+    reuse, blocks = _cached(kind, hits, max(need, needed_tokens))
     times = [prompt_s(kind.profile, prompt, PREFILL_TOKENS) for prompt in lengths.prompts]
     mean, second = _moments(times)
+    if reuse.share:
+        whole = mean
+        shorter = [
+            prompt_s(kind.profile, prompt, PREFILL_TOKENS, cached=int(reuse.share * prompt))
+            for prompt in lengths.prompts
+        ]
+        mean = sum(shorter) / len(shorter) + reuse.read_s_per_token * lengths.mean_prompt
+        second *= mean / whole
     own = prompt_s(kind.profile, lengths.prompt_at(limits.ttft_share), PREFILL_TOKENS)
-    need = lengths.batch_tokens(1)
     if own + transfer_s > limits.ttft_s or need > kind.kv_tokens:
         return None
     load = largest_load(mean, second, limits.ttft_share, limits.ttft_s - own - transfer_s)
     if load < 0.02:
         return None
     wait = wait_quantile_mg1(load / mean, mean, second, limits.ttft_share)
-    return _engine(kind, Role.PREFILL, 1, mean / load, PREFILL_TOKENS, own + wait, 0.0, need)
+    engine = _engine(kind, Role.PREFILL, 1, mean / load, PREFILL_TOKENS, own + wait, 0.0, need)
+    return replace(engine, cache_blocks=blocks, hit_share=reuse.share)
 
 
 def _decode(kind: KindOfEngine, lengths: Lengths, limits: Limits) -> Engine | None:
@@ -187,12 +231,16 @@ def _decode(kind: KindOfEngine, lengths: Lengths, limits: Limits) -> Engine | No
     return best
 
 
-def _aggregated(kind: KindOfEngine, lengths: Lengths, limits: Limits, chunk: int) -> Engine | None:
-    low, high = 0.0, 1.0 / (prompt_s(kind.profile, ceil(lengths.mean_prompt), chunk) + 1e-9)
+def _aggregated(
+    kind: KindOfEngine, lengths: Lengths, limits: Limits, chunk: int, hits: HitCurve | None
+) -> Engine | None:
+    prompt = ceil(lengths.mean_prompt)
+    cached = int(_cached(kind, hits, 0)[0].share * prompt)
+    low, high = 0.0, 1.0 / (prompt_s(kind.profile, prompt, chunk, cached=cached) + 1e-9)
     best = None
     for _ in range(16):
         middle = (low + high) / 2
-        engine = _aggregated_at(kind, lengths, limits, chunk, middle)
+        engine = _aggregated_at(kind, lengths, limits, chunk, middle, hits)
         if engine is None:
             high = middle
         else:
@@ -200,16 +248,22 @@ def _aggregated(kind: KindOfEngine, lengths: Lengths, limits: Limits, chunk: int
     return best
 
 
-def _aggregated_at(kind: KindOfEngine, lengths: Lengths, limits: Limits, chunk: int, rate: float) -> Engine | None:
+def _aggregated_at(
+    kind: KindOfEngine, lengths: Lengths, limits: Limits, chunk: int, rate: float, hits: HitCurve | None
+) -> Engine | None:
     """Return the candidate at a request rate, None when a limit breaks."""
     profile, batch, step = kind.profile, 1.0, 0.0
-    prompt = min(chunk, ceil(lengths.mean_prompt))
     load = 0.0
+    reuse, blocks = _cached(kind, hits, 0)
     for _ in range(30):
+        reuse, blocks = _cached(kind, hits, lengths.batch_tokens(_peak(batch)))
+        new = lengths.mean_prompt * (1 - reuse.share)
+        prompt = min(chunk, ceil(new))
+        before = lengths.mean_prompt * reuse.share + 0.5 * max(0.0, new - prompt)
         context = batch * lengths.mean_context
         plain = profile.step_s(0, 0, max(1, round(batch)), context)
-        mixed = profile.step_s(prompt, 0.5 * max(0.0, lengths.mean_prompt - prompt), round(batch), context)
-        load = rate * mixed * lengths.mean_prompt / prompt
+        mixed = profile.step_s(prompt, before, round(batch), context)
+        load = rate * (mixed * new / prompt + reuse.read_s_per_token * lengths.mean_prompt)
         if load >= 0.98:
             return None
         step = 1.0 / ((1 - load) / plain + load / mixed)
@@ -219,18 +273,24 @@ def _aggregated_at(kind: KindOfEngine, lengths: Lengths, limits: Limits, chunk: 
         if abs(updated - batch) < 1e-3 * batch:
             break
         batch = 0.5 * (batch + updated)
-    peak = ceil(batch + 2 * batch**0.5)  # a Poisson stream holds about this many at its 97th percentile
+    peak = _peak(batch)
     need = lengths.batch_tokens(peak)
     if step > limits.tpot_s or need > kind.kv_tokens:
         return None
-    ttft = _aggregated_ttft(kind, lengths, limits, chunk, batch, load)
+    ttft = _aggregated_ttft(kind, lengths, limits, chunk, batch, load, reuse)
     if ttft > limits.ttft_s or ttft + step * lengths.output_at(limits.e2e_share) > limits.e2e_s:
         return None
-    return _engine(kind, Role.AGGREGATED, peak, 1.0 / rate, chunk, ttft, step, need)
+    engine = _engine(kind, Role.AGGREGATED, peak, 1.0 / rate, chunk, ttft, step, need)
+    return replace(engine, cache_blocks=blocks, hit_share=reuse.share)
+
+
+def _peak(batch: float) -> int:
+    """Return about what a Poisson stream holds at its 97th percentile where it holds `batch` on average."""
+    return ceil(batch + 2 * sqrt(batch))
 
 
 def _aggregated_ttft(
-    kind: KindOfEngine, lengths: Lengths, limits: Limits, chunk: int, batch: float, load: float
+    kind: KindOfEngine, lengths: Lengths, limits: Limits, chunk: int, batch: float, load: float, reuse: Found
 ) -> float:
     """Time to first token of prompts that queue for chunks beside a decoding batch; every fourth length suffices."""
     context = batch * lengths.mean_context
@@ -238,6 +298,8 @@ def _aggregated_ttft(
     times = [prompt_s(kind.profile, length, chunk, whole, context) for length in lengths.prompts[1::4]]
     mean, second = _moments(times)
     own = times[min(len(times) - 1, int(limits.ttft_share * len(times)))]
+    if reuse.share:
+        mean, second = mean * (1 - reuse.share), second * (1 - reuse.share)
     return own + wait_quantile_mg1(min(load, 0.979) / mean, mean, second, limits.ttft_share)
 
 

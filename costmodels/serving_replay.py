@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treadle.costmodels.replay.fleet import EngineSetup, Fleet, Outcome, replay
-from treadle.ir.serving.plan import RatePoint, ReplayFigures, ServingPlan, Stream
-from treadle.ir.serving.pools import Role
+from treadle.costmodels.replay.prefixes import PrefixSettings
+from treadle.ir.serving.plan import KindOfEngine, RatePoint, ReplayFigures, ServingPlan, Stream
+from treadle.ir.serving.pools import Engine, Role
 from treadle.ir.workload import LengthQuantiles, Metric, Request, ServiceLevel
 
 SYNTHETIC_REQUESTS = 4000
@@ -55,6 +56,7 @@ def fleet_of(plan: ServingPlan) -> Fleet:
                 step_limit_s=tpot_s,
                 rates_per_s=routing if len(classes) > 1 else (),
                 prefill_share=engine.prefill_share,
+                prefix=_prefix(plan, kind, engine),
             )
         )
         rates[engine.role] += sum(routing)
@@ -68,6 +70,12 @@ def fleet_of(plan: ServingPlan) -> Fleet:
         rates[Role.AGGREGATED] / served if served else 1.0,
         tuple(one.prompt_up_to for one in classes if one.prompt_up_to is not None),
     )
+
+
+def _prefix(plan: ServingPlan, kind: KindOfEngine, engine: Engine) -> PrefixSettings | None:
+    if not engine.cache_blocks:
+        return None
+    return PrefixSettings(engine.cache_blocks[0], kind.tiers, plan.policies.keep_s or inf)
 
 
 def _batch(role: Role, batch: int) -> int:
@@ -113,6 +121,7 @@ def figures_of(plan: ServingPlan, outcome: Outcome, rate_per_s: float) -> Replay
         percentiles,
         met,
         {metric.value: _quantiles(outcome.metric_s(metric)) for metric in Metric},
+        reused_share=outcome.reused_tokens / max(1, int(outcome.prompts.sum())),
     )
 
 

@@ -58,7 +58,7 @@ class SpeculationTable(Table):
 
 
 class TierTable(Table):
-    """A cache tier of each node."""
+    """A cache tier of each node, shared evenly by its GPUs; the order is that of use."""
 
     name: str
     capacity: str
@@ -74,8 +74,10 @@ class ServingTable(Table):
     gpus: list[GpusTable] = Field(default=[])
     speculation: SpeculationTable | None = None
     prefill_shares: list[float] = Field(default=[0.3, 0.5, 0.7], max_length=8)
-    tiers: list[TierTable] = Field(default=[])
-    router: str = "least-loaded"
+    tiers: list[TierTable] = Field(default=[], max_length=4)
+    prefix_reuse: bool = False
+    keep: str = ""
+    router: str = ""
     admission: str = "prompt-fits"
     batching: str = "chunked"
 
@@ -88,8 +90,10 @@ def serving_options(table: ServingTable, lengths: LengthQuantiles, resolver: Res
     """Return the checked options; raises coded errors with the place in the specification."""
     for pool in table.pools:
         resolver.one_of(pool, list(POOL_KINDS), "kind of pool", "serving", "pools")
-    for field, known in POLICIES.items():
-        resolver.one_of(getattr(table, field), list(known), field, "serving", field)
+    router = table.router or ("prefix-affinity" if table.prefix_reuse else "least-loaded")
+    for field, word in (("router", router), ("admission", table.admission), ("batching", table.batching)):
+        resolver.one_of(word, list(POLICIES[field]), field, "serving", field)
+    keep = float(parse_quantity(table.keep, "time", resolver.place("serving", "keep"))) if table.keep else None
     try:
         return ServingOptions(
             table.roofline,
@@ -99,9 +103,11 @@ def serving_options(table: ServingTable, lengths: LengthQuantiles, resolver: Res
             _speculation(table.speculation),
             tuple(table.prefill_shares),
             tuple(_tier(one, resolver) for one in table.tiers),
-            table.router,
+            router,
             table.admission,
             table.batching,
+            table.prefix_reuse,
+            keep,
         )
     except InvalidValue as error:
         error.place = resolver.place("serving")

@@ -233,6 +233,10 @@ class ServingOptions:
     router: str = "least-loaded"
     admission: str = "prompt-fits"
     batching: str = "chunked"
+    prefix_reuse: bool = False
+    """Whether engines keep prompt blocks for later requests."""
+    keep_s: float | None = None
+    """Seconds after which a kept block that nobody asked for is dropped; None: by recency alone."""
 
     def __post_init__(self) -> None:
         ends = [one.prompt_up_to for one in self.classes]
@@ -241,6 +245,10 @@ class ServingOptions:
         limits = [end for end in ends if end is not None]
         if limits != sorted(set(limits)) or len({one.name for one in self.classes}) != len(self.classes):
             raise InvalidValue(message="length classes have rising `prompt_up_to` and different names")
+        if (self.tiers or self.keep_s is not None) and not self.prefix_reuse:
+            raise InvalidValue(message="`tiers` and `keep` are for prefixes; they need `prefix_reuse = true`")
+        if len({tier.name for tier in self.tiers}) != len(self.tiers):
+            raise InvalidValue(message="two cache tiers have the same name")
         if not all(0 < share < 1 for share in self.prefill_shares):
             raise InvalidValue(message="the prefill shares of a split GPU are between 0 and 1")
 

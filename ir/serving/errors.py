@@ -14,6 +14,14 @@ class NoMeasuredTable(TreadleError):
     hint = "add the tables (pip install 'treadle[measured]'), or accept rooflines with --roofline"
 
 
+class NoPrefixBlocks(TreadleError):
+    """Reuse of prefixes is asked for, and nothing says which requests share some."""
+
+    code = "TRD650"
+    template = "`prefix_reuse` is asked for, and no request of the workload names its prompt's blocks"
+    hint = "use a trace with `hash_ids` (format mooncake), or leave `prefix_reuse` out"
+
+
 class UnmetLevels(Unmet):
     """No engine configuration meets the latencies asked for."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from treadle.ir.errors import InvalidValue
 from treadle.ir.serving.pools import Engine, Pools, PoolsPlan, Role, Shape
 from treadle.ir.serving.profile import Profile
+from treadle.ir.serving.reuse import HitCurve, TierShare
 from treadle.ir.serving.traffic import Lengths
 from treadle.ir.serving.tree import Tree
 from treadle.ir.workload import ServiceLevel
@@ -27,10 +28,12 @@ class KindOfEngine:
     profile: Profile
     link_bytes_per_s: float = 0.0
     prefill_share: float = 0.0
+    tiers: tuple[TierShare, ...] = ()
+    """Memories behind its own that keep prefixes."""
 
     @property
     def name(self) -> str:
-        """Short name: `tp4`, `tp8-ep8`, `tp2-draft3`, `tp1-split0.5`."""
+        """Short name: `tp4`, `tp8-ep8`, `tp2-draft3`, `tp1-split0.5`, `tp1-dram`."""
         parts = [f"tp{self.shape.tensor}"]
         if self.shape.pipeline > 1:
             parts.append(f"pp{self.shape.pipeline}")
@@ -40,12 +43,16 @@ class KindOfEngine:
             parts.append(f"draft{self.profile.draft_tokens}")
         if self.prefill_share:
             parts.append(f"split{self.prefill_share:g}")
+        parts += [tier.name for tier in self.tiers]
         return "-".join(parts)
 
     def makes(self, engine: Engine) -> bool:
         """Whether a candidate is of this kind."""
         mine = (self.gpu, self.shape, self.profile.draft_tokens, self.prefill_share)
-        return mine == (engine.gpu, engine.shape, engine.draft_tokens, engine.prefill_share)
+        behind = tuple(tier.blocks for tier in self.tiers)
+        return mine == (engine.gpu, engine.shape, engine.draft_tokens, engine.prefill_share) and (
+            behind == engine.cache_blocks[1:]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,8 @@ class Stream:
     classes: tuple[int, ...]
     lengths: Lengths
     levels: tuple[ServiceLevel, ...]
+    hits: HitCurve | None = None
+    """What caches of different sizes find of its prompts; None: prefixes are not reused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +77,12 @@ class Policies:
     ttft_margin: float = 1.0
     tpot_margin: float = 1.0
     load_margin: float = 1.0
+    keep_s: float | None = None
+    """Seconds after which a cached prefix that nobody asked for is dropped; None: by recency alone."""
 
     def __post_init__(self) -> None:
+        if self.keep_s is not None and not self.keep_s > 0:
+            raise InvalidValue(message=f"cached prefixes are kept for {self.keep_s} s")
         if not all(0 < margin <= 1 for margin in (self.ttft_margin, self.tpot_margin, self.load_margin)):
             raise InvalidValue(
                 message=f"margins {self.ttft_margin}, {self.tpot_margin}, {self.load_margin} are not in (0, 1]"
@@ -101,6 +114,8 @@ class ReplayFigures:
     met: bool
     quantiles_s: dict[str, tuple[float, ...]] = field(default_factory=dict[str, tuple[float, ...]])
     curve: tuple[RatePoint, ...] = ()
+    reused_share: float = 0.0
+    """Share of prompt tokens found in caches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +147,12 @@ class ServingPlan:
     streams: tuple[Stream, ...] = ()
     """Where requests are classed by length: the classes, and every run of neighbouring ones. Empty: all as one."""
     front: tuple[FrontPoint, ...] = ()
+    hits: HitCurve | None = None
 
     @property
     def all_streams(self) -> tuple[Stream, ...]:
         """The streams; one of everything where requests are not classed."""
-        return self.streams or (Stream("all", (), self.lengths, self.levels),)
+        return self.streams or (Stream("all", (), self.lengths, self.levels, self.hits),)
 
     @property
     def class_streams(self) -> tuple[Stream, ...]:

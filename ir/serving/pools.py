@@ -59,6 +59,10 @@ class Engine:
     draft_tokens: int = 0
     prefill_share: float = 0.0
     """Share of each GPU's multiprocessors that runs prefill beside decode; 0: the phases take turns."""
+    cache_blocks: tuple[int, ...] = ()
+    """Prompt blocks that it keeps for reuse: in GPU memory, then in each tier it uses; empty: no reuse."""
+    hit_share: float = 0.0
+    """Share of prompt tokens that it is expected to find there."""
 
     def __post_init__(self) -> None:
         if self.gpus < 1 or self.batch < 1:

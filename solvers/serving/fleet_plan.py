@@ -18,6 +18,7 @@ from treadle.ir.errors import Unmet
 from treadle.ir.serving.errors import TooFewGpus
 from treadle.ir.serving.plan import KindOfEngine, Policies, ServingPlan, Stream
 from treadle.ir.serving.pools import GpuPool, Objective, PoolsPlan, PoolsProblem, RequestClass, Role
+from treadle.ir.serving.reuse import HitCurve
 from treadle.ir.serving.traffic import Lengths
 from treadle.ir.workload import Metric, Request, ServiceLevel
 from treadle.solvers.serving.nearest import unmet_levels
@@ -55,11 +56,13 @@ class ServingRequest:
     roles: tuple[Role, ...] = tuple(Role)
     streams: tuple[Stream, ...] = ()
     classes: tuple[RequestClass, ...] = ()
+    hits: HitCurve | None = None
+    """What caches find of all requests; None: prefixes are not reused."""
 
     @property
     def all_streams(self) -> tuple[Stream, ...]:
         """The streams; one of everything where requests are not classed."""
-        return self.streams or (Stream("all", (), self.lengths, self.levels),)
+        return self.streams or (Stream("all", (), self.lengths, self.levels, self.hits),)
 
 
 def plan_serving(
@@ -195,6 +198,7 @@ def serving_plan(request: ServingRequest, pools: PoolsPlan, policies: Policies) 
         policies,
         roles=request.roles,
         streams=request.streams,
+        hits=request.hits,
     )
 
 

@@ -15,6 +15,7 @@ from treadle.costmodels.replay.policies import ADMISSIONS, ROUTERS
 from treadle.costmodels.replay.prefixes import PrefixCache, PrefixSettings
 from treadle.ir.errors import InvalidValue, UnknownName
 from treadle.ir.serving.profile import Profile
+from treadle.ir.serving.reuse import TierShare
 from treadle.ir.workload import Metric, Request, ServiceLevel
 
 FLAT = Profile((1, 1000), (0.01, 0.01), 0.0, 0.0)
@@ -226,7 +227,7 @@ def test_classes_go_where_the_plan_sends_them() -> None:
 
 
 def test_prefixes_beyond_memory_are_read_back_and_old_ones_are_dropped() -> None:
-    cache = PrefixCache(PrefixSettings(2, 2, 1e-3, keep_s=10.0))
+    cache = PrefixCache(PrefixSettings(2, (TierShare("dram", 2, 1e-3),), keep_s=10.0))
     assert cache.reuse((1, 2, 3, 4), 4000, 0.0) == (0, 0.0)
     assert cache.reuse((1, 2), 4000, 1.0) == (1024, 1.024)
     assert cache.reuse((1, 2), 4000, 2.0) == (1024, 0.0)

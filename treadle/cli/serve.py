@@ -89,6 +89,8 @@ def _engines(body: ServingPlan) -> list[dict[str, Any]]:
                     "tpot_s": engine.tpot_s,
                     "kv_tokens": engine.kv_tokens,
                     "kv_tokens_needed": engine.kv_tokens_needed,
+                    "cache_blocks": engine.cache_blocks,
+                    "hit_share": engine.hit_share,
                 }
             )
     return rows
@@ -146,6 +148,8 @@ def _print(plan: Plan, seconds: float, claims: int, findings: int, errors: tuple
     typer.echo(level_line(plan.certificates[0].levels[0]))
     if body.replay is not None:
         shown = ", ".join(f"{name} {value * 1e3:.1f} ms" for name, value in body.replay.percentiles_s.items())
+        if body.replay.reused_share:
+            shown += f"; {body.replay.reused_share:.1%} of the prompt tokens found in caches"
         verdict = "all levels met" if body.replay.met else "LEVELS MISSED"
         typer.echo(
             f"replay of {body.replay.requests:,} requests at {body.replay.rate_per_s:.2f}/s: {shown}; "

@@ -59,7 +59,7 @@ def plan_loaded(
     refuse_without_levels(deployment)
     options = deployment.serving
     request = request_of(deployment, model, roofline)
-    policies = Policies(options.router, options.admission, options.batching)
+    policies = Policies(options.router, options.admission, options.batching, keep_s=options.keep_s)
     body, certificate = plan_serving(request, policies, tell)
     if body.replay is not None:
         curve = rate_curve(body, request.requests, body.replay.rate_per_s)

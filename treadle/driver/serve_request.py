@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 from treadle.costmodels.engine import kv_capacity_tokens, profile_of
@@ -11,17 +12,21 @@ from treadle.costmodels.errors import MissingTable
 from treadle.costmodels.kernel_times import KernelTimes, RooflineTimes
 from treadle.costmodels.machines import load_machine
 from treadle.costmodels.measured import BACKENDS, TableTimes
-from treadle.costmodels.serving_replay import sample_requests
+from treadle.costmodels.prefix_reuse import has_blocks, hit_curve
+from treadle.costmodels.serving_replay import sample_requests, speed_of
 from treadle.frontends.serving_nodes import free_gpus
 from treadle.frontends.traces import arrival_rate_per_s
 from treadle.ir.errors import InvalidValue, MissingExtra
 from treadle.ir.machine import Machine
 from treadle.ir.model import GroupedGemm, ModelGraph
-from treadle.ir.serving.errors import NoMeasuredTable
+from treadle.ir.serving.errors import NoMeasuredTable, NoPrefixBlocks
 from treadle.ir.serving.plan import KindOfEngine, Stream
 from treadle.ir.serving.pools import GpuPool, Objective, RequestClass, Role, Shape
+from treadle.ir.serving.reuse import HitCurve, TierShare
 from treadle.ir.serving.traffic import Lengths
 from treadle.ir.workload import (
+    BLOCK_TOKENS,
+    CacheTier,
     Deployment,
     Goal,
     LengthClass,
@@ -54,18 +59,20 @@ def request_of(deployment: Deployment, model: ModelGraph, roofline: bool) -> Ser
     requests = workload.requests or sample_requests(workload.lengths, rate)
     offers = gpu_pools(deployment)
     lengths = Lengths.of(requests)
+    reuse = _reuse_of(requests, rate, options)
     kinds: list[KindOfEngine] = []
     sources: dict[str, None] = {}
+    per_token = model.kv_bytes_per_token()
     for machine, pool in offers:
         found, source = engine_kinds(model, machine, max(pool.nodes), pool.total, roofline or options.roofline)
-        kinds += [variant for kind in found for variant in variants(kind, options)]
+        kinds += [variant for kind in found for variant in variants(kind, options, max(pool.nodes), per_token)]
         sources[source] = None
-    classes, streams = classed(requests, deployment.service_levels, options)
+    classes, streams = classed(requests, deployment.service_levels, options, reuse)
     return ServingRequest(
         model.name,
         deployment.name,
         ", ".join(sources),
-        model.kv_bytes_per_token(),
+        per_token,
         min(machine.value("network_bandwidth_bytes_per_s") for machine, _ in offers),
         requests,
         rate,
@@ -77,7 +84,26 @@ def request_of(deployment: Deployment, model: ModelGraph, roofline: bool) -> Ser
         roles_of(options),
         streams,
         classes,
+        reuse(requests) if reuse else None,
     )
+
+
+Reuse = Callable[[Sequence[Request]], HitCurve]
+"""From requests to what caches find of their prompts."""
+
+
+def _reuse_of(requests: Sequence[Request], rate: float, options: ServingOptions) -> Reuse | None:
+    """Return how reuse is measured; None where it is not asked for.
+
+    Raises:
+        NoPrefixBlocks: it is asked for, and no request names its blocks.
+    """
+    if not options.prefix_reuse:
+        return None
+    if not has_blocks(requests):
+        raise NoPrefixBlocks()
+    speed = speed_of(requests, rate)
+    return lambda some: hit_curve(some, options.keep_s or inf, speed)
 
 
 def roles_of(options: ServingOptions) -> tuple[Role, ...]:
@@ -130,7 +156,10 @@ def _at_most(per_node: Sequence[int], count: int) -> tuple[int, ...]:
 
 
 def classed(
-    requests: Sequence[Request], levels: tuple[ServiceLevel, ...], options: ServingOptions
+    requests: Sequence[Request],
+    levels: tuple[ServiceLevel, ...],
+    options: ServingOptions,
+    reuse: Reuse | None = None,
 ) -> tuple[tuple[RequestClass, ...], tuple[Stream, ...]]:
     """Divide requests into the classes of the options; empty where there are none.
 
@@ -159,7 +188,10 @@ def classed(
         positions = tuple(range(first, end + 1))
         own = [level for one, _ in kept[first : end + 1] for level in one.levels]
         name = "+".join(one.name for one, _ in kept[first : end + 1])
-        streams.append(Stream(name, positions, Lengths.of(mine), tightest((*levels, *own))))
+        if reuse:  # blocks are found in the order of arrival
+            mine.sort(key=lambda request: request.arrival_s)
+        hits = reuse(mine) if reuse else None
+        streams.append(Stream(name, positions, Lengths.of(mine), tightest((*levels, *own)), hits))
     return classes, tuple(streams)
 
 
@@ -190,8 +222,10 @@ def tightest(levels: Sequence[ServiceLevel]) -> tuple[ServiceLevel, ...]:
     )
 
 
-def variants(kind: KindOfEngine, options: ServingOptions) -> list[KindOfEngine]:
-    """Return a kind with and without drafts, and with its GPUs split between the phases where that is wanted."""
+def variants(
+    kind: KindOfEngine, options: ServingOptions, per_node: int = 8, kv_bytes_per_token: float = 1.0
+) -> list[KindOfEngine]:
+    """Return a kind with and without drafts, with its GPUs split between the phases, with one tier more each time."""
     found = [kind]
     if options.speculation is not None:
         chosen = options.speculation
@@ -202,7 +236,15 @@ def variants(kind: KindOfEngine, options: ServingOptions) -> list[KindOfEngine]:
         found += [replace(one, prefill_share=share) for one in found for share in options.prefill_shares]
     if not {"aggregated", "disaggregated", "length-separated"} & set(options.pools):
         found = [one for one in found if one.prefill_share]
-    return found
+    tiers = [share for tier in options.tiers if (share := tier_share(tier, kind.gpus / per_node, kv_bytes_per_token))]
+    return [replace(one, tiers=tuple(tiers[:used])) for one in found for used in range(len(tiers) + 1)]
+
+
+def tier_share(tier: CacheTier, nodes: float, kv_bytes_per_token: float) -> TierShare | None:
+    """Return what an engine on so many nodes (a fraction, or several) has of a tier; None when no block fits."""
+    blocks = int(tier.capacity_bytes * nodes / (kv_bytes_per_token * BLOCK_TOKENS))
+    read = float(f"{kv_bytes_per_token / (tier.bandwidth_bytes_per_s * nodes):.9g}")
+    return TierShare(tier.name, blocks, read) if blocks else None
 
 
 def engine_kinds(

@@ -28,9 +28,12 @@ CONTAINER = closed(
         "resources": closed(
             {
                 "limits": closed({"nvidia.com/gpu": {"type": "string", "pattern": "^[1-9][0-9]*$"}}),
-                "requests": closed({"nvidia.com/gpu": {"type": "string"}}),
+                "requests": closed(
+                    {"nvidia.com/gpu": {"type": "string"}}, {"memory": {"type": "string", "pattern": "^[0-9]+Gi$"}}
+                ),
             }
         ),
+        "env": {"type": "array", "items": closed({"name": {"type": "string"}, "value": {"type": "string"}})},
         "readinessProbe": {"type": "object"},
         "volumeMounts": {"type": "array"},
     },
@@ -49,6 +52,7 @@ def kind(api_version: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
     return closed({"apiVersion": {"const": api_version}, "kind": {"const": name}, "metadata": META, "spec": spec})
 
 
+OFFLOADING = closed({"cpu": {"type": "string", "pattern": "^[0-9]+Gi$"}})
 PARALLELISM = closed({"tensor": DEGREE, "pipeline": DEGREE}, {"expert": {"type": "boolean"}})
 KINDS: dict[str, dict[str, Any]] = {
     "Deployment": kind(
@@ -107,7 +111,12 @@ KINDS: dict[str, dict[str, Any]] = {
                 "template": POD,
                 "router": {"type": "object"},
             },
-            {"prefill": closed({"replicas": COUNT, "parallelism": PARALLELISM, "template": POD})},
+            {
+                "prefill": closed(
+                    {"replicas": COUNT, "parallelism": PARALLELISM, "template": POD}, {"kvCacheOffloading": OFFLOADING}
+                ),
+                "kvCacheOffloading": OFFLOADING,
+            },
         ),
     ),
 }
@@ -127,8 +136,11 @@ ENGINES: dict[str, dict[str, Any]] = {
         {
             "enable-expert-parallel": {"type": "boolean"},
             "kv-transfer-config": closed(
-                {"kv_connector": {"type": "string"}, "kv_role": {"enum": ["kv_producer", "kv_consumer"]}}
+                {"kv_connector": {"type": "string"}, "kv_role": {"enum": ["kv_producer", "kv_consumer", "kv_both"]}},
+                {"kv_connector_extra_config": {"type": "object"}},
             ),
+            "kv-offloading-size": DEGREE,
+            "kv-offloading-backend": {"enum": ["native", "lmcache"]},
         },
     ),
     "sglang": closed(
@@ -145,6 +157,9 @@ ENGINES: dict[str, dict[str, Any]] = {
             "expert-parallel-size": DEGREE,
             "disaggregation-mode": {"enum": ["prefill", "decode"]},
             "disaggregation-transfer-backend": {"enum": ["nixl", "mooncake"]},
+            "enable-hierarchical-cache": {"const": True},
+            "hicache-size": DEGREE,
+            "hicache-storage-backend": {"enum": ["file", "nixl", "mooncake"]},
         },
     ),
     "trtllm": closed(
