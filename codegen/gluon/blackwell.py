@@ -43,8 +43,12 @@ class TensorMatrixFrame(MatrixFrame):
 
     def tensor_buffer(self, buffer: Buffer) -> Lines:
         """Return the allocation of a buffer in tensor memory, one slot a tile, with its barriers."""
+        return self.tile_buffer(buffer, self.sizes["block_n"])
+
+    def tile_buffer(self, buffer: Buffer, columns: int) -> Lines:
+        """Return the allocation of accumulators with so many columns, and of their barriers."""
         name = identifier(buffer.name)
-        shape = [self.tile_slots, self.rows, self.sizes["block_n"]]
+        shape = [self.tile_slots, self.rows, columns]
         lines = [f"{name} = allocate_tensor_memory(ttgl.float32, {shape}, ACC)"]
         for side in ("full", "empty"):
             barrier = f"{name}_{side}"
@@ -57,13 +61,15 @@ class TensorMatrixFrame(MatrixFrame):
 
     def view(self, value: str, slot: str, role: Role, reader: TileOperation) -> str:
         """Return a product's operand; its accumulator is the tile's slot of tensor memory."""
-        return self._accumulator(reader) if role is Role.ACCUMULATOR else super().view(value, slot, role, reader)
+        return self.accumulator(reader) if role is Role.ACCUMULATOR else super().view(value, slot, role, reader)
 
-    def _slot(self) -> str:
+    def slot(self) -> str:
+        """Return the slot of a tile's accumulators, as text."""
         return f"_slot(tiles_done, {self.tile_slots})" if self.tile_slots > 1 else "0"
 
-    def _accumulator(self, operation: TileOperation) -> str:
-        return f"{identifier(operation.name)}.index({self._slot()})"
+    def accumulator(self, operation: TileOperation) -> str:
+        """Return the tile's slot of an accumulator."""
+        return f"{identifier(operation.name)}.index({self.slot()})"
 
     def opening(self, group: WarpGroup) -> Lines:
         """Return what a group does before its first tile."""
@@ -77,7 +83,7 @@ class TensorMatrixFrame(MatrixFrame):
         """Return what a group does before the loop of a tile: products wait for a tile's slot to be read."""
         parity = f"_parity(tiles_done, {self.tile_slots}) ^ 1"
         return [
-            f"mbarrier.wait({identifier(o.name)}_empty.index({self._slot()}), {parity})" for o in self.products(group)
+            f"mbarrier.wait({identifier(o.name)}_empty.index({self.slot()}), {parity})" for o in self.products(group)
         ]
 
     def settle(self, group: WarpGroup, epilogue: Lines) -> Lines:
@@ -86,7 +92,7 @@ class TensorMatrixFrame(MatrixFrame):
 
     def finish(self, group: WarpGroup) -> Lines:
         """Return what a group does after the loop of a tile."""
-        lines = [f"tcgen05_commit({identifier(o.name)}_full.index({self._slot()}))" for o in self.products(group)]
+        lines = [f"tcgen05_commit({identifier(o.name)}_full.index({self.slot()}))" for o in self.products(group)]
         return [*lines, *([] if self.is_load(group) else ["tiles_done += 1"])]
 
     def extra_groups(self) -> dict[str, tuple[Lines, int]]:
@@ -94,13 +100,13 @@ class TensorMatrixFrame(MatrixFrame):
         parity = f"_parity(tiles_done, {self.tile_slots})"
         tile: Lines = [*self.place()]
         for operation in self.accumulators:
-            tile.append(f"mbarrier.wait({identifier(operation.name)}_full.index({self._slot()}), {parity})")
+            tile.append(f"mbarrier.wait({identifier(operation.name)}_full.index({self.slot()}), {parity})")
         for suffix in self.suffixes:
             tile += self.before_pieces(suffix)
             for at in range(self.pieces):
                 tile += self._piece_of_tensor_memory(suffix, at)
         for operation in self.accumulators:
-            tile.append(f"mbarrier.arrive({identifier(operation.name)}_empty.index({self._slot()}), count=1)")
+            tile.append(f"mbarrier.arrive({identifier(operation.name)}_empty.index({self.slot()}), count=1)")
         loop = self.tile_loop([*tile, "tiles_done += 1"])
         return {"write": ([*self.walk(), "tiles_done = 0", *loop, "tma.store_wait(0)"], STORE_REGISTERS)}
 
@@ -109,10 +115,15 @@ class TensorMatrixFrame(MatrixFrame):
         return []
 
     def _piece_of_tensor_memory(self, suffix: str, at: int) -> Lines:
+        loads, names = self.taken(suffix, at)
+        return [*loads, *self.piece(suffix, at, names)]
+
+    def taken(self, suffix: str, at: int) -> tuple[Lines, dict[str, str]]:
+        """Return how the writing group takes a piece of the accumulators, and the names of what it takes."""
         width = self.sizes["block_n"] // self.pieces
         names = {stem: f"{stem}{suffix}_piece" for stem in self.product.stems}
         loads = [
-            f"{name} = {stem}{suffix}.index({self._slot()}).slice({at * width}, {width}).load(PIECE)"
+            f"{name} = {stem}{suffix}.index({self.slot()}).slice({at * width}, {width}).load(PIECE)"
             for stem, name in names.items()
         ]
-        return [*loads, *self.piece(suffix, at, names)]
+        return loads, names

@@ -23,6 +23,7 @@ from treadle.codegen.gluon.header import header_lines
 from treadle.codegen.gluon.kernel import Budgets, WarpKernel, budgets, buffer_name, identifier, issues_only
 from treadle.codegen.gluon.matrix import L2_GROUP, PRODUCTS, MatrixFrame
 from treadle.codegen.gluon.normed import NormedFrame, TensorNormedFrame
+from treadle.codegen.gluon.quantized import QuantizedFrame, TensorQuantizedFrame
 from treadle.codegen.gluon.tensor_attention import TensorAttentionFrame
 from treadle.codegen.gluon.varlen import TensorVarlenFrame, VarlenFrame
 from treadle.codegen.gluon.writer import GroupWriter, Lines
@@ -41,6 +42,7 @@ HOPPER_FRAMES: dict[str, type[FrameBase]] = {
     "attention_decode": DecodeFrame,
     "kmeans_assign": AssignFrame,
     "rms_norm_gemm": NormedFrame,
+    "gemm_w4a16": QuantizedFrame,
     "attention_paged": PagedFrame,
     **dict.fromkeys(PRODUCTS, MatrixFrame),
     "grouped_gemm": GroupedFrame,
@@ -52,6 +54,7 @@ BLACKWELL_FRAMES: dict[str, type[FrameBase]] = {
     "attention_decode": TensorDecodeFrame,
     "kmeans_assign": TensorAssignFrame,
     "rms_norm_gemm": TensorNormedFrame,
+    "gemm_w4a16": TensorQuantizedFrame,
     "attention_paged": TensorPagedFrame,
     "grouped_gemm": TensorGroupedFrame,
 }
@@ -130,9 +133,11 @@ def register_budgets(kernel: WarpKernel) -> Budgets:
 
 
 def _budgets(kernel: WarpKernel, frame: FrameBase) -> Budgets:
+    """Shares depend on the schedule alone where groups compute: what they are then seen to use changes no binary."""
     extra = frame.extra_groups()
-    planned = (*kernel.registers, *(registers for _, registers in extra.values()))
     narrow = (*(frame.is_load(group) or issues_only(kernel, group) for group in kernel.warp_program.groups),)
+    planned = (kernel.registers[at] if narrow[at] else kernel.made.registers[at] for at in range(len(narrow)))
+    planned = (*planned, *(registers for _, registers in extra.values()))
     return budgets(kernel, planned, default_group(kernel, frame), (*narrow, *(False for _ in extra)))
 
 

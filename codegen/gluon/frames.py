@@ -18,11 +18,12 @@ GLUON_TYPES = {
     "float32": "ttgl.float32",
     "float8_e4m3": "ttgl.float8e4nv",
     "int8": "ttgl.int8",
+    "uint8": "ttgl.uint8",
     "int32": "ttgl.int32",
     "bool": "ttgl.int1",
 }
 POINTERS = {"bfloat16": "*bf16", "float16": "*fp16"}
-SHORT_TYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float8_e4m3": "fp8e4nv"}
+SHORT_TYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float8_e4m3": "fp8e4nv", "uint8": "u8"}
 INSTRUCTION_K_BYTES = 32
 """Bytes of the contracted extent that one `wgmma` or `tcgen05.mma` takes (PTX ISA)."""
 BARRIER_BYTES = 8

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from treadle.codegen.gluon.blackwell import TensorMatrixFrame
 from treadle.codegen.gluon.errors import NotEmittable
 from treadle.codegen.gluon.frames import Descriptor, Extra
-from treadle.codegen.gluon.kernel import identifier
+from treadle.codegen.gluon.kernel import buffer_name
 from treadle.codegen.gluon.matrix import MatrixFrame, Product
 from treadle.codegen.gluon.writer import Lines
 from treadle.ir.tile.program import OperationKind, TileOperation
@@ -139,7 +139,14 @@ class TensorNormedFrame(NormedFrame, TensorMatrixFrame):
         if buffer.name.startswith("acc"):
             return super().tensor_buffer(buffer)
         shape = [buffer.slots, self.rows, self.sizes["block_k"]]
-        return [f"{identifier(buffer.name)} = allocate_tensor_memory({self.element}, {shape}, LOW)"]
+        return [f"{buffer_name(self.warp, buffer.name)} = allocate_tensor_memory({self.element}, {shape}, LOW)"]
+
+    def handed(self, buffer: Buffer) -> tuple[tuple[int, ...], str, str]:
+        """Return block, element type and layout of a handed value; one that is multiplied lies as products read it."""
+        shape, element, layout = super().handed(buffer)
+        if not buffer.name.startswith("low"):
+            return shape, element, layout
+        return shape, element, f"ttgl.NVMMASharedLayout.get_default_for({list(shape)}, {element})"
 
     def extras(self) -> tuple[Extra, ...]:
         """Return buffers outside the loop."""
@@ -165,5 +172,3 @@ class TensorNormedFrame(NormedFrame, TensorMatrixFrame):
             f"sum_squares{suffix} = sums{suffix}.index(0).load(ttgl.SliceLayout(1, PIECE))",
             f"mbarrier.arrive(sums{suffix}_empty.index(0), count=1)",
         ]
-
-

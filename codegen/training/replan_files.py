@@ -82,7 +82,11 @@ def counts_text(body: ReplanBody) -> str:
 def read_replan_back(body: ReplanBody, contents: Mapping[str, str]) -> list[Finding]:
     """Return where a file says something else than the plan."""
     findings: list[Finding] = []
-    own = {"training/transfers.csv": transfers_text, "training/seats.csv": seats_text, "training/counts.csv": counts_text}
+    own = {
+        "training/transfers.csv": transfers_text,
+        "training/seats.csv": seats_text,
+        "training/counts.csv": counts_text,
+    }
     for path, text in contents.items():
         if path == "training/transfers.csv":
             try:

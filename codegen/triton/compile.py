@@ -189,6 +189,10 @@ def _run_worker(
         return {}, f"no answer within {LONGEST_S * len(sources)} s"
     answers = [json.loads(line) for line in run.stdout.splitlines()]
     complaint = run.stderr.strip().splitlines()[-1:] or ["no message"]
+    told = next((line for line in run.stderr.splitlines() if ": error: " in line), "")
+    for answer in answers:
+        if told and "error" in answer:
+            answer["error"] += f" {told.partition(': error: ')[2]}"
     return {answer["source"]: answer for answer in answers}, f"the compiler ended with {run.returncode}: {complaint[0]}"
 
 

@@ -86,6 +86,13 @@ def compile_source(path: Path, target: tuple[str, str | int, int], folder: Path)
     return answers
 
 
+def complaint(error: BaseException) -> str:
+    """Return what went wrong first: Triton wraps an error once for every function it was called from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}"
+
+
 def main(jobs: Path) -> int:
     """Compile the modules that a job file names."""
     import triton
@@ -96,7 +103,7 @@ def main(jobs: Path) -> int:
         try:
             answer["kernels"] = compile_source(Path(path), tuple(job["target"]), Path(job["folder"]))
         except Exception as error:  # whatever the compiler raises is the answer; the parent gives it a code
-            answer["error"] = f"{type(error).__name__}: {error}"
+            answer["error"] = complaint(error)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
     return 0
