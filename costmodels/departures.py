@@ -157,7 +157,7 @@ def _admits(spaces: NDArray[np.int64], pods: NDArray[np.int64], need: int) -> in
     best = 0
     for first in range(0, len(spaces), _AT_ONCE):
         some = spaces[first : first + _AT_ONCE]
-        fitting: NDArray[np.bool_] = (pods[None] <= some[:, None]).all(axis=2)
+        fitting = np.all(pods[None] <= some[:, None], axis=2)
         most = fitting.sum(axis=1)
         if need > 1:
             for r in range(pods.shape[1]):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from treadle.frontends.kubernetes import rules
+from treadle.frontends.kubernetes.claims import Asked, Claims
 from treadle.frontends.kubernetes.objects import Dump, Object, read_dump, reading, top_owner
 from treadle.frontends.kubernetes.quantity import amount, parse_quantity
 from treadle.ir.cluster.cluster import (
@@ -40,14 +41,6 @@ _NAME_LABELS = (
     "leaderworkerset.sigs.k8s.io/worker-index",
 )
 """Labels that only number a workload's pods: rules that select by them are not seen, and identical pods stay so."""
-_GROUP_LABELS = ("pod-group.scheduling.sigs.k8s.io", "scheduling.x-k8s.io/pod-group", "kueue.x-k8s.io/pod-group-name")
-_GROUP_ANNOTATIONS = ("scheduling.k8s.io/group-name", "pod-group-name")
-_TOPOLOGY_ANNOTATIONS = (
-    "kueue.x-k8s.io/podset-required-topology",
-    "kai.scheduler/topology-required-placement",
-    "leaderworkerset.sigs.k8s.io/exclusive-topology",
-    "alpha.jobset.sigs.k8s.io/exclusive-topology",
-)
 
 
 def load_cluster(path: Path) -> Cluster:
@@ -73,6 +66,7 @@ def cluster_from(document: object, file: str, text: str = "") -> Cluster:
 class _Reader:
     def __init__(self, dump: Dump) -> None:
         self.dump = dump
+        self.claims = Claims(dump)
         self.fractions = any(_FRACTION in pod.strings("metadata", "annotations") for pod in dump.of("Pod"))
         classes = self.dump.of("PriorityClass")
         self.classes = dict(_each(lambda item: (item.name, int(item.get("value") or 0)), classes))
@@ -87,6 +81,7 @@ class _Reader:
         index = {node.name: position for position, node in enumerate(nodes)}
         alive = [item for item in self.dump.of("Pod") if item.get("status", "phase") not in ("Succeeded", "Failed")]
         pods = tuple(_each(lambda item: self._pod(item, index), alive))
+        nodes = tuple(self._with_claimed(node) for node in nodes)
         budgets = tuple(_each(self._budget, self.dump.of("PodDisruptionBudget")))
         shapes = tuple(self.shape_list)
         pods = tuple(_pin_by_budget(pod, shapes, budgets) for pod in pods)
@@ -108,26 +103,37 @@ class _Reader:
             devices,
         )
 
+    def _with_claimed(self, node: Node) -> Node:
+        """Return the node with the devices that claims may ask for."""
+        if not self.dump.of("ResourceSlice"):
+            return node
+        devices = self.claims.partitions(node.name)
+        if devices is not None and node.devices is not None:
+            raise UnsupportedRule(place=Place(""), what=f"GPU fractions beside partitions on the node `{node.name}`")
+        return replace(
+            node, capacity={**node.capacity, **self.claims.capacity(node.name)}, devices=devices or node.devices
+        )
+
     def _pod(self, item: Object, nodes: dict[str, int]) -> Pod:
         where = item.get("spec", "nodeName")
         if where and where not in nodes:
             raise UnknownNode(place=item.place, pod=item.name, node=where)
-        if item.get("spec", "resourceClaims"):
-            raise UnsupportedRule(place=item.place, what=f"`resourceClaims` of the pod `{item.name}`")
+        asked = self.claims.asked(item) if item.get("spec", "resourceClaims") else Asked({})
         owner = top_owner(self.dump, item)
         node = nodes[where] if where else PENDING
         return Pod(
             item.name,
-            self._shape(item, owner),
+            self._shape(item, owner, asked),
             node,
             pinned=self._pin(item) if node != PENDING else "",
             gang=self._gang(item),
             surge=owner[0] in ("Deployment", "ReplicaSet"),
+            device=asked.held if node != PENDING else None,
         )
 
-    def _shape(self, item: Object, owner: tuple[str, str]) -> int:
-        requests = self._requests(item)
-        device = None
+    def _shape(self, item: Object, owner: tuple[str, str], asked: Asked) -> int:
+        requests = {**self._requests(item), **asked.requests}
+        device = asked.device
         fraction = item.strings("metadata", "annotations").get(_FRACTION)
         if fraction is not None:
             share = parse_quantity(fraction, item.place) * _WHOLE_DEVICE
@@ -236,35 +242,36 @@ class _Reader:
         claim = volume.get("persistentVolumeClaim")
         if not isinstance(claim, dict):
             return False
-        claims = {(c.namespace, c.name): c.get("spec", "volumeName") for c in self.dump.of("PersistentVolumeClaim")}
-        name = claims.get((item.namespace, str(claim.get("claimName"))))
-        volumes = {v.name: v for v in self.dump.of("PersistentVolume")}
-        return name not in volumes or volumes[name].get("spec", "nodeAffinity") is not None
+        bound = self.dump.find("PersistentVolumeClaim", item.namespace, str(claim.get("claimName")))
+        shown = self.dump.find("PersistentVolume", "default", str(bound.get("spec", "volumeName"))) if bound else None
+        return shown is None or shown.get("spec", "nodeAffinity") is not None
 
     def _gang(self, item: Object) -> str:
-        labels, annotations = item.strings("metadata", "labels"), item.strings("metadata", "annotations")
-        name = next((labels[key] for key in _GROUP_LABELS if key in labels), "")
-        name = name or next((annotations[key] for key in _GROUP_ANNOTATIONS if key in annotations), "")
-        size = 0
-        if not name and "leaderworkerset.sigs.k8s.io/group-key" in labels:
-            name = labels["leaderworkerset.sigs.k8s.io/group-key"]
-            size = int(annotations.get("leaderworkerset.sigs.k8s.io/size", "0"))
+        name, size, topology = rules.gang(item)
         if not name:
             return ""
-        topology = next((annotations[key] for key in _TOPOLOGY_ANNOTATIONS if key in annotations), "")
         full = f"{item.namespace}/{name}"
         if full not in self.gangs:
-            self.gangs[full] = Gang(full, self._minimum(item.namespace, name) or size, topology)
+            least, key = self._minimum(item.namespace, name)
+            self.gangs[full] = Gang(full, least or size, topology or key)
         return full
 
-    def _minimum(self, namespace: str, name: str) -> int:
-        for group in self.dump.of("PodGroup"):
-            if (group.namespace, group.name) == (namespace, name):
-                least = group.get("spec", "minMember") or group.get("spec", "policy", "gang", "minCount") or 0
-                if not isinstance(least, int):
-                    raise group.wrong("spec.minMember", least, "an integer")
-                return least
-        return 0
+    def _minimum(self, namespace: str, name: str) -> tuple[int, str]:
+        """Return the minimum and the topology key of a PodGroup; 0 and an empty one if the dump does not show it."""
+        group = self.dump.find("PodGroup", namespace, name)
+        if group is None:
+            return 0, ""
+        least = group.get("spec", "minMember") or group.get("spec", "policy", "gang", "minCount") or 0
+        if not isinstance(least, int) or isinstance(least, bool) or least < 0:
+            raise group.wrong("spec.minMember", least, "a whole number")
+        if group.get("spec", "networkTopology", "mode") == "hard":
+            raise UnsupportedRule(
+                place=group.place, what="`networkTopology` of a PodGroup (its HyperNodes are no labels)"
+            )
+        keys = [str(one.get("key")) for one in group.items("spec", "schedulingConstraints", "topology")]
+        if len(keys) > 1:
+            raise UnsupportedRule(place=group.place, what="more than one topology of a PodGroup")
+        return least, keys[0] if keys else ""
 
     def _sized(self, gang: Gang, pods: tuple[Pod, ...]) -> Gang:
         """A gang without a stated minimum needs all its pods; one that can never stand is a contradiction."""

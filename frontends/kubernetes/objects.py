@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from treadle.ir.cluster.errors import CyclicOwners, DuplicateName, NotACluster
@@ -93,10 +93,16 @@ class Dump:
     """All objects of a dump by kind."""
 
     kinds: dict[str, tuple[Object, ...]]
+    named: dict[tuple[str, str, str], Object] = field(default_factory=dict[tuple[str, str, str], Object])
+    """By kind, namespace and name."""
 
     def of(self, kind: str) -> tuple[Object, ...]:
         """Return the objects of a kind."""
         return self.kinds.get(kind, ())
+
+    def find(self, kind: str, namespace: str, name: str) -> Object | None:
+        """Return one object, None if the dump does not show it."""
+        return self.named.get((kind, namespace, name))
 
 
 def read_dump(document: object, file: str, text: str = "") -> Dump:
@@ -107,7 +113,7 @@ def read_dump(document: object, file: str, text: str = "") -> Dump:
         DuplicateName: two objects of one kind with one name and namespace.
     """
     kinds: dict[str, list[Object]] = defaultdict(list)
-    seen: set[tuple[str, str, str]] = set()
+    seen: dict[tuple[str, str, str], Object] = {}
     for path, data in _walk(document, file, "items"):
         kind = str(data.get("kind") or "")
         found = Object(data, Place(file, path=path))
@@ -115,11 +121,11 @@ def read_dump(document: object, file: str, text: str = "") -> Dump:
         key = (kind, found.namespace, found.name)
         if key in seen:
             raise DuplicateName(place=found.place, kind=kind.lower(), name=found.name)
-        seen.add(key)
+        seen[key] = found
         kinds[kind].append(found)
     if "Node" not in kinds:
         raise NotACluster(place=Place(file), reason="there is no Node in it")
-    return Dump({kind: tuple(objects) for kind, objects in kinds.items()})
+    return Dump({kind: tuple(objects) for kind, objects in kinds.items()}, seen)
 
 
 def _walk(document: object, file: str, path: str) -> Iterator[tuple[str, Data]]:
@@ -159,7 +165,7 @@ def top_owner(dump: Dump, item: Object) -> tuple[str, str]:
             cycle = " -> ".join(f"{kind}/{name}" for kind, name in [*chain, step])
             raise CyclicOwners(place=item.place, name=chain[0][1], cycle=cycle)
         chain.append(step)
-        above = [o for o in dump.of(step[0]) if o.name == step[1] and o.namespace == item.namespace]
-        if not above:
+        above = dump.find(step[0], item.namespace, step[1])
+        if above is None:
             return step
-        item = above[0]
+        item = above

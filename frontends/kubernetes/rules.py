@@ -9,6 +9,15 @@ from treadle.ir.cluster.cluster import HostPort, NodeTerm, PodTerm, Spread
 from treadle.ir.cluster.errors import UnsupportedRule
 from treadle.ir.cluster.labels import Effect, Operator, Requirement, Selector, Taint, Toleration
 
+_GROUP_LABELS = ("pod-group.scheduling.sigs.k8s.io", "scheduling.x-k8s.io/pod-group", "kueue.x-k8s.io/pod-group-name")
+_GROUP_ANNOTATIONS = ("scheduling.k8s.io/group-name", "pod-group-name")
+_TOPOLOGY_ANNOTATIONS = (
+    "kueue.x-k8s.io/podset-required-topology",
+    "kai.scheduler/topology-required-placement",
+    "leaderworkerset.sigs.k8s.io/exclusive-topology",
+    "alpha.jobset.sigs.k8s.io/exclusive-topology",
+)
+_JOBSET = "jobset.sigs.k8s.io/jobset-name"
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
@@ -88,6 +97,29 @@ def host_ports(pod: Object) -> tuple[HostPort, ...]:
                     HostPort(int(number), str(port.get("protocol") or "TCP"), "" if address == "0.0.0.0" else address)
                 )
     return tuple(ports)
+
+
+def gang(pod: Object) -> tuple[str, int, str]:
+    """Return the gang of a pod: name ("" for none), number of pods if the pod says (else 0), required topology key.
+
+    PodGroups of scheduler-plugins, Volcano, KAI and Kueue by label or annotation; the replicas of a LeaderWorkerSet;
+    a JobSet (with an exclusive topology: each of its jobs).
+    """
+    labels, annotations = pod.strings("metadata", "labels"), pod.strings("metadata", "annotations")
+    topology = next((annotations[key] for key in _TOPOLOGY_ANNOTATIONS if key in annotations), "")
+    name = next((labels[key] for key in _GROUP_LABELS if key in labels), "")
+    name = name or next((annotations[key] for key in _GROUP_ANNOTATIONS if key in annotations), "")
+    if name:
+        return name, 0, topology
+    if "leaderworkerset.sigs.k8s.io/group-key" in labels:
+        size = annotations.get("leaderworkerset.sigs.k8s.io/size", "0")
+        if not size.isdecimal():
+            raise pod.wrong("leaderworkerset.sigs.k8s.io/size", size, "a whole number")
+        return labels["leaderworkerset.sigs.k8s.io/group-key"], int(size), topology
+    if _JOBSET in labels:
+        job = labels.get("jobset.sigs.k8s.io/job-key", "") if topology else ""
+        return f"{labels[_JOBSET]}/{job}" if job else labels[_JOBSET], 0, topology
+    return "", 0, ""
 
 
 def label_selector(item: Object, selector: Any) -> Selector:

@@ -108,3 +108,35 @@ class NotAnOffer(TreadleError):
     hint = (
         "give a list of offers, each with name, capacity (cpu, memory, ...), and optionally most, cost, labels, taints"
     )
+
+
+class UnreadableSelector(TreadleError):
+    """A device selector (CEL) beyond what is read."""
+
+    code = "TRD580"
+    template = "the device selector `{expression}` cannot be read: {reason}"
+    hint = "docs/verbs/pack.md lists what is read of CEL; a selector is refused rather than guessed"
+
+
+class UnsupportedClaim(TreadleError):
+    """A claim for devices (DRA) that the model cannot honour, or whose parts are not in the dump."""
+
+    code = "TRD581"
+    template = "the device claim of {what} cannot be honoured: {reason}"
+    hint = "dump resourceslices,resourceclaims,resourceclaimtemplates,deviceclasses too, or take the pod out of the dump"
+
+
+class NoClient(TreadleError):
+    """The official client of Kubernetes is not installed."""
+
+    code = "TRD582"
+    template = "reading a live cluster needs the package `kubernetes`, which is not installed"
+    hint = "pip install 'treadle[live]', or give a dump: kubectl get nodes,pods -A -o json > cluster.json"
+
+
+class UnreachableCluster(TreadleError):
+    """A live cluster that does not answer, or does not let its objects be read."""
+
+    code = "TRD583"
+    template = "the cluster cannot be read: {reason}"
+    hint = "look at `kubectl config current-context` and `kubectl auth can-i list pods -A`"

@@ -27,6 +27,7 @@ from treadle.ir.cluster.errors import (
     NotACluster,
     OverfullNode,
     UnknownNode,
+    UnsupportedClaim,
     UnsupportedRule,
 )
 from treadle.ir.diagnostics import TreadleError
@@ -182,7 +183,7 @@ def _requests(**requests: Any) -> dict[str, Any]:
         (dump(NODE, _requests(cpu="100")), OverfullNode, "n1"),
         (dump(NODE, changed(POD, "spec", "nodeName", value="gone")), UnknownNode, "gone"),
         (dump(NODE, POD, POD), DuplicateName, "p1"),
-        (dump(NODE, changed(POD, "spec", "resourceClaims", value=[{"name": "c"}])), UnsupportedRule, "resourceClaims"),
+        (dump(NODE, changed(POD, "spec", "resourceClaims", value=[{"name": "c"}])), UnsupportedClaim, "is in the dump"),
         (dump(NODE, changed(POD, "spec", "containers", value="x")), WrongType, "containers"),
         (dump(NODE, changed(POD, "metadata", "labels", value=[1])), WrongType, "labels"),
         (
@@ -225,6 +226,84 @@ def test_truncated_json_is_malformed(tmp_path: Path) -> None:
     path.write_text(json.dumps(dump(NODE))[:-5])
     with pytest.raises(MalformedText):
         load_cluster(path)
+
+
+def test_pods_without_requests_take_a_place_and_nothing_else() -> None:
+    bare = changed(POD, "spec", "containers", value=[{"name": "app"}])
+    bare["spec"].pop("initContainers")
+    bare["spec"].pop("overhead")
+    assert cluster_from(dump(NODE, bare, *OTHERS), "f.json").shapes[0].requests == {"pods": 1}
+
+
+NUMBERS = st.one_of(  # the client counts in 28 digits
+    st.integers(0, 10**8).map(str),
+    st.decimals(0, 10**3, places=3, allow_nan=False).map(str),
+    st.from_regex(r"[0-9]{1,4}\.[0-9]{1,4}", fullmatch=True),
+)
+
+
+@given(NUMBERS, st.sampled_from([*SUFFIXES, "Pi", "Ei", "e3", "E-2", "e12"]))
+def test_quantities_agree_with_the_official_client(number: str, suffix: str) -> None:
+    quantities = pytest.importorskip("kubernetes.utils.quantity")
+    official = quantities.parse_quantity(number + suffix)
+    assert parse_quantity(number + suffix) == Fraction(official)
+
+
+@pytest.mark.parametrize("text", ["", "x", "1x", "1KI", "1.2.3", "Ki", "--1", "0x10"])
+def test_what_the_official_client_refuses_is_refused(text: str) -> None:
+    quantities = pytest.importorskip("kubernetes.utils.quantity")
+    with pytest.raises(ValueError, match=r"."):
+        quantities.parse_quantity(text)
+    with pytest.raises(BadQuantity):
+        parse_quantity(text)
+
+
+def test_jobs_of_a_set_with_an_exclusive_topology_are_gangs_of_their_own() -> None:
+    labels = {"app": "p", "jobset.sigs.k8s.io/jobset-name": "train"}
+    made = changed(POD, "spec", "containers", value=[{"name": "app"}])
+    made = changed(made, "metadata", "labels", value={**labels, "jobset.sigs.k8s.io/job-key": "k1"})
+    plain = cluster_from(dump(NODE, made, *OTHERS), "f.json").gangs[0]
+    assert (plain.name, plain.minimum, plain.topology_key) == ("web/train", 1, "")
+    made = changed(made, "metadata", "annotations", value={"alpha.jobset.sigs.k8s.io/exclusive-topology": "rack"})
+    apart = cluster_from(dump(NODE, made, *OTHERS), "f.json").gangs[0]
+    assert (apart.name, apart.topology_key) == ("web/train/k1", "rack")
+
+
+def test_replicas_of_a_leader_worker_set_are_gangs() -> None:
+    made = changed(POD, "metadata", "labels", value={"leaderworkerset.sigs.k8s.io/group-key": "g1"})
+    made = changed(made, "metadata", "annotations", value={"leaderworkerset.sigs.k8s.io/size": "1"})
+    gang = cluster_from(dump(NODE, made, *OTHERS), "f.json").gangs[0]
+    assert (gang.name, gang.minimum) == ("web/g1", 1)
+    with pytest.raises(WrongType, match="size"):
+        cluster_from(
+            dump(NODE, changed(made, "metadata", "annotations", value={"leaderworkerset.sigs.k8s.io/size": "x"})), "f"
+        )
+
+
+@pytest.mark.parametrize(
+    ("spec", "minimum", "key"),
+    [
+        ({"minMember": 1}, 1, ""),
+        (
+            {"policy": {"gang": {"minCount": 1}}, "schedulingConstraints": {"topology": [{"key": "clique"}]}},
+            1,
+            "clique",
+        ),
+    ],
+)
+def test_pod_groups_of_all_kinds(spec: dict[str, Any], minimum: int, key: str) -> None:
+    made = changed(POD, "metadata", "labels", value={"scheduling.x-k8s.io/pod-group": "g"})
+    group = {"kind": "PodGroup", "metadata": {"name": "g", "namespace": "web"}, "spec": spec}
+    gang = cluster_from(dump(NODE, made, group, *OTHERS), "f.json").gangs[0]
+    assert (gang.minimum, gang.topology_key) == (minimum, key)
+
+
+def test_topologies_that_are_no_labels_are_refused() -> None:
+    made = changed(POD, "metadata", "annotations", value={"scheduling.k8s.io/group-name": "g"})
+    spec = {"minMember": 1, "networkTopology": {"mode": "hard", "highestTierAllowed": 1}}
+    group = {"kind": "PodGroup", "metadata": {"name": "g", "namespace": "web"}, "spec": spec}
+    with pytest.raises(UnsupportedRule, match="networkTopology"):
+        cluster_from(dump(NODE, made, group, *OTHERS), "f.json")
 
 
 @given(st.integers(0, 10**12), st.sampled_from(SUFFIXES))

@@ -18,6 +18,7 @@ from treadle.driver.pack import (
     plan_packing,
     plan_reassignment,
     read_dump,
+    read_live,
     read_openb,
     write_packing,
     write_reassignment,
@@ -49,6 +50,8 @@ Limit = Annotated[float, typer.Option("--deterministic-seconds", help="Determini
 Workers = Annotated[int, typer.Option(help="Solver threads; more than one is not repeatable.", min=1)]
 Seed = Annotated[int, typer.Option(help="Seed of the search.", min=0)]
 Offer = Annotated[Path | None, typer.Option("--offer", help="Node types that may be added, with prices (JSON).")]
+Live = Annotated[bool, typer.Option("--live", help="Read the cluster of the kubeconfig (extra `live`).")]
+Context = Annotated[str | None, typer.Option(help="With --live: the kubeconfig's context.", metavar="NAME")]
 Compare = Annotated[bool, typer.Option("--compare", help="Also say what the default scheduler would do.")]
 
 
@@ -66,18 +69,20 @@ def command(
     seed: Seed = 0,
     compare_default: Compare = False,
     offer: Offer = None,
+    live: Live = False,
+    context: Context = None,
 ) -> None:
     """Place pods as well as can be, say how far from the best that is, and order the steps to get there.
 
     Exit status 0: proven best. 3: stopped at a limit, with a plan and a gap. 2: bad input. 1: no legal order of steps.
     """
-    if sum(source is not None for source in (cluster, openb, roadef)) != 1:
-        raise typer.BadParameter("give one of CLUSTER.json, --openb or --roadef")
+    if sum(source is not None for source in (cluster, openb, roadef)) + live != 1:
+        raise typer.BadParameter("give one of CLUSTER.json, --live, --openb or --roadef")
     window_s = float(parse_quantity(window, "time")) if window else None
     if roadef is not None:
         _reassign(roadef, output, json, window_s, seed)
         return
-    job = read_openb(*openb) if openb else read_dump(cluster or Path())
+    job = read_live(context, say) if live else read_openb(*openb) if openb else read_dump(cluster or Path())
     if offer is not None:
         job, then = add_offers(job, offer), Tail.COST if then is Tail.NOTHING else then
     options = Options(Objective(order, then), deterministic_seconds, window_s, workers, seed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +17,8 @@ from treadle.codegen.kubernetes.report import report
 from treadle.costmodels import migration as replays
 from treadle.costmodels.kube_scheduler import simulate
 from treadle.costmodels.migration import budgets_by_shape
-from treadle.frontends.kubernetes.cluster import load_cluster
+from treadle.frontends.kubernetes.cluster import cluster_from, load_cluster
+from treadle.frontends.kubernetes.live import fetch, kubeconfig_get
 from treadle.frontends.kubernetes.offers import LABEL, load_offers, with_offers
 from treadle.frontends.openb import load_openb
 from treadle.frontends.roadef import load_roadef
@@ -43,6 +46,14 @@ class Job:
 def read_dump(path: Path) -> Job:
     """Read a `kubectl get ... -o json` dump."""
     return Job(load_cluster(path), (input_from("cluster", path),))
+
+
+def read_live(context: str | None, tell: Callable[[str], None]) -> Job:
+    """Read the cluster of the kubeconfig; raises NoClient, UnreachableCluster, and what a dump raises."""
+    document = fetch(kubeconfig_get(context), tell)
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    where = f"live:{context or 'current-context'}"
+    return Job(cluster_from(document, where), (Input("cluster", where, digest),))
 
 
 def read_openb(nodes: Path, pods: Path) -> Job:
