@@ -149,7 +149,8 @@ def _print_run(kernel: KernelPlan) -> None:
     )
     out.print(
         f"    an instance {number(figure['loops_cycles'])} cycles in its loops, {figure['steady_share']:.0%} of them "
-        f"steady; {number(figure['waves'])} waves, the last {figure['last_wave_share']:.0%} full: "
+        f"steady; {number(figure['waves'])} wave{'s' * (figure['waves'] != 1)}, the last "
+        f"{figure['last_wave_share']:.0%} full: "
         f"{number(figure['grid_cycles'])} cycles",
         markup=False,
     )
