@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "warp_programs": ["--limit", "0.3"],
     "kernel_static": [],
     "expert_layout": [],
+    "kv_limit": [],
     "buffer_layout": [],
     "operator_overlap": [],
     "moe_overlap": [],

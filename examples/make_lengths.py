@@ -47,7 +47,10 @@ def main() -> None:
     requests = load_trace(chosen.data, chosen.format)
     text = text_of(length_quantiles(requests, chosen.source, chosen.licence, chosen.date))
     for specification in sorted(EXAMPLES.glob("*/deployment.toml")):
-        (specification.parent / "lengths.toml").write_text(text, encoding="utf-8")
+        file = specification.parent / "lengths.toml"
+        if file.exists() and "make_lengths" not in file.read_text(encoding="utf-8"):
+            continue  # lengths of its own
+        file.write_text(text, encoding="utf-8")
         print(f"{specification.parent.name}/lengths.toml: quantiles of {len(requests)} requests")
 
 

@@ -42,7 +42,7 @@ class RateUnmet(Unmet):
     """The rate asked for is beyond what the GPUs sustain."""
 
     code = "TRD344"
-    template = "{asked} requests/s are asked for, and {gpus} GPUs sustain at most {found} with these latencies"
+    template = "{asked} requests/s are asked for, and {gpus} GPUs sustain at most {found} with these latencies{because}"
     hint = "ask for at most {found} requests/s, or give about {need} GPUs"
 
 

@@ -15,6 +15,9 @@ from treadle.ir.serving.tree import Tree, tree_bound
 from treadle.ir.serving.units import UNITS
 from treadle.solvers.serving.branch import maximise
 
+CACHE_FULL = 0.95
+"""Share of an engine's KV cache from which it is named as what binds."""
+
 TOLERANCE = 1e-9
 """Relative distance within which value and bound count as equal: rates are rounded to twelve digits."""
 
@@ -110,5 +113,20 @@ def _unmet(problem: PoolsProblem) -> RateUnmet:
     found, gpus = float(plan.rate_per_s), sum(pool.total for pool in problem.gpus)
     need = int(gpus * problem.rate_per_s / found) + 1 if found else 0
     return RateUnmet(
-        asked=f"{problem.rate_per_s:g}", gpus=gpus, found=f"{found:.4g}", need=need or "more, of another type"
+        asked=f"{problem.rate_per_s:g}",
+        gpus=gpus,
+        found=f"{found:.4g}",
+        need=need or "more, of another type",
+        because=_cache_binds(plan),
     )
+
+
+def _cache_binds(plan: PoolsPlan) -> str:
+    """Say that the KV cache keeps batches small, where it does; empty otherwise."""
+    for engine, count in zip(plan.problem.engines, plan.pools.counts, strict=True):
+        if count and engine.kv_tokens and engine.kv_tokens_needed > CACHE_FULL * engine.kv_tokens:
+            return (
+                f"; the KV cache binds: {engine.batch} sequences of an engine `{engine.name}` need "
+                f"{engine.kv_tokens_needed:,} of its {engine.kv_tokens:,} tokens at P99 lengths"
+            )
+    return ""

@@ -29,5 +29,5 @@ def test_example(specification: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert {"kustomization.yaml"} < {path.name for path in (tmp_path / "plan" / "deploy").iterdir()}
 
 
-def test_there_are_five() -> None:
-    assert len(EXAMPLES) == 5
+def test_there_are_six() -> None:
+    assert len(EXAMPLES) == 6
