@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from treadle.frontends.ttir.errors import (
     UnreadableIr,
     UnsupportedIr,
 )
+from treadle.frontends.ttir.operations import SUPPORTED
 from treadle.ir.diagnostics import ExitCode, TreadleError
 from treadle.ir.errors import UnreadableFile
 from treadle.ir.tile.program import Memory, TileOperation, TileProgram
@@ -192,3 +194,9 @@ def test_a_failing_file_is_named_with_its_line(tmp_path: Path, text: str, line: 
         read_own(f"{file}:f", {}, {})
     assert refusal.value.place is not None
     assert refusal.value.place.line == line
+
+
+def test_the_documentation_lists_every_operation_that_is_read() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "verbs" / "kernel.md").read_text()
+    listed = [name for line in text.splitlines() if line.startswith("| ") for name in re.findall(r"`(\w+\.\w+)`", line)]
+    assert sorted(listed) == SUPPORTED
