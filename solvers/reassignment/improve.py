@@ -11,9 +11,9 @@ from treadle.ir.cluster.reassignment import Reassignment, cost
 from treadle.solvers.reassignment.neighbourhoods import Neighbourhood
 from treadle.solvers.reassignment.state import State
 
-_MOST_FREE = 100
-_SIZES = (2, 3, 4, 6)
-_SECONDS = {2: 0.3, 3: 0.5, 4: 0.8, 6: 1.0}
+_MOST_FREE = 160
+_SIZES = (2, 3, 4, 6, 8)
+_SECONDS = {2: 0.3, 3: 0.3, 4: 0.4, 6: 0.6, 8: 0.9}
 _FORGET = 0.9
 _EXPLORE = 0.03
 """Weight of a size that has gained nothing lately."""
@@ -39,6 +39,8 @@ class Improvement:
         self.sizes = [size for size in _SIZES if size <= count] or [count]
         self.merit = dict.fromkeys(self.sizes, 1.0)
         """Recent gain per second of neighbourhoods by size, relative to the best size."""
+        self.seconds = {size: _SECONDS.get(size, 1.0) / 3 for size in self.sizes}
+        """Seconds a neighbourhood takes, by size: a share of time follows merit, not a share of tries."""
         self.version = [0] * count
         """How often each machine has changed."""
         self.closed: set[tuple[tuple[int, int], ...]] = set()
@@ -55,7 +57,8 @@ class Improvement:
 
     def step(self) -> None:
         """Set some machines free, and take over what is not worse."""
-        size = self.random.choices(self.sizes, [_EXPLORE + self.merit[s] for s in self.sizes])[0]
+        weights = [(_EXPLORE + self.merit[s]) / self.seconds[s] for s in self.sizes]
+        size = self.random.choices(self.sizes, weights)[0]
         machines = self._machines(size)
         key = tuple((machine, self.version[machine]) for machine in sorted(machines))
         if key in self.closed:
@@ -72,7 +75,9 @@ class Improvement:
             self._take(found)
         if neighbourhood.closed and everything:
             self.closed.add(tuple((machine, self.version[machine]) for machine in sorted(machines)))
-        rate = (before - self.value) / (neighbourhood.spent_s + _OVERHEAD_S) / max(1.0, 1e-4 * self.value)
+        spent_s = neighbourhood.spent_s + _OVERHEAD_S
+        self.seconds[size] = _FORGET * self.seconds[size] + (1 - _FORGET) * spent_s
+        rate = (before - self.value) / spent_s / max(1.0, 1e-3 * self.value)
         self.merit[size] = _FORGET * self.merit[size] + (1 - _FORGET) * min(1.0, rate)
 
     def _take(self, found: dict[int, int]) -> None:

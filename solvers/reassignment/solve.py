@@ -21,7 +21,7 @@ _HEAT = 2.5
 _COOLING = 0.03
 """Last temperature of a cycle, in units of its first: colder ones only descend."""
 _SWAP_SAMPLE = 300
-_ANNEALED = 0.3
+_ANNEALED = 0.15
 """Share of a window for annealing; neighbourhoods have the rest."""
 _LAST_S = 1.0
 
