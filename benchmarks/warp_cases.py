@@ -23,13 +23,15 @@ from typing import Any
 from treadle.costmodels.lower import lower
 from treadle.costmodels.lower_warps import lower_warps
 from treadle.costmodels.machines import load_machine
+from treadle.driver.kernel_groups import schedule_over_groups
 from treadle.frontends import programs
 from treadle.ir.certificate import Certificate
 from treadle.ir.codec import decode, encode
 from treadle.ir.diagnostics import Place, TreadleError
 from treadle.ir.machine import Machine
+from treadle.ir.tile.kernel import Room, WarpPlan
 from treadle.ir.tile.program import TileProgram
-from treadle.ir.tile.warps import WarpLoop, WarpSchedule
+from treadle.ir.tile.warps import WarpSchedule
 from treadle.solvers import interruption
 from treadle.solvers.backend import Limits
 from treadle.solvers.modulo import solve as modulo
@@ -102,9 +104,7 @@ class Solved:
     name: str
     machine: Machine
     program: TileProgram | None
-    warps: WarpLoop | None
-    made: WarpSchedule | None
-    certificate: Certificate | None
+    plan: WarpPlan | None
     refused: str
     cpu_s: float
     stopped: bool
@@ -162,13 +162,14 @@ def _solved(name: str, machine: Machine, limit_s: float, wall_s: float) -> dict[
         try:
             program = program_for(name, machine)
             options = pipeline.Options(Limits(deterministic_s=limit_s))
-            found = pipeline.schedule(lower_warps(program, machine), options)
+            found = schedule_over_groups(program, machine, options, lambda _: None)
         except TreadleError as error:
             refused = f"{error.code}: {error}"
             return {"refused": refused, "cpu_s": time.process_time() - begin, "stopped": bool(stopped)}
     return {
         "refused": "",
         "tile_sizes": program.tile_sizes,
+        "room": encode(found.room),
         "schedule": encode(found.schedule),
         "certificate": encode(found.certificate),
         "cpu_s": time.process_time() - begin,
@@ -178,15 +179,16 @@ def _solved(name: str, machine: Machine, limit_s: float, wall_s: float) -> dict[
 
 def _read(name: str, machine: Machine, data: dict[str, Any]) -> Solved:
     if data["refused"]:
-        return Solved(name, machine, None, None, None, None, data["refused"], data["cpu_s"], data["stopped"])
+        return Solved(name, machine, None, None, data["refused"], data["cpu_s"], data["stopped"])
     wanted = CASES[name]
     whole = programs.build(wanted.family, wanted.shape, data["tile_sizes"], dict(wanted.switches))
     program = next(p for p in (whole, *whole.siblings) if p.name == (wanted.sibling or whole.name))
     place = Place(name)
     made = decode(WarpSchedule, data["schedule"], lambda _: place)
     certificate = decode(Certificate, data["certificate"], lambda _: place)
-    warps = lower_warps(program, machine)
-    return Solved(name, machine, program, warps, made, certificate, "", data["cpu_s"], data["stopped"])
+    room = decode(Room, data["room"], lambda _: place)
+    plan = WarpPlan(room.taken_from(lower_warps(program, machine)), made, certificate, room)
+    return Solved(name, machine, program, plan, "", data["cpu_s"], data["stopped"])
 
 
 @contextmanager

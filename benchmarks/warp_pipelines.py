@@ -33,16 +33,15 @@ from treadle.solvers.pipeline.solve import refuse_impossible
 def row_of(solved: Solved) -> dict[str, Any]:
     """Return levels, kinds, findings and seconds of one schedule, or why there is none."""
     row: dict[str, Any] = {"program": solved.name, "machine": solved.machine.id, "seconds": round(solved.cpu_s, 2)}
-    if solved.warps is None or solved.made is None or solved.certificate is None or solved.program is None:
+    if solved.plan is None or solved.program is None:
         return {**row, "refused": solved.refused, "stopped": solved.stopped}
     begin = time.process_time()
-    review = recheck_warps(solved.warps, solved.made, solved.certificate)
-    findings = [*check_warps(solved.warps, solved.made), *review.findings]
-    certificate = solved.certificate
+    warps, made, certificate = solved.plan.warps, solved.plan.schedule, solved.plan.certificate
+    findings = [*check_warps(warps, made), *recheck_warps(warps, made, certificate).findings]
     return {
         **row,
         "tile_sizes": solved.program.tile_sizes,
-        "operations": len(solved.warps.loop.operations),
+        "operations": len(warps.loop.operations),
         "levels": {
             level.name: [level.value, level.bound, level.status.value, level.proof.value]
             for level in certificate.levels

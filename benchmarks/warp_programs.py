@@ -19,6 +19,7 @@ from benchmarks.warp_cases import CASES, MACHINES, Solved, solve
 from tests.warp_programs.cases import needed_slots
 from tests.warp_programs.damaged_schedules import damaged_schedules
 from tests.warp_programs.mutations import mutants
+from treadle.costmodels.lower_warps import lower_warps
 from treadle.costmodels.warp_facts import facts_of
 from treadle.costmodels.warp_interpreter import differences, interpret, reference
 from treadle.costmodels.warp_review import TOLERANCE, grid_cycles, review_schedule
@@ -63,10 +64,10 @@ def barriers(lowered: WarpProgram) -> int:
 def measure(solved: Solved, each: int) -> dict[str, Any]:
     """Return one row; `refused` says why there is no warp program."""
     row: dict[str, Any] = {"program": solved.name, "machine": solved.machine.id}
-    if solved.warps is None or solved.made is None or solved.program is None or solved.certificate is None:
+    if solved.plan is None or solved.program is None:
         return {**row, "refused": solved.refused}
-    facts = facts_of(solved.program, solved.machine, solved.warps, solved.made)
-    case = Case(solved.program, solved.warps, solved.made, facts)
+    warps, made = lower_warps(solved.program, solved.machine), solved.plan.schedule
+    case = Case(solved.program, warps, made, facts_of(solved.program, solved.machine, warps, made))
     begin = time.perf_counter()
     review = review_schedule(case.warps, case.made, case.facts)
     seconds = time.perf_counter() - begin
@@ -82,7 +83,7 @@ def measure(solved: Solved, each: int) -> dict[str, Any]:
     return {
         **row,
         "ii_cycles": ii,
-        "ii_bound": solved.certificate["ii"].bound,
+        "ii_bound": solved.plan.certificate["ii"].bound,
         "steady_cycles": round(pace.steady_cycles, 2),
         "off": round(pace.steady_cycles / ii - 1, 4),
         "fill_and_drain_cycles": round(pace.overhead_cycles),

@@ -29,6 +29,13 @@ class NoRoomForHandoffs(TreadleError):
     hint = "schedule with fewer ring slots, or with less traffic between groups"
     exit_code = ExitCode.UNMET
 
+    @property
+    def needed_bytes(self) -> int:
+        """Bytes that the handoffs need beside the rings."""
+        needed = self.fields["needed"]
+        assert isinstance(needed, int)
+        return needed
+
 
 def lower_schedule(warps: WarpLoop, made: WarpSchedule, facts: Facts) -> WarpProgram:
     """Return the warp program of a legal schedule; `facts` say what operations read and where results go.
