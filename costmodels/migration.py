@@ -26,6 +26,7 @@ class Replay:
     nodes: tuple[int, ...]
     temporary_moves: int
     outages: tuple[int, ...]
+    outage_price: int
 
 
 def replay(cluster: Cluster, migration: Migration) -> Replay:
@@ -37,7 +38,9 @@ def replay(cluster: Cluster, migration: Migration) -> Replay:
     for number, wave in enumerate(migration.waves, start=1):
         state.run(number, [step for step in wave if step.kind in _MOVING])
     ends_placed = {pod for pod in state.down if state.nodes[pod] != PENDING}
-    return Replay(tuple(state.findings), tuple(state.nodes), state.temporary_moves, tuple(sorted(ends_placed)))
+    price = sum(cluster.pods[pod].restart_cost * waves for pod, waves in state.down.items() if pod in ends_placed)
+    ended = tuple(sorted(ends_placed))
+    return Replay(tuple(state.findings), tuple(state.nodes), state.temporary_moves, ended, price)
 
 
 def check(cluster: Cluster, placement: Placement, migration: Migration) -> list[Finding]:
@@ -55,6 +58,8 @@ def check(cluster: Cluster, placement: Placement, migration: Migration) -> list[
     for name, expected, found in (
         ("temporary moves", played.temporary_moves, migration.temporary_moves),
         ("outages", played.outages, migration.outages),
+        ("price of outages", played.outage_price, migration.outage_price),
+        ("fewest detours", fewest_detours(cluster, placement), migration.detour_bound),
         ("fewest waves", fewest_waves(cluster, placement), migration.wave_bound),
     ):
         if expected != found:
@@ -90,7 +95,8 @@ def room(cluster: Cluster, node: int, name: str) -> int:
 def fewest_waves(cluster: Cluster, placement: Placement) -> int:
     """Return a bound on the number of waves: 0 without steps, 2 if some node must first let pods go, else 1.
 
-    Holds with temporary places and outages too: whatever makes room must be gone before the arrival's wave.
+    More where a disruption budget lets only so many pods restart at once. Holds with temporary places and outages too:
+    whatever makes room must be gone before the arrival's wave.
     """
     if placement.nodes == cluster.current:
         return 0
@@ -104,7 +110,66 @@ def fewest_waves(cluster: Cluster, placement: Placement) -> int:
             held[node].update(shape_loads[pod.shape])
             touched.add(node)
     crowded = any(amount > room(cluster, n, name) for n in touched for name, amount in held[n].items())
-    return 2 if crowded else 1
+    return max(2 if crowded else 1, _waves_of_budgets(cluster, placement))
+
+
+def _waves_of_budgets(cluster: Cluster, placement: Placement) -> int:
+    """A wave restarts at most as many pods of a budget as it allows, and as have newly been placed under it."""
+    budgets_of = budgets_by_shape(cluster)
+    restarts: Counter[int] = Counter()
+    placed: Counter[int] = Counter()
+    for pod, node in zip(cluster.pods, placement.nodes, strict=True):
+        for budget in budgets_of.get(pod.shape, []) if node not in (PENDING, pod.node) else []:
+            restarts[budget] += pod.node != PENDING and not pod.surge
+            placed[budget] += pod.node == PENDING
+    return max(
+        (
+            -(-count // max(1, cluster.budgets[budget].disruptions_allowed + placed[budget]))
+            for budget, count in restarts.items()
+        ),
+        default=0,
+    )
+
+
+def fewest_detours(cluster: Cluster, placement: Placement) -> int:
+    """Return a bound on temporary moves and outages together: knots of moves of which none can be the first.
+
+    Of a set of moving pods none of which fits its target while the others of the set are where they are, even with
+    everyone else who leaves gone and nobody else arrived, one must step aside. The largest such set falls into parts
+    that share no node; each needs a detour of its own.
+    """
+    shape_loads = loads(cluster)
+    knot: dict[int, tuple[int, int]] = {}
+    held: list[Counter[str]] = [Counter() for _ in cluster.nodes]
+    for index, (pod, node) in enumerate(zip(cluster.pods, placement.nodes, strict=True)):
+        if pod.node != PENDING and (node == pod.node or node != PENDING):
+            held[pod.node].update(shape_loads[pod.shape])
+            if node != pod.node:
+                knot[index] = (pod.node, node)
+    changed = True
+    while changed:
+        changed = False
+        for index, (source, target) in list(knot.items()):
+            load = shape_loads[cluster.pods[index].shape]
+            if all(held[target][name] + amount <= room(cluster, target, name) for name, amount in load.items()):
+                held[source].subtract(load)
+                del knot[index]
+                changed = True
+    return _parts(list(knot.values()))
+
+
+def _parts(edges: list[tuple[int, int]]) -> int:
+    """Return the number of connected parts of a graph."""
+    parent: dict[int, int] = {}
+
+    def root(node: int) -> int:
+        while parent.setdefault(node, node) != node:
+            node = parent[node]
+        return node
+
+    for source, target in edges:
+        parent[root(source)] = root(target)
+    return len({root(node) for node in list(parent)})
 
 
 @dataclass(slots=True)
@@ -113,7 +178,10 @@ class _State:
     nodes: list[int] = field(default_factory=list[int])
     held: list[Counter[str]] = field(default_factory=list[Counter[str]])
     shape_loads: list[dict[str, int]] = field(default_factory=list[dict[str, int]])
-    down: set[int] = field(default_factory=set[int])
+    down: dict[int, int] = field(default_factory=dict[int, int])
+    """Pods that were without a place, and for how many waves."""
+    stopped: dict[int, int] = field(default_factory=dict[int, int])
+    """Pods without a place now, and since which wave."""
     temporary_moves: int = 0
     findings: list[Finding] = field(default_factory=list[Finding])
     healthy: list[int] = field(default_factory=list[int])
@@ -150,7 +218,7 @@ class _State:
         self._check_room(number, touched)
         self._check_budgets(number, lowest)
         for step in applicable:
-            self._finish(step)
+            self._finish(number, step)
 
     def _applies(self, number: int, step: Step, wave: list[Step]) -> bool:
         where = f"wave {number}, {step.kind.value}"
@@ -195,7 +263,7 @@ class _State:
                     Finding("TRD472", f"wave {number}, {budget.name}", "too many pods down", f">= {floor} up", str(low))
                 )
 
-    def _finish(self, step: Step) -> None:
+    def _finish(self, number: int, step: Step) -> None:
         load = self.shape_loads[self.cluster.pods[step.pod].shape]
         if step.kind is not StepKind.BIND:
             self.held[step.source].subtract(load)
@@ -205,8 +273,13 @@ class _State:
                 self.healthy[budget] -= 1
             elif step.kind is StepKind.BIND:
                 self.healthy[budget] += 1
-        if self._goes_down(step):
-            self.down.add(step.pod)
+        if step.kind in (StepKind.EVICT, StepKind.STOP):
+            self.stopped[step.pod] = number
+            self.down.setdefault(step.pod, 0)
+        elif step.kind is StepKind.BIND and step.pod in self.stopped:
+            self.down[step.pod] += number - self.stopped.pop(step.pod)
+        elif self._goes_down(step):
+            self.down[step.pod] = self.down.get(step.pod, 0) + 1
         self.temporary_moves += step.temporary
         self.nodes[step.pod] = step.target
 

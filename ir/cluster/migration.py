@@ -43,3 +43,7 @@ class Migration:
     temporary_moves: int = 0
     outages: tuple[int, ...] = ()
     """Pods that are without a place for a while although they run before and after."""
+    outage_price: int = 0
+    """Restart cost of these pods, times the waves they are without a place."""
+    detour_bound: int = 0
+    """No legal migration has fewer temporary moves and outages together."""

@@ -1,18 +1,21 @@
 """Orders the steps from the current placement to another one into waves.
 
 Greedy list scheduling: in every wave, all steps run that fit beside what is there and keep the budgets; when nothing
-can run, a pod goes to a temporary place, and when there is none, one pod is stopped for a while (an outage).
+can run, a pod goes to a temporary place, and when there is none, one pod is stopped for a while (an outage). Where
+this misses the bounds on waves and detours, `waves.py` looks for less.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 
-from treadle.costmodels.migration import budgets_by_shape, fewest_waves, loads, replay, room
+from treadle.costmodels.migration import budgets_by_shape, fewest_detours, fewest_waves, loads, replay, room
 from treadle.ir.cluster.cluster import PENDING, Cluster, may_arrive
 from treadle.ir.cluster.errors import NoLegalOrder
 from treadle.ir.cluster.migration import Migration, Step, StepKind
 from treadle.ir.cluster.placement import Placement
+from treadle.solvers.backend import Limits
+from treadle.solvers.packing.waves import MOST_MOVERS, WaveModel
 
 
 def order(cluster: Cluster, placement: Placement) -> Migration:
@@ -21,6 +24,32 @@ def order(cluster: Cluster, placement: Placement) -> Migration:
     Raises:
         NoLegalOrder: a disruption budget that blocks every step.
     """
+    best = _finished(cluster, placement, _greedy(cluster, placement))
+    detours = best.temporary_moves + len(best.outages)
+    movers = sum(pod.node != node for pod, node in zip(cluster.pods, placement.nodes, strict=True))
+    if movers > MOST_MOVERS or (len(best.waves) <= best.wave_bound and detours <= best.detour_bound):
+        return best
+    for waves in range(best.wave_bound, min(_MOST_WAVES, len(best.waves)) + 1):
+        for with_detours in (False, True) if best.detour_bound == 0 else (True,):
+            found = WaveModel(cluster, placement, waves, detours=with_detours).solve(Limits(_WAVES_S))
+            candidate = None if found is None else _finished(cluster, placement, [tuple(wave) for wave in found])
+            if candidate is not None and _rank(candidate) < _rank(best):
+                return candidate
+    return best
+
+
+_MOST_WAVES = 6
+_WAVES_S = 0.5
+"""Deterministic seconds per number of waves."""
+
+
+def _rank(steps: Migration) -> tuple[int, int, int]:
+    """Outages cost most, then waves, then temporary moves."""
+    return steps.outage_price, len(steps.waves), steps.temporary_moves
+
+
+def _greedy(cluster: Cluster, placement: Placement) -> list[tuple[Step, ...]]:
+    """Return waves by list scheduling; raises NoLegalOrder."""
     planner = _Planner(cluster, placement)
     waves: list[tuple[Step, ...]] = []
     while planner.remaining:
@@ -30,10 +59,17 @@ def order(cluster: Cluster, placement: Placement) -> Migration:
             raise NoLegalOrder(reason=f"a disruption budget never lets `{blocked}` go")
         planner.apply(wave)
         waves.append(tuple(wave))
+    return waves
+
+
+def _finished(cluster: Cluster, placement: Placement, waves: list[tuple[Step, ...]]) -> Migration:
+    """Return the migration with cordons, bounds and what its replay shows."""
     waves = _with_cordons(placement, cluster, waves)
-    bound = fewest_waves(cluster, placement)
+    bound, detours = fewest_waves(cluster, placement), fewest_detours(cluster, placement)
     played = replay(cluster, Migration(tuple(waves), bound))
-    return Migration(tuple(waves), bound, played.temporary_moves, played.outages)
+    return Migration(
+        tuple(waves), bound, played.temporary_moves, played.outages, played.outage_price, detour_bound=detours
+    )
 
 
 def _with_cordons(placement: Placement, cluster: Cluster, waves: list[tuple[Step, ...]]) -> list[tuple[Step, ...]]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
 from tests.packing.builders import app, node, shape
-from treadle.costmodels.migration import check, replay
+from treadle.costmodels.migration import check, fewest_detours, fewest_waves, replay
 from treadle.ir.cluster.cluster import PENDING, Budget, Cluster, Pod
 from treadle.ir.cluster.errors import NoLegalOrder
 from treadle.ir.cluster.migration import Migration, Step, StepKind
 from treadle.ir.cluster.placement import Placement
+from treadle.ir.cluster.placement import check as placement_check
 from treadle.solvers.packing.migrate import order
 
 
@@ -51,7 +54,7 @@ def test_budgets_spread_restarts_over_waves() -> None:
     steps = order(cluster, goal)
     assert check(cluster, goal, steps) == []
     assert len(steps.waves) == 3
-    at_once = Migration((tuple(Step(StepKind.MOVE, i, 0, 1) for i in range(3)),), 1, 0, (0, 1, 2))
+    at_once = Migration((tuple(Step(StepKind.MOVE, i, 0, 1) for i in range(3)),), 3, 0, (0, 1, 2), 3)
     assert {finding.code for finding in check(cluster, goal, at_once)} == {"TRD472"}
 
 
@@ -63,7 +66,7 @@ def test_nothing_to_do_has_no_waves() -> None:
 
 def test_room_is_needed_while_a_pod_moves() -> None:
     cluster = swap(0)
-    both = Migration(((Step(StepKind.MOVE, 0, 0, 1), Step(StepKind.MOVE, 1, 1, 0)),), 2)
+    both = Migration(((Step(StepKind.MOVE, 0, 0, 1), Step(StepKind.MOVE, 1, 1, 0)),), 2, detour_bound=1)
     assert {finding.code for finding in check(cluster, EXCHANGED, both)} == {"TRD471"}
 
 
@@ -102,6 +105,70 @@ def test_false_claims_are_found() -> None:
     for claim in (
         replace(steps, temporary_moves=0),
         replace(steps, wave_bound=3),
+        replace(steps, detour_bound=2),
+        replace(steps, outage_price=1),
         replace(steps, outages=(0,)),
     ):
         assert {finding.code for finding in check(cluster, EXCHANGED, claim)} == {"TRD474"}
+
+
+def test_the_bound_on_waves_counts_budgets() -> None:
+    pods = tuple(Pod(f"p{i}", 0, 0, surge=False) for i in range(5))
+    cluster = Cluster((node("n0"), node("n1")), (shape("a", 100),), pods, (Budget("b", "default", app("a"), 2),))
+    assert fewest_waves(cluster, Placement((1,) * 5)) == 3
+
+
+def test_knots_need_detours() -> None:
+    assert fewest_detours(swap(800), EXCHANGED) == 1
+    free = replace(swap(0), nodes=(node("n0", 1600), node("n1"), node("n2", 0)))
+    assert fewest_detours(free, EXCHANGED) == 0
+    twice = Cluster(
+        tuple(node(f"n{i}") for i in range(5)), (shape("a", 800),), tuple(Pod(f"p{i}", 0, i) for i in range(4))
+    )
+    assert fewest_detours(twice, Placement((1, 0, 3, 2))) == 2
+
+
+def _all_orders(cluster: Cluster, goal: Placement, most: int) -> int:
+    """Return the fewest waves without detours, by trying all assignments of pods to waves (most + 1: none)."""
+    moving = [i for i, pod in enumerate(cluster.pods) if pod.node != goal.nodes[i]]
+    for waves in range(1, most + 1):
+        for chosen in product(range(waves), repeat=len(moving)):
+            steps = [
+                tuple(
+                    Step(StepKind.MOVE, p, cluster.pods[p].node, goal.nodes[p])
+                    for p, at in zip(moving, chosen, strict=True)
+                    if at == wave
+                )
+                for wave in range(waves)
+            ]
+            if not replay(cluster, Migration(tuple(steps), 0)).findings:
+                return waves
+    return most + 1
+
+
+def _random_moves(seed: int) -> tuple[Cluster, Placement]:
+    source = random.Random(seed)
+    shapes = tuple(shape(f"s{i}", source.choice((200, 300, 500))) for i in range(5))
+    nodes = tuple(node(f"n{i}", 1000) for i in range(4))
+    while True:
+        current, goal = ([source.randrange(4) for _ in range(5)] for _ in range(2))
+        pods = tuple(Pod(f"p{i}", i, at) for i, at in enumerate(current))
+        cluster, placement = Cluster(nodes, shapes, pods), Placement(tuple(goal))
+        if not placement_check(cluster, Placement(cluster.current)) and not placement_check(cluster, placement):
+            return cluster, placement
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_waves_equal_brute_force(seed: int) -> None:
+    cluster, placement = _random_moves(seed)
+    steps = order(cluster, placement)
+    assert check(cluster, placement, steps) == []
+    best = _all_orders(cluster, placement, 4)
+    if cluster.current == placement.nodes:
+        assert not steps.waves
+    elif best <= 4 and not steps.outages:
+        assert len(steps.waves) <= best
+    if not steps.temporary_moves and not steps.outages and steps.waves:
+        assert len(steps.waves) == best
+    assert fewest_detours(cluster, placement) <= steps.temporary_moves + len(steps.outages)
+    assert steps.wave_bound <= len(steps.waves)

@@ -55,6 +55,9 @@ Context = Annotated[str | None, typer.Option(help="With --live: the kubeconfig's
 Compare = Annotated[bool, typer.Option("--compare", help="Also say what the default scheduler would do.")]
 
 
+_MOST_OUTAGES = 10
+
+
 def command(
     cluster: Dump = None,
     openb: Openb = None,
@@ -132,8 +135,12 @@ def _print(job: Job, plan: Plan, baseline: dict[str, Any], output: Path | None) 
     steps = body.migration
     out.write(
         f"  {len(steps.waves)} waves (at least {steps.wave_bound}), {steps.temporary_moves} temporary moves, "
-        f"{len(steps.outages)} outages\n"
+        f"{len(steps.outages)} outages (together at least {steps.detour_bound})\n"
     )
+    for pod in steps.outages[:_MOST_OUTAGES]:
+        out.write(f"  outage  {job.cluster.pods[pod].name}, priority {job.cluster.priority(pod)}\n")
+    if len(steps.outages) > _MOST_OUTAGES:
+        out.write(f"  and {len(steps.outages) - _MOST_OUTAGES} more; price of all outages {steps.outage_price}\n")
     for name, value in baseline.items():
         out.write(f"  {name.replace('_', ' '):<22}{encode(value):>12}\n")
     if output is not None:
