@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from treadle.frontends.config import read_config
 from treadle.ir.diagnostics import TreadleError
@@ -47,6 +47,28 @@ TRACED = ("llama", "mistral", "qwen2", "qwen3")
 """`model_type` of the configurations whose blocks are those of `_forward`."""
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingStep:
+    """A training step in plain PyTorch: forward, loss, backward in bfloat16, AdamW's moments in float32."""
+
+    shapes: Shapes
+
+    def backward(self) -> object:
+        """Run to the end of the backward pass; returns what outlives it: parameters with gradients, moments."""
+        parameters, moments, _ = _step(self.shapes)
+        return parameters, moments
+
+    def trained(self, note: Callable[[str, list[Any], list[Any]], None]) -> list[Any]:
+        """Run the step and note AdamW's kernel for each parameter; returns what is kept: parameters, moments."""
+        parameters, moments, loss = _step(self.shapes)
+        del loss
+        for index, parameter in enumerate(parameters):
+            state = [parameter, *moments[2 * index : 2 * index + 2]]
+            gradient, parameter.grad = parameter.grad, None
+            note("adamw", [*state, gradient], state)
+        return [*parameters, *moments]
+
+
 def traced_step(path: Path, batch: int, tokens: int) -> BuffersProblem:
     """Return the buffers of a training step: forward, loss, backward in bfloat16, AdamW's moments in float32.
 
@@ -54,6 +76,15 @@ def traced_step(path: Path, batch: int, tokens: int) -> BuffersProblem:
 
     Raises:
         MissingExtra, NotTraced; what reading a configuration raises.
+    """
+    return record_buffers(step_of(path, batch, tokens).backward)
+
+
+def step_of(path: Path, batch: int, tokens: int) -> TrainingStep:
+    """Return the training step of a model's configuration.
+
+    Raises:
+        NotTraced; what reading a configuration raises.
     """
     config = read_config(path / "config.json" if path.is_dir() else path)
     kind = str(config.fields.get("model_type", ""))
@@ -66,7 +97,7 @@ def traced_step(path: Path, batch: int, tokens: int) -> BuffersProblem:
         config.integer("num_hidden_layers"), config.integer("hidden_size"), config.integer("intermediate_size"), heads,
         config.integer("num_key_value_heads", default=heads), config.integer("vocab_size"), batch, tokens,
     )  # fmt: skip
-    return record_buffers(lambda: _step(shapes))
+    return TrainingStep(shapes)
 
 
 def record_buffers(step: Callable[[], object]) -> BuffersProblem:
@@ -75,13 +106,9 @@ def record_buffers(step: Callable[[], object]) -> BuffersProblem:
     Args:
         step: makes its tensors itself (parameters, too) with plain PyTorch calls.
     """
-    try:
-        from torch._subclasses.fake_tensor import FakeTensorMode
-    except ImportError as error:
-        raise MissingExtra(package="torch", purpose="tracing a training step", extra="torch") from error
     recorder = _Recorder()
-    with FakeTensorMode():
-        kept = _recorded(recorder, step)
+    kept = observed(recorder.ran, step)
+    recorder.closed = True
     end = recorder.clock + 1
     buffers = tuple(
         Buffer(f"{number} {name}", begin, min(last if last is not None else end, end), size)
@@ -111,6 +138,15 @@ class _Recorder:
         self.rows.append((operator, self.clock, None, storage.nbytes()))
         weakref.finalize(storage, self.ended, key)
 
+    def ran(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """Take one operator: the clock goes on, and its results may be new storages."""
+        import torch
+
+        self.clock += 1
+        for one in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(one, torch.Tensor):
+                self.saw(one, str(func))
+
     def ended(self, key: int) -> None:
         """Note the end of a storage: it is live until before the next operator."""
         row = self.alive.pop(key)
@@ -119,27 +155,36 @@ class _Recorder:
             self.rows[row] = (name, begin, self.clock + 1, size)
 
 
-def _recorded(recorder: _Recorder, step: Callable[[], object]) -> object:
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
+Ran = Callable[[Any, tuple[Any, ...], dict[str, Any], Any], None]
+"""Takes an operator of PyTorch with its arguments and what it returned."""
+
+Kept = TypeVar("Kept")
+
+
+def observed(ran: Ran, step: Callable[[], Kept]) -> Kept:
+    """Run `step` on fake tensors, telling `ran` of every operator; returns what `step` does.
+
+    Raises:
+        MissingExtra: PyTorch is not installed.
+    """
+    try:
+        from torch._subclasses.fake_tensor import FakeTensorMode
+        from torch.utils._python_dispatch import TorchDispatchMode
+    except ImportError as error:
+        raise MissingExtra(package="torch", purpose="tracing a training step", extra="torch") from error
 
     class Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # the base class is untyped
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             out = func(*args, **(kwargs or {}))
-            recorder.clock += 1
-            for one in out if isinstance(out, tuple | list) else (out,):
-                if isinstance(one, torch.Tensor):
-                    recorder.saw(one, str(func))
+            ran(func, args, kwargs or {}, out)
             return out
 
-    with Mode():  # type: ignore[no-untyped-call]  # the base class is untyped
-        kept = step()
-    recorder.closed = True
-    return kept
+    with FakeTensorMode(), Mode():  # type: ignore[no-untyped-call]  # the base class is untyped
+        return step()
 
 
-def _step(shapes: Shapes) -> object:
-    """One training step in plain PyTorch; returns what outlives it: parameters, gradients, moments."""
+def _step(shapes: Shapes) -> tuple[list[Any], list[Any], Any]:
+    """One step without the optimizer; returns parameters (with gradients), two moments of each, the loss."""
     import torch
 
     def weight(*sizes: int) -> torch.Tensor:
@@ -161,7 +206,7 @@ def _step(shapes: Shapes) -> object:
     ids = torch.empty((shapes.batch, shapes.tokens), dtype=torch.int64)
     loss = _forward(shapes, ids, blocks, ends)
     torch.autograd.backward(loss)
-    return parameters, moments
+    return parameters, moments, loss
 
 
 def _forward(shapes: Shapes, ids: Any, blocks: list[tuple[Any, ...]], ends: list[Any]) -> Any:

@@ -27,6 +27,7 @@ BODIES: dict[str, str] = {
     "adapters": "treadle.ir.layout.adapters:AdaptersPlan",
     "batch-order": "treadle.ir.layout.batch:BatchPlan",
     "buffers": "treadle.ir.layout.buffers:BuffersPlan",
+    "memory-spaces": "treadle.ir.layout.space_plan:SpacesPlan",
     "experts": "treadle.ir.layout.experts:ExpertsPlan",
     "serving": "treadle.ir.serving.plan:ServingPlan",
     "tiers": "treadle.ir.layout.tiers:TiersPlan",
@@ -34,6 +35,8 @@ BODIES: dict[str, str] = {
     "sections": "treadle.ir.sections.graph:SectionsBody",
     "packing": "treadle.ir.cluster.packing:PackingBody",
     "parallel": "treadle.ir.training.plan:ParallelBody",
+    "replan": "treadle.ir.training.elastic:ReplanBody",
+    "sequence-groups": "treadle.ir.training.grouping:GroupingBody",
     "deployment": "treadle.ir.deployment:DeploymentBody",
     "kernel": "treadle.ir.tile.kernel:KernelBody",
 }

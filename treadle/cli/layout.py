@@ -13,6 +13,7 @@ from treadle.cli.options import JsonFlag, OutputFolder
 from treadle.cli.output import level_line, print_json, say
 from treadle.codegen.folder import write_plan
 from treadle.driver import layout as driver
+from treadle.driver.memory_spaces import SpacesRequest, files, plan_spaces, summary
 from treadle.frontends.layout_experts import ExpertOptions
 from treadle.ir.certificate import Status
 from treadle.ir.codec import encode
@@ -21,6 +22,7 @@ from treadle.ir.layout.adapters import AdaptersPlan
 from treadle.ir.layout.batch import BatchPlan
 from treadle.ir.layout.buffers import BuffersPlan
 from treadle.ir.layout.experts import ExpertsPlan, Policy
+from treadle.ir.layout.space_plan import SpacesPlan
 from treadle.ir.layout.tiers import TiersPlan
 from treadle.ir.plan import Plan
 from treadle.solvers.buffers.solve import Effort
@@ -39,6 +41,12 @@ def buffers(
     ] = None,
     batch: Annotated[int, typer.Option(help="Sequences of a traced training step.", min=1)] = 1,
     tokens: Annotated[int, typer.Option(help="Tokens of each sequence of a traced step.", min=1)] = 4096,
+    machine: Annotated[
+        str | None, typer.Option(help="GPU type or file: least step time within its memory, by copies and reruns.")
+    ] = None,
+    host_memory: Annotated[int | None, typer.Option(help="Bytes of the host's memory; unlimited unless given.")] = None,
+    spaces: Annotated[Path | None, typer.Option(help="TOML of [[space]] tables instead of the host.")] = None,
+    rerun: Annotated[bool, typer.Option(help="Kernels may be run again instead of keeping what they made.")] = True,
     rounds: Annotated[int, typer.Option(help="Rounds of search before giving up.", min=1)] = 6,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     output: OutputFolder = None,
@@ -47,7 +55,14 @@ def buffers(
     """Offsets for buffers with known lifetimes, of the least height.
 
     FILE is a CSV (id, lower, upper, size), or a model's config.json, whose training step is traced on fake tensors.
+    With --machine, buffers that do not fit are copied out, made again or kept on chip, in the least time.
     """
+    if machine is not None:
+        request = SpacesRequest(machine, batch, tokens, capacity, host_memory, str(spaces) if spaces else None, rerun)
+        _run(lambda: plan_spaces(file, request, say), output, json)
+        return
+    if spaces is not None or host_memory is not None:
+        raise typer.BadParameter("--spaces and --host-memory are for --machine: a CSV has no uses and no times")
     effort = Effort(rounds=rounds, seed=seed)
     if file.is_dir() or file.suffix == ".json":
         step = driver.StepShape(batch, tokens)
@@ -112,12 +127,14 @@ def _run(make: Callable[[], Plan], output: Path | None, as_json: bool) -> None:
     solved_s = time.perf_counter() - started
     review = review_plan(plan, None)
     if output is not None:
-        plan = write_plan(output, plan, {})
+        plan = write_plan(output, plan, files(plan.body) if isinstance(plan.body, SpacesPlan) else {})
     if as_json:
         print_json(_report(plan, solved_s, [str(finding) for finding in review.findings]))
     else:
         for level in plan.certificates[0].levels:
             typer.echo(level_line(level))
+        if isinstance(plan.body, SpacesPlan):
+            typer.echo(_told(summary(plan.body)))
         typer.echo(f"solved in {solved_s:.2f} s, {review.rederived} claims re-derived, {len(review.findings)} findings")
     if review.errors:
         raise typer.Exit(ExitCode.UNMET)
@@ -138,6 +155,14 @@ def _report(plan: Plan, solved_s: float, findings: list[str]) -> dict[str, Any]:
     }
 
 
+def _told(facts: dict[str, Any]) -> str:
+    """Return a step over memory spaces in two lines."""
+    ms = {key: facts[f"{key}_ns"] / 1e6 for key in ("kernels", "rerun", "stall")}
+    done = f"{facts['copied_buffers']} buffers copied ({facts['copied_bytes'] / 2**30:.1f} GiB each way)"
+    done += f", {facts['rerun_buffers']} made again, {facts['on_chip_buffers']} kept on chip"
+    return f"kernels {ms['kernels']:.1f} ms, run again {ms['rerun']:.1f} ms, stalled {ms['stall']:.1f} ms\n{done}"
+
+
 def _placement(body: object) -> Any:
     """Return the decisions in the words of the problem."""
     match body:
@@ -147,6 +172,8 @@ def _placement(body: object) -> Any:
                 "height_bytes": body.height_bytes,
                 "offsets_bytes": {buffer.id: offset for buffer, offset in offsets},
             }
+        case SpacesPlan():
+            return summary(body)
         case ExpertsPlan():
             k, gpus = body.problem.slots // body.problem.gpus, body.problem.gpus
             layers = [[list(slots[gpu * k : (gpu + 1) * k]) for gpu in range(gpus)] for slots in body.slots]

@@ -21,6 +21,7 @@ REVIEWERS: dict[str, str] = {
     "adapters": "treadle.verification.layout:review_adapters",
     "batch-order": "treadle.verification.layout:review_batch",
     "buffers": "treadle.verification.layout:review_buffers",
+    "memory-spaces": "treadle.verification.memory_spaces:review",
     "experts": "treadle.verification.layout:review_experts",
     "serving": "treadle.verification.serving:review",
     "tiers": "treadle.verification.layout:review_tiers",
@@ -28,6 +29,8 @@ REVIEWERS: dict[str, str] = {
     "sections": "treadle.verification.sections:review",
     "packing": "treadle.verification.packing:review",
     "parallel": "treadle.verification.parallel:review",
+    "replan": "treadle.verification.replan:review",
+    "sequence-groups": "treadle.verification.grouping:review",
     "deployment": "treadle.verification.deployment:review",
     "kernel": "treadle.verification.kernel:review",
 }

@@ -22,7 +22,7 @@ Claim = tuple[str, float, float]
 def review_buffers(plan: Plan, folder: Path | None) -> Review:
     """Review buffer offsets: overlap, range, height, live peak."""
     body: buffers.BuffersPlan = plan.body
-    return _review(
+    return reviewed(
         plan, buffers.check(body), lambda: [("height", body.height_bytes, buffers.peak_live(body.problem)[0])]
     )
 
@@ -41,7 +41,7 @@ def review_experts(plan: Plan, folder: Path | None) -> Review:
             for layer, slots in enumerate(body.slots)
         ]
 
-    return _review(plan, experts.check(body), claims)
+    return reviewed(plan, experts.check(body), claims)
 
 
 def _experts_bound(plan: Plan, layer: int) -> float:
@@ -65,7 +65,7 @@ def review_adapters(plan: Plan, folder: Path | None) -> Review:
             ("moves", body.moves, 0),
         ]
 
-    return _review(plan, adapters.check(body), claims)
+    return reviewed(plan, adapters.check(body), claims)
 
 
 def review_tiers(plan: Plan, folder: Path | None) -> Review:
@@ -79,7 +79,7 @@ def review_tiers(plan: Plan, folder: Path | None) -> Review:
         proven = tree_bound(tiers.program_of(body.problem), tree)
         return [("reading time", value, 0.0 if proven is None else float(-proven))]
 
-    return _review(plan, tiers.check(body), claims)
+    return reviewed(plan, tiers.check(body), claims)
 
 
 def review_batch(plan: Plan, folder: Path | None) -> Review:
@@ -92,10 +92,10 @@ def review_batch(plan: Plan, folder: Path | None) -> Review:
             ("grouped savings", batch.grouped_savings(body), batch.best_grouping(body.problem)[0]),
         ]
 
-    return _review(plan, batch.check(body), claims)
+    return reviewed(plan, batch.check(body), claims)
 
 
-def _review(plan: Plan, legality: list[Finding], claims: Callable[[], list[Claim]]) -> Review:
+def reviewed(plan: Plan, legality: list[Finding], claims: Callable[[], list[Claim]]) -> Review:
     """Compare the levels of the certificate with the claims; an illegal plan has no figures to compare."""
     if legality:
         return Review(1, 0, tuple(legality))

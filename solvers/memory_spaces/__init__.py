@@ -1,0 +1,1 @@
+"""Least time of a step at given capacities: moves, reruns and homes of its buffers."""
