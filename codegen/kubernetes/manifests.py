@@ -2,23 +2,27 @@
 
 `waves/NN-evict.yaml` holds policy/v1 Evictions and `waves/NN-bind.yaml` v1 Bindings, in the order to apply them;
 `component/` is a kustomize component that keeps every workload on the nodes the plan gives it; `scheduler.yaml` makes
-the default scheduler prefer full nodes, for those who follow the plan softly.
+the default scheduler prefer full nodes, for those who follow the plan softly; `kueue.yaml` admits what the plan places;
+`evictions.csv` lists every pod that leaves its node.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 from collections import defaultdict
 from typing import Any
 
 import yaml
 
+from treadle.codegen.kubernetes.queues import queues
 from treadle.ir.cluster.cluster import PENDING, Cluster
 from treadle.ir.cluster.migration import Migration, Step, StepKind
 from treadle.ir.cluster.packing import PackingBody
 
 _HOSTNAME = "kubernetes.io/hostname"
-_TEMPLATED = ("Deployment", "StatefulSet", "ReplicaSet", "Job")
-_API = {"Job": "batch/v1"}
+_TEMPLATED = ("Deployment", "StatefulSet", "ReplicaSet", "Job", "LeaderWorkerSet")
+_API = {"Job": "batch/v1", "LeaderWorkerSet": "leaderworkerset.x-k8s.io/v1"}
 
 
 def manifests(body: PackingBody) -> dict[str, bytes]:
@@ -42,7 +46,9 @@ def manifests(body: PackingBody) -> dict[str, bytes]:
     files |= _component(body)
     files["deploy/scheduler.yaml"] = [_scheduler()]
     files["deploy/gates.yaml"] = _gated(body)
-    return {path: _dump(documents) for path, documents in sorted(files.items()) if documents}
+    files["deploy/kueue.yaml"] = queues(body)
+    written = {path: _dump(documents) for path, documents in sorted(files.items()) if documents}
+    return {**written, "deploy/evictions.csv": _evictions(body)}
 
 
 def _dump(documents: list[dict[str, Any]]) -> bytes:
@@ -69,6 +75,24 @@ def _binding(cluster: Cluster, step: Step) -> dict[str, Any]:
 
 def _eviction(cluster: Cluster, step: Step) -> dict[str, Any]:
     return {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": _metadata(cluster, step.pod)}
+
+
+def _evictions(body: PackingBody) -> bytes:
+    """Every pod that leaves its node, in order: a list for tools that evict by themselves."""
+    cluster, out = body.cluster, io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["wave", "namespace", "pod", "priority", "node", "reason", "target"])
+    for number, wave in enumerate(body.migration.waves, start=1):
+        for step in wave:
+            if step.kind in (StepKind.EVICT, StepKind.STOP, StepKind.MOVE):
+                named = _metadata(cluster, step.pod)
+                reason = "temporary move" if step.temporary else step.kind.value
+                target = cluster.nodes[step.target].name if step.target != PENDING else ""
+                source = cluster.nodes[step.source].name
+                writer.writerow(
+                    [number, named["namespace"], named["name"], cluster.priority(step.pod), source, reason, target]
+                )
+    return out.getvalue().encode()
 
 
 def _component(body: PackingBody) -> dict[str, list[dict[str, Any]]]:
@@ -100,11 +124,15 @@ def _component(body: PackingBody) -> dict[str, list[dict[str, Any]]]:
 
 
 def _affinity_patch(kind: str, name: str, namespace: str, nodes: list[str]) -> dict[str, Any]:
+    inside = {"spec": {"affinity": {"nodeAffinity": _required(nodes)}}}
+    template = (
+        {"leaderWorkerTemplate": {"workerTemplate": inside}} if kind == "LeaderWorkerSet" else {"template": inside}
+    )
     return {
         "apiVersion": _API.get(kind, "apps/v1"),
         "kind": kind,
         "metadata": {"name": name, "namespace": namespace},
-        "spec": {"template": {"spec": {"affinity": {"nodeAffinity": _required(nodes)}}}},
+        "spec": template,
     }
 
 
