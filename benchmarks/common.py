@@ -9,11 +9,13 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from treadle.ir.diagnostics import TreadleError
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("treadle", "ortools", "triton", "torch", "numpy", "aiconfigurator-core")
@@ -39,6 +41,15 @@ def arguments(description: str, data: str = "", **extra: dict[str, Any]) -> argp
     if data and not chosen.data.exists():
         parser.error(f"{chosen.data} does not exist; docs/data.md says how to obtain it, --data names another place")
     return chosen
+
+
+def guarded(main: Callable[[], int]) -> int:
+    """Run a benchmark; a coded error is one message on stderr and its exit status, as of a verb."""
+    try:
+        return main()
+    except TreadleError as error:
+        print(error.render(), file=sys.stderr)
+        return error.exit_code
 
 
 def environment() -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Time of collectives over groups of GPUs: measured curves where the cluster has them, latency and volume elsewhere.
 
 A group of n ranks has g of them inside each fast domain (a node, or an NVL72 rack). Volumes are those of
-bandwidth-optimal algorithms
-(Thakur et al. 2005; nccl-tests PERFORMANCE.md): all-gather and reduce-scatter S (n-1)/n, all-reduce twice that. Across
-domains a collective runs in two levels: inside over the fast links, then 1/g of the buffer per rank over the network.
+bandwidth-optimal algorithms (Thakur et al. 2005; nccl-tests PERFORMANCE.md): all-gather and reduce-scatter S (n-1)/n,
+all-reduce twice that. Across domains a collective runs in two levels: inside over the fast links, by the measured curve
+of that size where there is one, then 1/g of the buffer per rank over the network.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ class Links:
     slow_bytes_per_us: float
     latency_us: float
     curves: tuple[Curve, ...] = ()
+    meeting_us: float = 0.0
+    """Added to a measured curve: benchmarks call collectives back to back, a step's ranks arrive apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def all_reduce_us(size_bytes: float, group: Group, links: Links) -> float:
     measured = _measured("all_reduce", size_bytes, group, links)
     if measured is not None:
         return measured
-    return 2 * _one_way_us(size_bytes, group, links)
+    return _one_way_us(size_bytes, group, links, "reduce_scatter") + _one_way_us(size_bytes, group, links, "all_gather")
 
 
 def gather_us(size_bytes: float, group: Group, links: Links, operation: str = "all_gather") -> float:
@@ -61,7 +63,7 @@ def gather_us(size_bytes: float, group: Group, links: Links, operation: str = "a
     if group.ranks == 1:
         return 0.0
     measured = _measured(operation, size_bytes, group, links)
-    return _one_way_us(size_bytes, group, links) if measured is None else measured
+    return _one_way_us(size_bytes, group, links, operation) if measured is None else measured
 
 
 def all_to_all_us(sent_bytes: float, group: Group, links: Links) -> float:
@@ -84,21 +86,32 @@ def send_us(size_bytes: float, crosses: bool, links: Links) -> float:
     return size_bytes / (links.slow_bytes_per_us if crosses else links.fast_bytes_per_us) + links.latency_us
 
 
-def _one_way_us(size_bytes: float, group: Group, links: Links) -> float:
+def _one_way_us(size_bytes: float, group: Group, links: Links, operation: str) -> float:
+    """Return the time of a gather or scatter: inside the domains, then 1/g of the buffer per rank between them."""
     inside, domains = group.inside, group.domains
-    near = size_bytes * (inside - 1) / inside / links.fast_bytes_per_us
-    far = size_bytes / inside * (domains - 1) / domains / links.slow_bytes_per_us
-    steps = (inside > 1) + (domains > 1) * ceil(log2(max(2, domains)))
-    return near + far + links.latency_us * steps / 2
+    time = 0.0
+    if inside > 1:
+        measured = _measured(operation, size_bytes, Group(inside, inside), links)
+        nominal = size_bytes * (inside - 1) / inside / links.fast_bytes_per_us + links.latency_us / 2
+        time = nominal if measured is None else measured
+    if domains > 1:
+        time += size_bytes / inside * (domains - 1) / domains / links.slow_bytes_per_us
+        time += links.latency_us * ceil(log2(domains)) / 2
+    return time
 
 
 def _measured(operation: str, size_bytes: float, group: Group, links: Links) -> float | None:
     """Return the time by a measured curve of exactly this operation and group shape, or None."""
     for curve in links.curves:
         if (curve.operation, curve.ranks, curve.nodes) == (operation, group.ranks, group.domains):
-            factor = {"all_reduce": 2.0}.get(operation, 1.0) * (group.ranks - 1) / group.ranks
-            return size_bytes * factor / (interpolate(curve, size_bytes) * 1000.0)
+            factor = bus_factor(operation, group.ranks)
+            return links.meeting_us + size_bytes * factor / (interpolate(curve, size_bytes) * 1000.0)
     return None
+
+
+def bus_factor(operation: str, ranks: int) -> float:
+    """Return the share of the buffer that crosses each rank's links: nccl-tests' bus over algorithm bandwidth."""
+    return (2.0 if operation == "all_reduce" else 1.0) * (ranks - 1) / ranks
 
 
 def interpolate(curve: Curve, size_bytes: float) -> float:
