@@ -24,13 +24,19 @@ _OVERHEAD_S = 0.01
 class Improvement:
     """Improves an assignment in place; `step` sets some machines free once."""
 
-    def __init__(self, instance: Reassignment, start: tuple[int, ...], seed: int, *, wall: bool) -> None:
+    def __init__(
+        self,
+        instance: Reassignment,
+        start: tuple[int, ...],
+        seed: int,
+        wall_s: Callable[[], float | None] = lambda: None,
+    ) -> None:
         self.instance = instance
         self.at = list(start)
         self.value = cost(instance, start)
         self.random = random.Random(seed)
         self.seed = seed
-        self.wall = wall
+        self.wall_s = wall_s
         self.state = State(instance)
         for process, machine in enumerate(start):
             if machine != self.state.at[process]:
@@ -69,7 +75,7 @@ class Improvement:
             free = self.random.sample(free, _MOST_FREE)
         self.seed += 1
         neighbourhood = Neighbourhood(self.instance, self.at, machines, free)
-        found = neighbourhood.solve(_SECONDS.get(size, 1.0), self.seed, wall=self.wall)
+        found = neighbourhood.solve(_SECONDS.get(size, 1.0), self.seed, self.wall_s())
         before = self.value
         if found is not None:
             self._take(found)

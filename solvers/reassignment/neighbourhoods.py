@@ -45,16 +45,17 @@ class Neighbourhood:
         self._add_moves()
         self.model.minimize(sum(self.costs))
 
-    def solve(self, seconds: float, seed: int, *, wall: bool) -> dict[int, int] | None:
+    def solve(self, seconds: float, seed: int, wall_s: float | None = None) -> dict[int, int] | None:
         """Return the machine of every free process, at least as good as now; None if nothing was found in time.
 
-        `closed` says afterwards whether nothing better exists, `spent_s` what was spent of `seconds`.
+        `seconds` are deterministic, so that a busy machine does not make neighbourhoods worse. `closed` says afterwards
+        whether nothing better exists, `spent_s` what was spent of them.
         """
-        limits = Limits(None if wall else seconds, seconds if wall else None, 1, seed)
+        limits = Limits(seconds, wall_s, 1, seed)
         hint = [(variable, int(self.at[p] == m)) for (p, m), variable in self.stands.items()]
         outcome = solve(self.model, limits, hint=hint, tuning=_TUNING)
         self.closed = outcome.status is Status.OPTIMAL
-        self.spent_s = outcome.report.wall_s if wall else outcome.report.deterministic_time
+        self.spent_s = outcome.report.deterministic_time
         if not outcome.solved:
             return None
         return {p: m for (p, m), variable in self.stands.items() if outcome[variable]}

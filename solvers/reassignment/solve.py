@@ -66,7 +66,12 @@ def reassign(
 
 def _improve(instance: Reassignment, best: tuple[int, ...], search: _Search) -> tuple[int, ...]:
     options = search.options
-    improvement = Improvement(instance, best, options.seed, wall=options.window_s is not None)
+
+    def wall_s() -> float | None:
+        spent_s = time.perf_counter() - search.started
+        return None if options.window_s is None else max(0.01, options.window_s - _LAST_S - spent_s)
+
+    improvement = Improvement(instance, best, options.seed, wall_s)
     floor, rounds = volume_bound(instance), 0
 
     def left() -> bool:

@@ -53,7 +53,7 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
     if document["kind"] == "Pod":
         return {**document, "spec": {**FULL, **document["spec"]}}
     template = document["spec"]["template"]
-    inside = {**template, "metadata": {"labels": {"app": "x"}}, "spec": {**FULL, **template["spec"]}}
+    inside: dict[str, Any] = {**template, "metadata": {"labels": {"app": "x"}}, "spec": {**FULL, **template["spec"]}}
     selector = {} if document["kind"] == "Job" else {"selector": {"matchLabels": {"app": "x"}}}
     if document["kind"] == "Job":
         inside["spec"]["restartPolicy"] = "Never"

@@ -42,7 +42,7 @@ def random_instance(seed: int) -> Reassignment:
 def test_neighbourhoods_of_everything_equal_enumeration(seed: int) -> None:
     instance = random_instance(seed)
     whole = Neighbourhood(instance, list(instance.initial), range(3), range(5))
-    found = whole.solve(5.0, 0, wall=False)
+    found = whole.solve(5.0, 0)
     assert found is not None
     assignment = tuple(found[p] for p in range(5))
     assert check(instance, assignment) == []
