@@ -40,6 +40,8 @@ def _launches(body: OverlapBody) -> list[tuple[int, str, int, int, int]]:
 
 def engine_options(body: OverlapBody) -> str:
     """Return what vLLM and Megatron can express of the plan, and what they cannot, as JSON."""
+    if body.step.training:
+        return _training_options(body)
     halves = len(body.nano_batches) == 2
     equal = halves and body.nano_batches[0] == body.nano_batches[1]
     sizes = (
@@ -68,3 +70,18 @@ def engine_options(body: OverlapBody) -> str:
         )
         + "\n"
     )
+
+
+def _training_options(body: OverlapBody) -> str:
+    """Forward of one microbatch beside backward of another: Megatron has it for expert layers (its 1F1B overlap)."""
+    experts = any("experts" in operator.name for operator in body.loop.operators)
+    options: dict[str, Any] = {"--tensor-model-parallel-size": body.tensor_parallel}
+    if body.sequence_parallel:
+        options |= {"--sequence-parallel": True, "--tp-comm-overlap": True}
+    missing = ["shares of the SMs by operator, and the order of operators between microbatches"]
+    if experts:
+        options |= {"--overlap-moe-expert-parallel-comm": True, "--delay-wgrad-compute": True}
+    else:
+        missing.append("forward and backward of two microbatches at once: the overlap is for expert parallelism")
+    serving = {"options": {}, "not_expressed": ["training"]}
+    return json.dumps({"vllm": serving, "megatron": {"options": options, "not_expressed": missing}}, indent=1) + "\n"

@@ -42,7 +42,8 @@ def _tracks(loop: OperatorLoop, schedule: OperatorSchedule) -> dict[str, tuple[s
     ends: dict[tuple[str, str], int] = {}
     tracks: dict[str, tuple[str, str]] = {}
     for name in sorted(loop.index, key=lambda name: (schedule.start_ns[name], loop.index[name])):
-        batch = f"nano-batch {name.split('.')[0]}" if "." in name else "operators"
+        lane_name = name.partition(".")[0] if "." in name else "operators"
+        batch = f"nano-batch {lane_name}" if lane_name.isdecimal() else lane_name
         lane = 0
         while ends.get((batch, "'" * lane), 0) > schedule.start_ns[name]:
             lane += 1

@@ -92,7 +92,7 @@ class DecodeFrame(AttentionFrame):
             "first_key = ttgl.minimum(split * piece, length)",
             "keys = ttgl.minimum(first_key + piece, length) - first_key",
             "full = keys // BLOCK_N",
-            f"trips = {self.trips('ttgl.cdiv(keys, BLOCK_N)')}",
+            f"trips = {self.trips('ttgl.cdiv(keys, BLOCK_N)', fewest=0)}",
         ]
 
     def place(self) -> Lines:

@@ -211,13 +211,14 @@ class FrameBase(ABC):
         """Return a product's operand: weights and keys are stored (n, k) and read transposed."""
         return f"{slot}.permute((1, 0))" if role is Role.B else slot
 
-    def trips(self, count: str) -> str:
+    def trips(self, count: str, fewest: int = 1) -> str:
         """Return the trips of the loop: those with work, and empty ones where fewer iterations than overlap have it.
 
-        Copies beyond the tensors' ends bring zeros, so that an empty iteration adds nothing.
+        Copies beyond the tensors' ends bring zeros, so that an empty iteration adds nothing. `fewest` is the least that
+        `count` can be.
         """
         least = max(group.stages for group in self.warp.groups) - 1
-        return f"ttgl.maximum({count}, {least})" if least > 1 else count
+        return f"ttgl.maximum({count}, {least})" if least > fewest else count
 
     def tile_bytes(self, block: tuple[int, ...], dtype: str) -> int:
         """Return the bytes of a block."""

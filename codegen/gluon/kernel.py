@@ -11,7 +11,7 @@ from treadle.ir.certificate import Certificate
 from treadle.ir.machine import Machine
 from treadle.ir.plan import Prediction
 from treadle.ir.tile.kernel import KernelPlan
-from treadle.ir.tile.program import OperationKind, TileProgram
+from treadle.ir.tile.program import Memory, OperationKind, TileProgram
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule
 from treadle.ir.warp.lower import lower_schedule
 from treadle.ir.warp.program import Action, WarpGroup, WarpProgram
@@ -98,7 +98,9 @@ def buffer_name(program: WarpProgram, name: str) -> str:
         for instruction in group.instructions()
         if instruction.action is Action.PERFORM and not instruction.result and not instruction.queue
     }
-    return identifier(name) + ("_handed" if name in values else "")
+    if name not in values:
+        return identifier(name)
+    return identifier(name) + ("_memory" if program.buffer(name).memory is Memory.TENSOR else "_handed")
 
 
 def loads_only(group: WarpGroup, program: TileProgram) -> bool:

@@ -12,7 +12,7 @@ from treadle.codegen.gluon.kernel import buffer_name
 from treadle.codegen.gluon.matrix import MatrixFrame, Product
 from treadle.codegen.gluon.writer import Lines
 from treadle.ir.tile.program import OperationKind, TileOperation
-from treadle.ir.warp.program import Buffer, Role, WarpGroup
+from treadle.ir.warp.program import Buffer, WarpGroup
 
 NORMED = Product(
     "rms_norm_gemm.py.j2",
@@ -46,10 +46,6 @@ class MadeOperandFrame(MatrixFrame):
     def operand_layout(self) -> str:
         """Return the register layout of the left operand: as `wgmma` reads it."""
         return "ttgl.DotOperandLayout(0, ACC.value, 2)"
-
-    def view(self, value: str, slot: str, role: Role, reader: TileOperation) -> str:
-        """Return a product's operand; the left one is in registers."""
-        return slot if role is not Role.B else super().view(value, slot, role, reader)
 
 
 class NormedFrame(MadeOperandFrame):

@@ -131,15 +131,17 @@ class QuantizedFrame(MadeOperandFrame):
 
     def opening(self, group: WarpGroup) -> Lines:
         """Return what a group does before its first tile."""
-        return [*self.walk(), f"trips = {self.trips('k // GROUP')}"]
+        return [line.replace("ttgl.cdiv(k, BLOCK_K)", "k // GROUP") for line in super().opening(group)]
 
     def start(self, group: WarpGroup) -> Lines:
         """Return what a group does before the loop of a tile."""
-        return [line for line in super().start(group) if "acc_low" not in line]
+        return [line for line in super().start(group) if not (line.startswith("acc_low") and "_token" in line)]
 
     def settle(self, group: WarpGroup, epilogue: Lines) -> Lines:
         """Wait for products that no epilogue waits for: those of a loop without overlap."""
-        return [line for line in super().settle(group, epilogue) if "acc_low" not in line]
+        return [
+            line for line in super().settle(group, epilogue) if not (line.startswith("acc_low") and "_token" in line)
+        ]
 
     def piece(self, suffix: str, at: int, names: dict[str, str]) -> Lines:
         """Return how one block of the output is turned, staged and copied out."""

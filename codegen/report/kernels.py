@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from treadle.codegen.report import kernel_groups
 from treadle.codegen.report.sections import Context, Section, filled
 from treadle.codegen.report.words import CHECKED, evidence_in_words, predicted
 from treadle.codegen.svg_timeline import STAGE_COLOURS, timeline_svg
@@ -57,6 +58,7 @@ def _block(context: Context, kernel: KernelPlan, position: int, is_open: bool) -
         levels=[
             (level, evidence_in_words(level, kernel.loop), CHECKED[level.proof]) for level in kernel.certificate.levels
         ],
+        groups=kernel_groups.block(kernel, f"t{position}-"),
         operations=sorted(kernel.loop.operations, key=lambda op: (schedule.start_cycles[op.name], op.name)),
         source=context.sources.get(kernel.name, ""),
     )

@@ -67,6 +67,9 @@ def _sentence(proof: str, evidence: dict[str, Any], loop: Loop | None) -> str:
         return _walk(steps, loop) if isinstance(steps, list) else "the longest path at this interval"
     if "solver" in evidence:
         return _solver(evidence, loop)
+    if proof == ProofKind.PROOF_LOG.value and "refuted" in evidence:
+        size = sum(len(str(log)) for log in evidence.get("logs", [evidence.get("log", "")]))
+        return f"{figure(evidence['refuted'])} is refuted by a proof of {bytes_text(size)} (compressed)"
     if proof == ProofKind.ENUMERATION.value and isinstance(evidence.get("refuted"), list):
         refuted = ", ".join(figure(number) for number in evidence["refuted"])
         return f"treadle's own search finds no schedule at an interval of {refuted}; {_basis(evidence, loop)}"

@@ -5,69 +5,108 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from treadle.codegen.training import deepspeed, megatron, torchtitan
+from treadle.codegen.training import deepspeed, megatron, mesh, schedule, torchtitan
+from treadle.codegen.training.errors import NotReadBack
+from treadle.costmodels.training_schedules import schedule_of
 from treadle.ir.diagnostics import Finding, TreadleError
 from treadle.ir.training.plan import Degrees, ParallelBody, StageLayout
-from treadle.ir.training.spec import Order
+from treadle.ir.training.ranks import position_of
+from treadle.ir.training.spec import Trainer
+from treadle.ir.training.trainers import notes, unsaid
 
 Reading = tuple[Degrees, StageLayout | None]
+_MOST_CELLS = 2_000_000
+"""Cells of a schedule file; a longer one is not written."""
 
 
 def files(body: ParallelBody) -> dict[str, bytes]:
-    """Return the trainer files by path in the plan folder."""
-    found = {
-        "training/megatron_args.sh": megatron.script(body),
-        "training/megatron_bridge.json": megatron.bridge(body),
-        "training/torchtitan.args": torchtitan.overrides(body),
-        "training/torchtitan_config.py": torchtitan.config(body),
-        "training/device_mesh.py": torchtitan.mesh_snippet(body),
-        "training/ranks.csv": ranks(body.degrees),
-    }
-    if deepspeed.applies(body.degrees):
+    """Return the trainer files by path in the plan folder: of every trainer that can say the plan, and notes."""
+    degrees = body.degrees
+    found = {"training/device_mesh.py": mesh.snippet(body), "training/ranks.csv": ranks(degrees)}
+    if not unsaid(Trainer.MEGATRON, degrees):
+        found["training/megatron_args.sh"] = megatron.script(body)
+        found["training/megatron_bridge.json"] = megatron.bridge(body)
+    if not unsaid(Trainer.TORCHTITAN, degrees):
+        found["training/torchtitan.args"] = torchtitan.overrides(body)
+        found["training/torchtitan_config.py"] = torchtitan.config(body)
+    if not unsaid(Trainer.DEEPSPEED, degrees):
         found["training/deepspeed.json"] = deepspeed.config(body)
+    if degrees.pipeline > 1 and 3 * degrees.slots * degrees.microbatches(body.spec.global_batch) <= _MOST_CELLS:
+        found["training/schedule.csv"] = schedule.schedule_text(body)
+    if said := notes(degrees):
+        found["training/notes.txt"] = "".join(f"{note}\n" for note in said)
     return {path: text.encode() for path, text in found.items()}
 
 
 def ranks(degrees: Degrees) -> str:
-    """Return the position of every global rank: tensor fastest, then context, then data and pipeline in the
-    plan's order."""
+    """Return the position of every global rank in the plan's rank order."""
     lines = ["rank,tensor,context,data,pipeline"]
-    inner, outer = (degrees.data, degrees.pipeline)
-    swapped = degrees.order is Order.PIPELINE_FIRST
-    if swapped:
-        inner, outer = outer, inner
     for rank in range(degrees.gpus):
-        rest, tensor = divmod(rank, degrees.tensor)
-        rest, context = divmod(rest, degrees.context)
-        far, near = divmod(rest, inner)
-        data, pipeline = (far, near) if swapped else (near, far)
-        lines.append(f"{rank},{tensor},{context},{data},{pipeline}")
+        place = position_of(degrees, rank)
+        lines.append(f"{rank},{place['tp']},{place['cp']},{place['dp']},{place['pp']}")
     return "\n".join(lines) + "\n"
 
 
 def read_back(body: ParallelBody, contents: Mapping[str, str]) -> list[Finding]:
     """Return where a file says something else than the plan."""
-    gpus = body.degrees.gpus
     readers: dict[str, Callable[[str], Reading]] = {
-        "training/megatron_args.sh": lambda text: megatron.parse_script(text, gpus),
-        "training/megatron_bridge.json": lambda text: megatron.parse_bridge(text, gpus),
+        "training/megatron_args.sh": lambda text: megatron.parse_script(text, body),
+        "training/megatron_bridge.json": lambda text: megatron.parse_bridge(text, body),
         "training/torchtitan.args": lambda text: (torchtitan.parse_overrides(text, body), None),
         "training/deepspeed.json": lambda text: (deepspeed.parse(text, body), None),
     }
     findings: list[Finding] = []
     for path, text in contents.items():
-        if path not in readers:
-            continue
         try:
-            degrees, layout = readers[path](text)
+            if path in readers:
+                findings += _compared(body, path, *readers[path](text))
+            elif path in _CHECKS and not _CHECKS[path](body, text):
+                findings.append(Finding("TRD428", path, "says something else than the plan"))
         except TreadleError as error:
             findings.append(Finding("TRD428", path, str(error)))
-            continue
-        wanted = body.degrees
-        if path.startswith("training/megatron") and wanted.zero == 2:
-            wanted = replace(wanted, zero=1)
-        if degrees != wanted:
-            findings.append(Finding("TRD428", path, "says other degrees", wanted.text(), degrees.text()))
-        if layout is not None and layout != body.layout:
-            findings.append(Finding("TRD428", path, "says another layout", str(body.layout), str(layout)))
     return findings
+
+
+def _compared(body: ParallelBody, path: str, degrees: Degrees, layout: StageLayout | None) -> list[Finding]:
+    findings: list[Finding] = []
+    wanted = body.degrees
+    if path.startswith("training/megatron") and wanted.zero == 2:
+        wanted = replace(wanted, zero=1)
+    if degrees != wanted:
+        findings.append(Finding("TRD428", path, "says other degrees", wanted.text(), degrees.text()))
+    if layout is not None and layout != body.layout:
+        findings.append(Finding("TRD428", path, "says another layout", str(body.layout), str(layout)))
+    return findings
+
+
+def _same_ranks(body: ParallelBody, text: str) -> bool:
+    """Whether every rank has the place the order gives it, and every place one rank."""
+    try:
+        rows = [tuple(int(cell) for cell in line.split(",")) for line in text.splitlines()[1:]]
+    except ValueError:
+        raise NotReadBack(file="ranks.csv", reason="a cell is no number") from None
+    wanted = [
+        (rank, *(position_of(body.degrees, rank)[name] for name in ("tp", "cp", "dp", "pp"))) for rank, *_ in rows
+    ]
+    return rows == wanted and [row[0] for row in rows] == list(range(body.degrees.gpus))
+
+
+def _same_schedule(body: ParallelBody, text: str) -> bool:
+    degrees, count = body.degrees, body.degrees.microbatches(body.spec.global_batch)
+    found = schedule.parse_schedule(text, degrees)
+    rows = [tuple((int(kind), chunk, number) for kind, chunk, number in row) for row in found]
+    wanted = [schedule_of(rank, degrees, count) for rank in range(degrees.pipeline)]
+    return rows == [tuple((int(kind), chunk, number) for kind, chunk, number in row) for row in wanted]
+
+
+def _same_mesh(body: ParallelBody, text: str) -> bool:
+    sizes, reshard = mesh.parse_snippet(text)
+    return list(sizes.items()) == list(mesh.mesh_sizes(body).items()) and reshard == (body.degrees.zero == 3)
+
+
+_CHECKS: dict[str, Callable[[ParallelBody, str], bool]] = {
+    "training/ranks.csv": _same_ranks,
+    "training/schedule.csv": _same_schedule,
+    "training/device_mesh.py": _same_mesh,
+    "training/torchtitan_config.py": lambda body, text: torchtitan.parse_config(text) == torchtitan.fields(body),
+}

@@ -13,8 +13,15 @@ import shlex
 
 from treadle.codegen.training.errors import NotReadBack
 from treadle.ir.training.plan import Degrees, ParallelBody, StageLayout
-from treadle.ir.training.spec import Order, Pipeline, Recompute
+from treadle.ir.training.ranks import shapes
+from treadle.ir.training.spec import ContextMode, Offload, Order, Pipeline, Recompute, Sharding
 
+_CONTEXT = {
+    ContextMode.RING: "p2p",
+    ContextMode.ALL_TO_ALL: "a2a",
+    ContextMode.HIERARCHICAL: "a2a+p2p",
+}
+_MODULES = {"core": "core_attn", "mlp": "mlp", "norm": "layernorm"}
 _TOKEN = re.compile(r"([EtmL])(?:\*(\d+))?")
 
 
@@ -58,27 +65,74 @@ def arguments(body: ParallelBody) -> list[str]:
     ]
     if degrees.pipeline > 1:
         values.append(("pipeline-model-parallel-layout", layout_text(body.layout, body.model.predictors)))
-    flags: list[str] = []
-    if spec.sequence_parallel and degrees.tensor > 1:
-        flags.append("sequence-parallel")
-    if degrees.zero in (1, 2):
-        flags.append("use-distributed-optimizer")
+    values += _context_arguments(body) + _recompute_arguments(body)
+    return [*(f"--{name} {_shown(value)}" for name, value in values), *(f"--{flag}" for flag in _flags(body))]
+
+
+def copies_of(body: ParallelBody) -> int:
+    """Return how many copies of the shared state there are (`num_distributed_optimizer_instances`)."""
+    degrees = body.degrees
+    if degrees.sharding is not Sharding.NODE:
+        return 1
+    return degrees.data * degrees.context // shapes(degrees, body.cluster.domain).replicas
+
+
+def _context_arguments(body: ParallelBody) -> list[tuple[str, object]]:
+    degrees = body.degrees
+    values: list[tuple[str, object]] = []
+    if degrees.context > 1:
+        values.append(("cp-comm-type", _CONTEXT[degrees.context_mode]))
+    if degrees.context_mode is ContextMode.HIERARCHICAL:
+        inside = shapes(degrees, body.cluster.domain).context
+        values.append(("hierarchical-context-parallel-sizes", f"{inside} {degrees.context // inside}"))
     if degrees.zero == 3:
-        flags.append("use-megatron-fsdp")
         values.append(("data-parallel-sharding-strategy", "optim_grads_params"))
-    if degrees.order is Order.PIPELINE_FIRST:
-        flags.append("use-tp-pp-dp-mapping")
-    if spec.overlap_gradients:
-        flags.append("overlap-grad-reduce")
-        flags += ["overlap-param-gather"] if degrees.zero else []
-    flags += [spec.precision] if spec.precision in ("bf16", "fp16") else ["bf16"]
-    if degrees.recompute is Recompute.FULL:
-        values += [("recompute-granularity", "full"), ("recompute-method", "uniform"), ("recompute-num-layers", 1)]
-    elif degrees.recompute is Recompute.SELECTIVE:
-        values.append(("recompute-granularity", "selective"))
-        modules = "core_attn mlp" if spec.fused_attention else "core_attn"
-        values.append(("recompute-modules", modules + (" moe" if degrees.expert > 1 else "")))
-    return [*(f"--{name} {_shown(value)}" for name, value in values), *(f"--{flag}" for flag in flags)]
+    if copies_of(body) > 1:
+        values.append(("num-distributed-optimizer-instances", copies_of(body)))
+    return values
+
+
+def _recompute_arguments(body: ParallelBody) -> list[tuple[str, object]]:
+    recompute = body.degrees.recompute
+    if recompute is Recompute.NONE:
+        return []
+    if recompute is Recompute.FULL:
+        return [("recompute-granularity", "full"), ("recompute-method", "uniform"), ("recompute-num-layers", 1)]
+    return [("recompute-granularity", "selective"), ("recompute-modules", " ".join(_modules(body)))]
+
+
+def _modules(body: ParallelBody) -> list[str]:
+    """Return the modules that run again, in Megatron's words; `moe` beside `mlp` where layers have experts."""
+    modules = body.degrees.recompute.modules(body.spec.fused_attention)
+    found = [word for name, word in _MODULES.items() if name in modules]
+    return found + (["moe"] if "mlp" in modules and any(kind.experts for kind in body.model.kinds) else [])
+
+
+def _flags(body: ParallelBody) -> list[str]:
+    degrees, spec = body.degrees, body.spec
+    flags = [
+        ("sequence-parallel", spec.sequence_parallel and degrees.tensor > 1),
+        ("use-distributed-optimizer", degrees.zero in (1, 2)),
+        ("use-megatron-fsdp", degrees.zero == 3),
+        ("use-tp-pp-dp-mapping", degrees.order is Order.PIPELINE_FIRST),
+        ("overlap-grad-reduce", spec.overlap_gradients),
+        ("overlap-param-gather", spec.overlap_gradients and degrees.zero > 0),
+        ("tp-comm-overlap", degrees.overlap_tensor),
+        ("optimizer-cpu-offload", degrees.offload.optimizer),
+        ("fp16" if spec.precision == "fp16" else "bf16", True),
+    ]
+    return [name for name, wanted in flags if wanted]
+
+
+def _recompute(granularity: str, modules: list[str], body: ParallelBody) -> Recompute:
+    """Return the mode that a granularity and its modules say, among those that run the same modules again."""
+    if granularity != "selective":
+        return Recompute(granularity)
+    words = {name for name, word in _MODULES.items() if word in modules}
+    same = [mode for mode in Recompute if mode.modules(body.spec.fused_attention) == words]
+    if not same:
+        raise NotReadBack(file="megatron arguments", reason=f"no recomputation of {' '.join(modules)}")
+    return body.degrees.recompute if body.degrees.recompute in same else same[0]
 
 
 def _shown(value: object) -> str:
@@ -92,7 +146,7 @@ def script(body: ParallelBody) -> str:
     return f"# {body.degrees.text()}; {body.degrees.gpus} GPUs\nPARALLEL_ARGS=(\n{lines}\n)\n"
 
 
-def parse_script(text: str, gpus: int) -> tuple[Degrees, StageLayout | None]:
+def parse_script(text: str, body: ParallelBody) -> tuple[Degrees, StageLayout | None]:
     """Return degrees and layout that a script says; raises NotReadBack."""
     inside = re.search(r"PARALLEL_ARGS=\(\n(.*)\n\)", text, re.DOTALL)
     if inside is None:
@@ -122,8 +176,10 @@ def parse_script(text: str, gpus: int) -> tuple[Degrees, StageLayout | None]:
     virtual = len(layout.layers) // pipeline if layout else 1
     zero = 3 if "use-megatron-fsdp" in found else 1 if "use-distributed-optimizer" in found else 0
     granularity = found.get("recompute-granularity", ["none"])[0]
+    mode = found.get("cp-comm-type", ["p2p"])[0]
+    copies = number("num-distributed-optimizer-instances") if "num-distributed-optimizer-instances" in found else 1
     return Degrees(
-        gpus // (tensor * pipeline * context),
+        body.degrees.gpus // (tensor * pipeline * context),
         tensor,
         context,
         pipeline,
@@ -132,10 +188,29 @@ def parse_script(text: str, gpus: int) -> tuple[Degrees, StageLayout | None]:
         number("expert-model-parallel-size"),
         number("expert-tensor-parallel-size"),
         zero,
-        Recompute(granularity),
+        _recompute(granularity, found.get("recompute-modules", []), body),
         Pipeline.INTERLEAVED if virtual > 1 else Pipeline.ONE_F_ONE_B,
         Order.PIPELINE_FIRST if "use-tp-pp-dp-mapping" in found else Order.DATA_FIRST,
+        _sharding(copies, body),
+        _context_mode(mode),
+        Offload.OPTIMIZER if "optimizer-cpu-offload" in found else Offload.NONE,
+        "tp-comm-overlap" in found,
     ), layout
+
+
+def _sharding(copies: int, body: ParallelBody) -> Sharding:
+    if copies == 1:
+        return Sharding.GLOBAL
+    if copies != copies_of(body):
+        raise NotReadBack(file="megatron arguments", reason=f"{copies} copies of the shared state")
+    return Sharding.NODE
+
+
+def _context_mode(word: str) -> ContextMode:
+    for mode, name in _CONTEXT.items():
+        if name == word:
+            return mode
+    raise NotReadBack(file="megatron arguments", reason=f"no way `{word}` of context parallelism")
 
 
 def bridge(body: ParallelBody) -> str:
@@ -150,20 +225,26 @@ def bridge(body: ParallelBody) -> str:
         "expert_model_parallel_size": degrees.expert,
         "expert_tensor_parallel_size": degrees.expert_tensor,
         "sequence_parallel": spec.sequence_parallel and degrees.tensor > 1,
-        "recompute_granularity": None if degrees.recompute is Recompute.NONE else degrees.recompute.value,
+        "cp_comm_type": _CONTEXT[degrees.context_mode],
+        "tp_comm_overlap": degrees.overlap_tensor,
     }
-    if degrees.recompute is Recompute.FULL:
-        provider |= {"recompute_method": "uniform", "recompute_num_layers": 1}
+    for name, value in (*_recompute_arguments(body), *_context_arguments(body)):
+        key = name.replace("-", "_")
+        if key in ("recompute_modules", "hierarchical_context_parallel_sizes"):
+            provider[key] = [int(item) if item.isdigit() else item for item in str(value).split()]
+        elif key.startswith("recompute"):
+            provider[key] = value
     if degrees.pipeline > 1:
         provider["pipeline_model_parallel_layout"] = layout_text(body.layout, body.model.predictors)
     sharded = degrees.zero in (1, 2)
     document = {
         "model": provider,
         "train": {"micro_batch_size": degrees.micro_batch, "global_batch_size": spec.global_batch},
-        "optimizer": {"use_distributed_optimizer": sharded},
+        "optimizer": {"use_distributed_optimizer": sharded, "optimizer_cpu_offload": degrees.offload.optimizer},
         "ddp": {
             "use_distributed_optimizer": sharded,
             "use_megatron_fsdp": degrees.zero == 3,
+            "num_distributed_optimizer_instances": copies_of(body),
             "overlap_grad_reduce": spec.overlap_gradients,
             "overlap_param_gather": spec.overlap_gradients and degrees.zero > 0,
         },
@@ -172,7 +253,7 @@ def bridge(body: ParallelBody) -> str:
     return json.dumps(document, indent=1) + "\n"
 
 
-def parse_bridge(text: str, gpus: int) -> tuple[Degrees, StageLayout | None]:
+def parse_bridge(text: str, body: ParallelBody) -> tuple[Degrees, StageLayout | None]:
     """Return degrees and layout of Bridge arguments; raises NotReadBack."""
     try:
         document = json.loads(text)
@@ -184,7 +265,7 @@ def parse_bridge(text: str, gpus: int) -> tuple[Degrees, StageLayout | None]:
         virtual = model["virtual_pipeline_model_parallel_size"] or 1
         zero = 3 if document["ddp"]["use_megatron_fsdp"] else int(document["optimizer"]["use_distributed_optimizer"])
         degrees = Degrees(
-            gpus // (tensor * context * pipeline),
+            body.degrees.gpus // (tensor * context * pipeline),
             tensor,
             context,
             pipeline,
@@ -193,9 +274,13 @@ def parse_bridge(text: str, gpus: int) -> tuple[Degrees, StageLayout | None]:
             model["expert_model_parallel_size"],
             model["expert_tensor_parallel_size"],
             zero,
-            Recompute(model["recompute_granularity"] or "none"),
+            _recompute(model.get("recompute_granularity", "none"), model.get("recompute_modules", []), body),
             Pipeline.INTERLEAVED if virtual > 1 else Pipeline.ONE_F_ONE_B,
             Order.PIPELINE_FIRST if document["dist"]["use_tp_pp_dp_mapping"] else Order.DATA_FIRST,
+            _sharding(document["ddp"]["num_distributed_optimizer_instances"], body),
+            _context_mode(model["cp_comm_type"]),
+            Offload.OPTIMIZER if document["optimizer"]["optimizer_cpu_offload"] else Offload.NONE,
+            bool(model["tp_comm_overlap"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise NotReadBack(file="megatron_bridge.json", reason=repr(error)) from None

@@ -58,9 +58,7 @@ def _moves(body: ReplanBody) -> str:
 
 def _counts(body: ReplanBody) -> str:
     rows = [(f"{count}", f"{ranks}") for count, ranks in sorted(Counter(body.counts).items())]
-    said = (
-        "trainer files are in <code>training/</code>" if as_even(body) else "uneven, see <code>note.txt</code>"
-    )
+    said = "trainer files are in <code>training/</code>" if as_even(body) else "uneven, see <code>note.txt</code>"
     return table(("microbatches", "data ranks"), rows) + f"<p>{said}</p>"
 
 

@@ -1,36 +1,49 @@
-"""torchtitan: command-line overrides and a configuration function, and back; a PyTorch mesh snippet.
+"""torchtitan: command-line overrides and a configuration function, and back.
 
-Fields as in `torchtitan/config/configs.py` (2026-08). torchtitan shards parameters over `data_parallel_shard_degree`;
-ZeRO stages 1 and 2 become sharding without resharding after forward, stage 0 replication.
+Fields as in `torchtitan/config/configs.py` (2026-08). torchtitan shares parameters over `data_parallel_shard_degree`;
+ZeRO stages 1 and 2 become sharing without resharding after forward, stage 0 copies. ZB-H1 has no name there and comes
+as a schedule file.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 
 from treadle.codegen.training.errors import NotReadBack
+from treadle.codegen.training.mesh import data_split
 from treadle.ir.training.plan import Degrees, ParallelBody, StageLayout
-from treadle.ir.training.spec import Pipeline, Recompute
+from treadle.ir.training.spec import Pipeline, Recompute, Sharding
 
-_SCHEDULES = {Pipeline.ONE_F_ONE_B: "1F1B", Pipeline.INTERLEAVED: "Interleaved1F1B"}
+_SCHEDULES = {
+    Pipeline.ONE_F_ONE_B: "1F1B",
+    Pipeline.INTERLEAVED: "Interleaved1F1B",
+    Pipeline.ZERO_BUBBLE: "PipelineScheduleMulti",
+    Pipeline.ZERO_BUBBLE_V: "ZBVZeroBubble",
+}
 _RECOMPUTE = {Recompute.NONE: "none", Recompute.SELECTIVE: "selective", Recompute.FULL: "full"}
+SCHEDULE_FILE = "schedule.csv"
 
 
 def fields(body: ParallelBody) -> dict[str, object]:
     """Return the values of `ParallelismConfig` that the plan decides."""
     degrees = body.degrees
+    copies, shared = data_split(degrees, body.cluster.domain)
     found: dict[str, object] = {
-        "data_parallel_replicate_degree": 1 if degrees.zero else degrees.data,
-        "data_parallel_shard_degree": degrees.data if degrees.zero else 1,
+        "data_parallel_replicate_degree": copies,
+        "data_parallel_shard_degree": shared,
         "fsdp_reshard_after_forward": "always" if degrees.zero == 3 else "never",
         "tensor_parallel_degree": degrees.tensor,
         "enable_sequence_parallel": body.spec.sequence_parallel,
+        "enable_async_tensor_parallel": degrees.overlap_tensor,
         "pipeline_parallel_degree": degrees.pipeline,
         "context_parallel_degree": degrees.context,
         "expert_parallel_degree": degrees.expert,
     }
     if degrees.pipeline > 1:
         found["pipeline_parallel_schedule"] = _SCHEDULES[degrees.schedule]
+        if degrees.schedule is Pipeline.ZERO_BUBBLE:
+            found["pipeline_parallel_schedule_csv"] = SCHEDULE_FILE
         found["module_fqns_per_model_part"] = modules(body.layout)
     return found
 
@@ -72,65 +85,65 @@ def config(body: ParallelBody) -> str:
     )
 
 
-def parse_overrides(text: str, body: ParallelBody) -> Degrees:
-    """Return the degrees that overrides say; ZeRO 1 and 2 are told apart by the plan. Raises NotReadBack."""
-    found = dict(re.findall(r"^--[a-z_]+\.([a-z_]+)=(\S+)$", text, re.MULTILINE))
+def parse_config(text: str) -> dict[str, object]:
+    """Return the keyword arguments of the configuration function; raises NotReadBack."""
     try:
-        replicate, shard = (int(found[f"data_parallel_{kind}_degree"]) for kind in ("replicate", "shard"))
+        calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+        return {keyword.arg or "": ast.literal_eval(keyword.value) for keyword in calls[0].keywords}
+    except (SyntaxError, ValueError, IndexError) as error:
+        raise NotReadBack(file="torchtitan_config.py", reason=repr(error)) from None
+
+
+def parse_overrides(text: str, body: ParallelBody) -> Degrees:
+    """Return the degrees that overrides say.
+
+    What torchtitan cannot say is taken from the plan: ZeRO 1 against 2, expert-tensor ranks, chunks per rank. Raises
+    NotReadBack.
+    """
+    found = dict(re.findall(r"^--[a-z_]+\.([a-z_]+)=(\S+)$", text, re.MULTILINE))
+    plan = body.degrees
+    try:
+        copies, shared = (int(found[f"data_parallel_{kind}_degree"]) for kind in ("replicate", "shard"))
         pipeline = int(found["pipeline_parallel_degree"])
-        sharded = body.degrees.zero if body.degrees.zero in (1, 2) else 1
-        zero = 0 if replicate > 1 or shard == 1 else 3 if found["fsdp_reshard_after_forward"] == "always" else sharded
-        if replicate * shard == 1:
-            zero = body.degrees.zero
-        schedule = next(
-            (kind for kind, word in _SCHEDULES.items() if word == found.get("pipeline_parallel_schedule")),
-            Pipeline.ONE_F_ONE_B,
-        )
-        local = int(found["local_batch_size"])
-        micro = int(found["pipeline_parallel_microbatch_size"]) if pipeline > 1 else body.degrees.micro_batch
-        if local * replicate * shard != int(found["global_batch_size"]):
+        schedule = _schedule(found.get("pipeline_parallel_schedule", "1F1B"))
+        local, total = int(found["local_batch_size"]), int(found["global_batch_size"])
+        if local * copies * shared != total:
             raise NotReadBack(file="torchtitan.args", reason="local and global batch differ")
         return Degrees(
-            replicate * shard,
+            copies * shared,
             int(found["tensor_parallel_degree"]),
             int(found["context_parallel_degree"]),
             pipeline,
-            micro,
-            body.degrees.virtual if schedule is Pipeline.INTERLEAVED else 1,
+            int(found["pipeline_parallel_microbatch_size"]) if pipeline > 1 else plan.micro_batch,
+            plan.virtual if schedule in (Pipeline.INTERLEAVED, Pipeline.ZERO_BUBBLE_V) else 1,
             int(found["expert_parallel_degree"]),
-            body.degrees.expert_tensor,
-            zero,
+            plan.expert_tensor,
+            _zero(plan, copies, shared, found["fsdp_reshard_after_forward"]),
             Recompute(found["mode"]),
             schedule,
-            body.degrees.order,
+            plan.order,
+            plan.sharding if (copies, shared) == data_split(plan, body.cluster.domain) else Sharding.GLOBAL,
+            plan.context_mode,
+            plan.offload,
+            found["enable_async_tensor_parallel"] == "True",
         )
     except (KeyError, ValueError) as error:
         raise NotReadBack(file="torchtitan.args", reason=repr(error)) from None
 
 
-def mesh_snippet(body: ParallelBody) -> str:
-    """Return a PyTorch module: the device mesh of one pipeline stage, and sharding of its blocks."""
-    degrees = body.degrees
-    replicate, shard = (1, degrees.data) if degrees.zero else (degrees.data, 1)
-    reshard = degrees.zero == 3
-    return f'''"""Device mesh and sharding of one pipeline stage of `{body.model.name}` ({degrees.text()})."""
-
-import torch
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
-
-SIZES = {{"dp_replicate": {replicate}, "dp_shard": {shard * degrees.context}, "tp": {degrees.tensor}}}
+def _schedule(word: str) -> Pipeline:
+    for kind, name in _SCHEDULES.items():
+        if name == word:
+            return kind
+    raise NotReadBack(file="torchtitan.args", reason=f"no schedule `{word}`")
 
 
-def mesh(device: str = "cuda") -> DeviceMesh:
-    """Return the mesh of a stage's ranks."""
-    return init_device_mesh(device, tuple(SIZES.values()), mesh_dim_names=tuple(SIZES))
-
-
-def shard(model: torch.nn.Module, blocks: list[torch.nn.Module], on: DeviceMesh) -> torch.nn.Module:
-    """Shard every block, then the rest, over the data ranks."""
-    data = on["dp_replicate", "dp_shard"]
-    for block in blocks:
-        fully_shard(block, mesh=data, reshard_after_forward={reshard})
-    return fully_shard(model, mesh=data, reshard_after_forward={reshard})
-'''
+def _zero(plan: Degrees, copies: int, shared: int, reshard: str) -> int:
+    """Return the ZeRO stage: nothing shared is stage 0, resharding is stage 3, the rest is the plan's 1 or 2."""
+    if copies * shared == 1 or (plan.zero and shared == 1 and plan.data == 1):
+        return plan.zero
+    if shared == 1 and copies > 1 and plan.sharding is Sharding.GLOBAL:
+        return 0
+    if reshard == "always":
+        return 3
+    return plan.zero if plan.zero in (1, 2) else 1

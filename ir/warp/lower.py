@@ -147,7 +147,7 @@ class _Lowering:
                 self._make_handoff(performed, readers)
             self.channels[name] = Channel(
                 name,
-                performed.result or name,
+                performed.result or self._handed(name),
                 home,
                 tuple(sorted(set(groups))),
                 one_way=not owner,
@@ -179,7 +179,13 @@ class _Lowering:
             default=0,
         )
         primed = max(source.distance for _, source in readers)
-        self.buffers[performed.operation] = Buffer(performed.operation, Memory.SHARED, max(1, primed), size)
+        name = self._handed(performed.operation)
+        self.buffers[name] = Buffer(name, Memory.SHARED, max(1, primed), size)
+
+    def _handed(self, value: str) -> str:
+        """Return the buffer over which a register value is handed: named after it, unless a ring has that name."""
+        taken = value in self.rings or any(buffer.name == value for buffer in self.facts.buffers)
+        return f"{value}.handed" if taken else value
 
     def _deepen(self) -> None:
         """Give two-way channels the slots that keep the schedule's pace, as far as memory holds them.
@@ -298,7 +304,7 @@ class _Lowering:
             if local and producer.queue and not self._follows(producer, performed, source):
                 self._await(group, start, Order.WAIT, name, source.value, source.distance)
             elif not local and not producer.result:
-                handed = Source(source.value, distance=source.distance, buffer=source.value)
+                handed = Source(source.value, distance=source.distance, buffer=self._handed(source.value))
                 self._add(group, start, Order.READ, name, Instruction(Action.READ, source.value, operands=(handed,)))
         if performed.staged:
             self._await(group, start, Order.WAIT, name, name, 1)
@@ -336,7 +342,7 @@ class _Lowering:
         if performed.queue:
             self._await(group, done, early, name, name, 0)
         if not performed.result:
-            self._add(group, done, early, name, Instruction(Action.WRITE, name, result=name))
+            self._add(group, done, early, name, Instruction(Action.WRITE, name, result=self._handed(name)))
         self._add(group, done, early, name, Instruction(Action.PUT, name, after=name if hardware else ""))
 
     def _consume(self, channel: Channel, group: int) -> None:

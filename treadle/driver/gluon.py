@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from treadle.codegen.gluon.emit import emit, has_frame
-from treadle.codegen.gluon.errors import EvidenceMismatch, NoGluonFrame, NoSharedMemoryLeft
-from treadle.codegen.gluon.evidence import Evidence, examine
+from treadle.codegen.gluon.errors import EvidenceMismatch, NoGluonFrame, NoSharedMemoryLeft, NotEmittable
+from treadle.codegen.gluon.evidence import Evidence, GroupEvidence, examine
 from treadle.codegen.gluon.kernel import TENSOR_ROWS, WarpKernel, warp_kernel
 from treadle.codegen.triton.compile import KernelBinary, compile_source
 from treadle.costmodels.lower_warps import lower_warps
+from treadle.costmodels.warp_facts import facts_of
 from treadle.driver.kernels import COST_MODEL, KernelOptions, plan_program
 from treadle.frontends import programs
 from treadle.frontends.programs.rows import ROW_PARTS, splits_rows
@@ -23,6 +24,7 @@ from treadle.ir.machine import Machine
 from treadle.ir.tile.kernel import KernelPlan, Room, WarpPlan
 from treadle.ir.tile.program import TileProgram
 from treadle.ir.tile.warps import WarpLoop
+from treadle.ir.warp.check import check_warp_program
 from treadle.ir.warp.lower import NoRoomForHandoffs
 from treadle.solvers.pipeline.errors import NoWarpSchedule
 from treadle.solvers.pipeline.solve import Options, schedule
@@ -216,7 +218,7 @@ def _groups(kernel: KernelPlan, machine: Machine, options: KernelOptions, room: 
 def _attempt(kernel: KernelPlan, machine: Machine, plan_id: str) -> Fitted | Refit:
     """Return the kernel where its binary keeps the plan, else what would help, and why it does not."""
     try:
-        lowered = warp_kernel(kernel, machine)
+        lowered = checked(warp_kernel(kernel, machine))
         source = emit(lowered, plan_id)
     except NoSharedMemoryLeft as error:
         return Refit((str(error),), Room(shared_bytes=error.missing_bytes))
@@ -229,7 +231,22 @@ def _attempt(kernel: KernelPlan, machine: Machine, plan_id: str) -> Fitted | Ref
         return Fitted(kernel, source, binary, evidence)
     if not evidence.short_of_registers:
         return Refit(evidence.mismatches)
-    return Refit(evidence.mismatches, Room(registers=_missing_registers(evidence)), compiled_budget(lowered, evidence))
+    return Refit(evidence.mismatches, Room(registers=_missing_registers(lowered, evidence)), compiled_budget(lowered, evidence))
+
+
+def checked(kernel: WarpKernel) -> WarpKernel:
+    """Return the kernel; raises NotEmittable where its warp program is not legal.
+
+    Loops shorter than what overlaps do not count: kernels pad them with empty iterations.
+    """
+    facts = facts_of(kernel.program, kernel.machine, kernel.warps, kernel.made)
+    findings = check_warp_program(kernel.warp_program, kernel.warps, kernel.made, facts)
+    least = max(group.stages for group in kernel.warp_program.groups) - 1
+    short = tuple(f", {trips} iterations" for trips in range(least))
+    findings = [finding for finding in findings if not any(words in str(finding) for words in short)]
+    if findings:
+        raise NotEmittable(kernel=kernel.name, reason=f"its warp program is not legal: {findings[0]}")
+    return kernel
 
 
 def compiled_budget(kernel: WarpKernel, evidence: Evidence) -> tuple[int, ...]:
@@ -238,18 +255,30 @@ def compiled_budget(kernel: WarpKernel, evidence: Evidence) -> tuple[int, ...]:
     Nothing is returned where only groups that compute spill: they share all registers of the multiprocessor already.
     """
     planned = kernel.registers
-    if evidence.spill_bytes and not any(group.local and not group.computes for group in evidence.groups):
+    short = [at for at, group in enumerate(evidence.groups) if not group.computes and _runs_short(group)]
+    if evidence.spill_bytes and not short:
         return ()
     budget = [
-        group.registers_used if group.computes else planned[at] + (REGISTER_STEP if group.local else 0)
+        group.registers_used if group.computes else planned[at] + (REGISTER_STEP if at in short else 0)
         for at, group in enumerate(evidence.groups)
     ]
     return tuple(budget) if sum(budget) <= kernel.warps.limits.registers_of_file else ()
 
 
-def _missing_registers(evidence: Evidence) -> int:
-    """Return by how many registers a plan is tightened: one to four steps after spills, else what the groups use."""
+def _runs_short(group: GroupEvidence) -> bool:
+    """Whether a group that only copies names nearly all of its registers, and spills."""
+    return group.local > 0 and group.registers_used + REGISTER_STEP // 2 >= group.registers_planned
+
+
+def _missing_registers(kernel: WarpKernel, evidence: Evidence) -> int:
+    """Return by how many registers a plan is tightened: after spills so many that the schedule has to change."""
     if evidence.spill_bytes:
-        return REGISTER_STEP * next(steps for least, steps in SPILL_STEPS if evidence.spill_bytes >= least)
+        steps = next(steps for least, steps in SPILL_STEPS if evidence.spill_bytes >= least)
+        limits, planned = kernel.warps.limits, kernel.made.registers
+        computing = [registers for registers in planned if registers > limits.role_registers]
+        others = sum(planned) - sum(computing)
+        most = min(limits.registers_per_group, (limits.registers_of_file - others) // max(1, len(computing)))
+        slack = max(0, most - max(computing, default=most))
+        return -(-slack // REGISTER_STEP) * REGISTER_STEP + REGISTER_STEP * steps
     beyond = max((group.registers_used - group.registers_planned for group in evidence.groups), default=0)
     return max(REGISTER_STEP, (beyond - 1) // REGISTER_STEP * REGISTER_STEP)
