@@ -9,20 +9,17 @@ order, as on one stream.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
 
 from treadle.costmodels.interference import MEMORY_BOUND, NETWORK, curve
+from treadle.costmodels.operator_kernels import Demand, Kernel, kernels
+from treadle.costmodels.training_lanes import BACKWARD, FORWARD, backward_kernels
 from treadle.ir.machine import Machine
-from treadle.ir.model import Attention, Layer, ModelGraph, OperatorKind, Role
-from treadle.ir.model import Operator as ModelOperator
+from treadle.ir.model import Layer, ModelGraph, Role
 from treadle.ir.operator.loop import FULL, Dependence, Mode, Operator, OperatorLoop, Stream
 from treadle.ir.operator.plan import SPLIT, OverlapBody, Step
 from treadle.ir.plan import Prediction
-from treadle.ir.symbolic import evaluate
-from treadle.ir.workload import Phase
 
 SM, MEMORY, LINK = "sm", "memory", "link"
 
@@ -33,28 +30,10 @@ COLLECTIVE_SHARES_MILLI = (50, 100, 200, 400, 700, 1000)
 """SM shares a collective may hold; those no faster than a smaller one are dropped."""
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What one operator of one nano-batch does on one GPU; `link_bytes` are those of an all-reduce's buffer."""
-
-    flops: float
-    memory_bytes: float
-    link_bytes: float = 0
-
-
 def block_layer(model: ModelGraph) -> Layer:
     """Return the decoder block that the stack repeats most."""
     blocks = [layer for layer in model.layers if layer.role is Role.BLOCK]
     return max(blocks, key=lambda layer: model.counts[layer.name])
-
-
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """One launch of a nano-batch: its name, what it does on one GPU, and the model's operators in it."""
-
-    name: str
-    demand: Demand
-    operators: tuple[str, ...]
 
 
 def layer_loop(
@@ -72,7 +51,7 @@ def layer_loop(
         machine: the GPU.
         tensor_parallel: GPUs that share each operator.
         step: what the forward pass works on.
-        nano_batches: sizes in 1/256 of the step; they add up to 256.
+        nano_batches: sizes in 1/256 of the step; they add up to 256. A training step has one, and a lane each way.
         sequence_parallel: norms and residuals on each GPU's own rows, between the halves of an all-reduce (Megatron
             sequence parallelism, TokenWeave's fused all-reduce and norm); else every GPU repeats them on all rows.
 
@@ -82,9 +61,8 @@ def layer_loop(
     layer = block_layer(model)
     operators: list[Operator] = []
     dependences: list[Dependence] = []
-    for position, parts in enumerate(nano_batches):
-        launched = kernels(layer, tensor_parallel, step, parts / SPLIT, sequence_parallel)
-        names = [f"{position + 1}.{kernel.name}" for kernel in launched]
+    for lane, launched in _lanes(layer, tensor_parallel, step, nano_batches, sequence_parallel):
+        names = [f"{lane}.{kernel.name}" for kernel in launched]
         operators += [
             Operator(name, modes_of(kernel.demand, machine, tensor_parallel))
             for name, kernel in zip(names, launched, strict=True)
@@ -95,82 +73,18 @@ def layer_loop(
     return OperatorLoop(f"{model.name}/{layer.name}", streams, tuple(operators), tuple(dependences))
 
 
-def kernels(
-    layer: Layer, tensor_parallel: int, step: Step, share: float, sequence_parallel: bool = False
-) -> list[Kernel]:
-    """Return the kernels of a nano-batch in launch order, with an all-reduce after each row-parallel product.
-
-    The norm that begins the layer is fused with the residual sum that ended the one before.
-    """
-    made: list[tuple[Kernel, OperatorKind]] = []
-    for operator in layer.operators:
-        for suffix, demand in _pieces(operator, tensor_parallel, step, share, sequence_parallel):
-            kernel = Kernel(operator.name + suffix, demand, () if suffix == ".reduce" else (operator.name,))
-            made.append((kernel, OperatorKind.GEMM if suffix == ".reduce" else operator.kind))
-    if made[0][1] is OperatorKind.NORM and made[-1][1] is OperatorKind.RESIDUAL:
-        made = [*made[1:], made[0]]
-    launched: list[Kernel] = []
-    before: OperatorKind | None = None
-    for kernel, kind in made:
-        if kind is OperatorKind.NORM and before is OperatorKind.RESIDUAL:
-            launched[-1] = _fused(launched[-1], kernel)
-        else:
-            launched.append(kernel)
-        before = kind
-    return launched
-
-
-def _fused(residual: Kernel, norm: Kernel) -> Kernel:
-    """One kernel for both: the norm does not read again what the sum writes (half of what a norm moves)."""
-    demand = Demand(
-        residual.demand.flops + norm.demand.flops, residual.demand.memory_bytes + norm.demand.memory_bytes / 2
-    )
-    return Kernel(f"{residual.name}+{norm.name}", demand, (*residual.operators, *norm.operators))
-
-
-def _pieces(
-    operator: ModelOperator, tensor_parallel: int, step: Step, share: float, sequence_parallel: bool
-) -> Iterator[tuple[str, Demand]]:
-    """Yield the kernels of an operator: attention by phase, and the all-reduce behind row-parallel products."""
-    repeated = REPEATED_KINDS[2:] if sequence_parallel else REPEATED_KINDS
-    split = operator.kind not in repeated and operator.name not in REPEATED
-    divisor = tensor_parallel if split else 1
-    prefill = _amounts(operator, Phase.PREFILL, step.prefill_sequences * share, step.prompt_tokens, step.prompt_tokens)
-    decode = _amounts(operator, Phase.DECODE, step.decode_sequences * share, 1, step.context_tokens)
-    if isinstance(operator.detail, Attention):
-        for suffix, (flops, _, moved, _) in ((".prefill", prefill), (".decode", decode)):
-            if flops:
-                yield suffix, Demand(flops / divisor, moved / divisor)
-        return
-    flops, moved = prefill[0] + decode[0], max(prefill[1], decode[1]) + prefill[2] + decode[2]
-    if not moved:
-        return
-    yield "", Demand(flops / divisor, moved / divisor)
-    if tensor_parallel > 1 and operator.name in REDUCED:
-        yield ".reduce", Demand(0, 0, link_bytes=prefill[3] + decode[3])
-
-
-REPEATED_KINDS = (OperatorKind.NORM, OperatorKind.RESIDUAL, OperatorKind.ROUTER)
-"""Kinds of operators that every GPU of the group runs whole."""
-
-REPEATED = ("router", "latent_down", "combine")
-"""Operators by name that every GPU runs whole: all heads need the latent; experts are summed at full width."""
-
-REDUCED = ("output", "out_projection", "down", "combine")
-"""Operators whose results are partial sums: what writes into the residual stream (Megatron's row-parallel products)."""
-
-
-def _amounts(
-    operator: ModelOperator, phase: Phase, batch: float, seq: int, kv: int
-) -> tuple[float, float, float, float]:
-    """Return FLOP, weight bytes, other bytes and written bytes of an operator in a phase; zeros without sequences."""
-    if not batch or not operator.runs_in(phase):
-        return 0, 0, 0, 0
-    values = {"batch": 1, "seq": seq, "kv": kv, "scored": 1, "source": 0}
-    written = float(evaluate(operator.written_bytes, **values)) * batch
-    moved = float(evaluate(operator.read_bytes, **values)) * batch + written
-    weights = float(evaluate(operator.weight_bytes, **{**values, "batch": max(1, ceil(batch))}))
-    return float(evaluate(operator.flops, **values)) * batch, weights, moved, written
+def _lanes(
+    layer: Layer, tensor_parallel: int, step: Step, nano_batches: tuple[int, ...], sequence_parallel: bool
+) -> list[tuple[str, list[Kernel]]]:
+    """Return what runs side by side: nano-batches, or forward of one microbatch and backward of the one before."""
+    if not step.training:
+        return [
+            (str(position), kernels(layer, tensor_parallel, step, parts / SPLIT, sequence_parallel))
+            for position, parts in enumerate(nano_batches, 1)
+        ]
+    forward = kernels(layer, tensor_parallel, step, 1.0, sequence_parallel)
+    reduced = max((kernel.demand.link_bytes for kernel in forward), default=0.0)
+    return [(FORWARD, forward), (BACKWARD, backward_kernels(forward, reduced))]
 
 
 def modes_of(demand: Demand, machine: Machine, ranks: int) -> tuple[Mode, ...]:
@@ -224,14 +138,15 @@ def predictions(body: OverlapBody) -> tuple[Prediction, ...]:
     """Return the figures of an overlap plan.
 
     All blocks are taken to be like the planned one; embedding and head are left out. The optimum is
-    compute / (2 * active parameters) tokens/s with the rate that dense products reach (NanoFlow, arXiv 2408.12757,
-    equation 5, takes CUTLASS's); beside it stands the same with the vendor's peak, which no kernel reaches.
+    compute / (2 * active parameters) tokens/s (6 in training) with the rate that dense products reach (NanoFlow, arXiv
+    2408.12757, equation 5, takes CUTLASS's); beside it stands the same with the vendor's peak, which no kernel reaches.
     """
     blocks = body.model.block_count
     whole = layer_loop(body.model, body.machine, body.tensor_parallel, body.step, (SPLIT,), body.sequence_parallel)
     baseline_s = in_turn_ns(whole) * 1e-9 * blocks
     step_s = body.schedule.period_ns * 1e-9 * blocks
-    peak = body.machine.value("peak_flops_bfloat16") * body.tensor_parallel / (2 * body.model.active_parameters())
+    per_token = (6 if body.step.training else 2) * body.model.active_parameters()
+    peak = body.machine.value("peak_flops_bfloat16") * body.tensor_parallel / per_token
     optimum = peak * body.machine.value("gemm_efficiency")
     tokens = body.step.tokens
     return (

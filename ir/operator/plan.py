@@ -16,19 +16,24 @@ class Step:
     """What one forward pass works on, per data-parallel replica.
 
     `decode_sequences` sequences of `context_tokens` each take one new token; `prefill_sequences` prompts of
-    `prompt_tokens` are read whole.
+    `prompt_tokens` are read whole. A training step trains on the prompts and decodes nothing.
     """
 
     decode_sequences: int = 0
     context_tokens: int = 1
     prefill_sequences: int = 0
     prompt_tokens: int = 1
+    training: bool = False
 
     def __post_init__(self) -> None:
         if min(self.decode_sequences, self.prefill_sequences) < 0 or min(self.context_tokens, self.prompt_tokens) < 1:
             raise InvalidValue(message="a step has no negative counts, and sequences of at least one token")
         if not self.tokens:
             raise InvalidValue(message="a step without tokens", hint="give --decode or --prefill sequences")
+        if self.training and self.decode_sequences:
+            raise InvalidValue(
+                message="a training step decodes nothing", hint="give --prefill and --prompt, no --decode"
+            )
 
     @property
     def tokens(self) -> int:

@@ -74,8 +74,10 @@ def _schedule(loop: OperatorLoop, options: OverlapOptions) -> tuple[OperatorSche
         return start, _certificate(loop, start, bounds[0])
     if not options.exact:
         start = _rounded(loop, bounds, start)
-    elif (enumerated := _enumerated(loop, bounds, start)) is not None:
-        return enumerated
+    else:
+        start, enumerated = _enumerated(loop, bounds, start)
+        if enumerated is not None:
+            return start, _certificate(loop, start, enumerated)
     if sum(len(operator.modes) for operator in loop.operators) > options.searched_modes:
         return start, _certificate(loop, start, bounds[0])
     return _searched(loop, options, bounds[0], start)
@@ -97,18 +99,22 @@ def _rounded(loop: OperatorLoop, bounds: list[Bound], start: OperatorSchedule) -
 
 def _enumerated(
     loop: OperatorLoop, bounds: list[Bound], start: OperatorSchedule
-) -> tuple[OperatorSchedule, Certificate] | None:
-    """Enumerate two lanes: near the bound first, then below a schedule that is known; None for other loops."""
+) -> tuple[OperatorSchedule, Bound | None]:
+    """Enumerate two lanes: near the bound first, then below a schedule that is known.
+
+    Returns the best schedule found, and what the enumeration proves (None: other loops, or too many states).
+    """
     weights = _guide(bounds)
     guide = {name: float(Fraction(text)) for name, text in weights.items()}
     near = min(int(bounds[0].value_ns * NEAR), start.period_ns)
-    if (found := least_period_ns(loop, guide, near)) is None:
-        return None
-    if found[0] == near < start.period_ns:
+    found = least_period_ns(loop, guide, near)
+    if found is None or found[0] == near < start.period_ns:
         start = _rounded(loop, bounds, start)
         found = least_period_ns(loop, guide, start.period_ns) or found
+    if found is None:
+        return start, None
     best = least_schedule(loop, guide, *found) if found[0] < start.period_ns else start
-    return best, _certificate(loop, best, Bound(best.period_ns, ProofKind.ENUMERATION, {"weights": weights}))
+    return best, Bound(best.period_ns, ProofKind.ENUMERATION, {"weights": weights})
 
 
 def _certificate(loop: OperatorLoop, found: OperatorSchedule, bound: Bound) -> Certificate:

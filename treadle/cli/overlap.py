@@ -38,6 +38,9 @@ Rows = Annotated[
         "--sequence-parallel/--repeated-norms", help="Norms on each GPU's own rows, or on all rows; both tried."
     ),
 ]
+Train = Annotated[
+    bool, typer.Option("--train", help="Forward of a microbatch (--prefill, --prompt) beside backward of another.")
+]
 Named = Annotated[
     Preset | None, typer.Option("--preset", help="Plan one overlap alone instead; printed, with its gain.")
 ]
@@ -54,6 +57,7 @@ def command(
     context: Context = 1,
     prefill: Prefill = 0,
     prompt: Prompt = 1,
+    train: Train = False,
     nano_batches: Number = "auto",
     sequence_parallel: Rows = None,
     preset: Named = None,
@@ -68,7 +72,7 @@ def command(
     Exit status 0: the period is proven least for its nano-batches. 3: a bound is stated, the gap is open. 2: bad input.
     """
     started = time.perf_counter()
-    step = Step(decode, context, prefill, prompt)
+    step = Step(decode, context, prefill, prompt, train)
     if preset is not None:
         _preset(config, PresetRequest(preset, machine, tensor_parallel, step, nodes, tbt_ms=tbt), output, json)
         return
@@ -115,7 +119,7 @@ def _print(plan: Plan, bought: dict[str, int], seconds: float, rederived: int, f
     predicted: dict[str, Any] = {name: item.value for name, item in figures(plan).items()}
     sys.stdout.write(
         f"{body.loop.name} on {body.tensor_parallel} x {body.machine.name}, {body.step.tokens} tokens a step, "
-        f"nano-batches {'+'.join(map(str, body.nano_batches))} of 256"
+        f"{_side_by_side(body)}"
         f"{', norms on own rows' if body.sequence_parallel else ''}\n"
     )
     for level in plan.certificates[0].levels:
@@ -125,7 +129,11 @@ def _print(plan: Plan, bought: dict[str, int], seconds: float, rederived: int, f
         [
             ("this plan", number(predicted["throughput"]), f"{predicted['share_of_optimal']:.1%}"),
             ("in turn", number(predicted["in_turn_throughput"]), f"{predicted['in_turn_share_of_optimal']:.1%}"),
-            ("optimal (rate of products / 2 parameters)", number(predicted["optimal_throughput"]), "100.0%"),
+            (
+                f"optimal (rate of products / {6 if body.step.training else 2} parameters)",
+                number(predicted["optimal_throughput"]),
+                "100.0%",
+            ),
         ],
     )
     for kind in unknown_pairs(body.machine.id):
@@ -138,6 +146,12 @@ def _print(plan: Plan, bought: dict[str, int], seconds: float, rederived: int, f
         gain = body.schedule.period_ns / period_ns - 1
         sys.stdout.write(f"  25 % more {name}: {period_ns / 1000:.0f} us a layer ({gain:+.1%} throughput)\n")
     sys.stdout.write(f"  {rederived} claims re-derived, {findings} findings, {seconds:.1f} s\n")
+
+
+def _side_by_side(body: OverlapBody) -> str:
+    if body.step.training:
+        return "forward of one microbatch beside backward of another"
+    return f"nano-batches {'+'.join(map(str, body.nano_batches))} of 256"
 
 
 def _busy(body: OverlapBody, stream: str) -> float:

@@ -119,6 +119,8 @@ def plan_overlap(model_path: Path, request: OverlapRequest, tell: Tell) -> Plan:
 def _checked(request: OverlapRequest) -> Machine:
     if request.nano_batches is not None and request.nano_batches not in SIZES:
         raise NanoBatchNumber(found=request.nano_batches, expected=f"one of {', '.join(map(str, SIZES))}, or auto")
+    if request.step.training and (request.nano_batches or 1) > 1:
+        raise NanoBatchNumber(found=request.nano_batches, expected="1: training overlaps forward and backward")
     machine = load_machine(request.machine)
     most = int(machine.value("gpus_per_node"))
     if not 1 <= request.tensor_parallel <= most:
@@ -131,6 +133,8 @@ def best_overlap(
 ) -> tuple[Found, dict[str, int]]:
     """Try every size and both ways to run norms by quick schedules, then prove the best; return it and all periods."""
     numbers = SIZES if request.nano_batches is None else {request.nano_batches: SIZES[request.nano_batches]}
+    if request.step.training:
+        numbers = {1: SIZES[1]}
     best: Found | None = None
     tried: dict[str, int] = {}
     for sizes, apart in ((sizes, apart) for apart in request.ways for number in numbers for sizes in SIZES[number]):
@@ -165,9 +169,9 @@ def what_more_buys(body: OverlapBody) -> dict[str, int]:
 
 
 def overlap_files(body: OverlapBody) -> dict[str, bytes]:
-    """Return the files of an overlap plan: timeline, PyTorch module, and options of engines."""
-    return {
+    """Return the files of an overlap plan: timeline, options of engines, and a PyTorch module of the forward pass."""
+    files = {
         "timeline.json": operator_timeline(body.loop, body.schedule).encode(),
-        "overlap.py": operator_module(body).encode(),
         "engine_options.json": engine_options(body).encode(),
     }
+    return files if body.step.training else {**files, "overlap.py": operator_module(body).encode()}
