@@ -1,6 +1,6 @@
 """`training.toml` -> a training problem.
 
-    model = "config.json"
+    model = "config.json"            # or "model.pt2", "model.py:build": a torch.export program
 
     [training]
     global_batch    = 1024
@@ -28,6 +28,7 @@ from pathlib import Path
 from pydantic import Field
 
 from treadle.costmodels.training_machine import training_gpu
+from treadle.frontends.exported_model import is_exported, read_exported
 from treadle.frontends.hf import load_model
 from treadle.frontends.located import toml_place
 from treadle.frontends.toml_files import Table, read_toml
@@ -152,12 +153,18 @@ def load_training(path: Path) -> TrainingProblem:
     except TreadleError as error:
         raise placed(error, "training") from None
     _require_divisible(spec, cluster, placed)
-    config = path.parent / document.model
-    graph = load_model(config)
+    model, config = _model(document.model, path.parent)
     measured = tuple(("nccl-tests", path.parent / item.file) for item in document.cluster.measured)
-    config = config / "config.json" if config.is_dir() else config
-    files = (("spec", path), ("model", config), *measured)
-    return TrainingProblem(training_model(graph), cluster, spec, files)
+    return TrainingProblem(model, cluster, spec, (("spec", path), ("model", config), *measured))
+
+
+def _model(name: str, folder: Path) -> tuple[TrainingModel, Path]:
+    """Read a model: a configuration, or a program of torch.export (`FILE.pt2`, `FILE.py:NAME`)."""
+    if is_exported(name):
+        return read_exported(name, folder)
+    config = folder / name
+    model = training_model(load_model(config))
+    return model, config / "config.json" if config.is_dir() else config
 
 
 def _cluster(table: ClusterTable, path: Path, text: str) -> ClusterTopology:

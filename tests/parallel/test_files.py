@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,8 @@ from treadle.codegen.training.errors import NotReadBack
 from treadle.codegen.training.files import files, ranks, read_back
 from treadle.costmodels.training_replay import replay
 from treadle.ir.training.plan import Degrees, ParallelBody, StageLayout
-from treadle.ir.training.spec import Order, Pipeline, Recompute
+from treadle.ir.training.spec import ContextMode, Offload, Order, Pipeline, Recompute, Sharding, Trainer
+from treadle.ir.training.trainers import unsaid
 
 
 def body(degrees: Degrees, layout: tuple[int, ...], predictors: int = 0) -> ParallelBody:
@@ -31,6 +33,18 @@ PLANS = [
         Degrees(1, 2, 1, 4, 1, 2, zero=0, schedule=Pipeline.INTERLEAVED, order=Order.PIPELINE_FIRST),
         (1, 2, 2, 1, 1, 1, 1, 0),
     ),
+]
+
+PLANS += [
+    body(Degrees(2, 1, 1, 4, 1, zero=1, schedule=Pipeline.ZERO_BUBBLE), (2, 2, 2, 2)),
+    body(Degrees(4, 1, 1, 2, 2, 2, zero=0, schedule=Pipeline.ZERO_BUBBLE_V), (2, 2, 2, 2)),
+    body(Degrees(8, 1, 1, 1, 1, zero=3, sharding=Sharding.NODE), (8,)),
+    body(Degrees(8, 1, 1, 1, 1, zero=3, sharding=Sharding.HIERARCHICAL), (8,)),
+    body(Degrees(2, 1, 4, 1, 1, zero=1, context_mode=ContextMode.ALL_TO_ALL, recompute=Recompute.MLP_NORM), (8,)),
+    body(Degrees(1, 1, 8, 1, 1, zero=1, context_mode=ContextMode.HIERARCHICAL), (8,)),
+    body(Degrees(4, 2, 1, 1, 1, zero=1, offload=Offload.OPTIMIZER, overlap_tensor=True), (8,)),
+    body(Degrees(2, 2, 2, 1, 1, zero=3, order=Order.CONTEXT_TENSOR_DATA_PIPELINE), (8,)),
+    body(Degrees(8, 1, 1, 1, 1, zero=2, offload=Offload.ACTIVATIONS), (8,)),
 ]
 
 
@@ -60,6 +74,59 @@ def test_altered_files_are_found(path: str, old: str, new: str) -> None:
     text = files(plan)[path].decode()
     assert old in text
     assert [finding.code for finding in read_back(plan, {path: text.replace(old, new, 1)})][:1] == ["TRD428"]
+
+
+def test_what_a_trainer_cannot_say_has_no_file_and_a_note() -> None:
+    names = {Trainer.MEGATRON: "megatron_args.sh", Trainer.TORCHTITAN: "torchtitan.args"}
+    names[Trainer.DEEPSPEED] = "deepspeed.json"
+    for plan in PLANS:
+        written = files(plan)
+        for trainer, name in names.items():
+            reasons = unsaid(trainer, plan.degrees)
+            assert (f"training/{name}" in written) == (not reasons)
+            if reasons:
+                assert f"TRD621: {trainer.value}" in written["training/notes.txt"].decode()
+
+
+@pytest.mark.parametrize(
+    ("number", "path", "old", "new"),
+    [
+        (2, "training/ranks.csv", "\n1,1,0,0,0", "\n1,0,0,0,0"),
+        (2, "training/schedule.csv", "0F1", "0F2"),
+        (2, "training/schedule.csv", "0F1", "1F1"),
+        (2, "training/device_mesh.py", "'tp': 2", "'tp': 1"),
+        (2, "training/device_mesh.py", "SIZES", "SIZE"),
+        (2, "training/torchtitan_config.py", "layers.5", "layers.6"),
+        (0, "training/deepspeed.json", '"stage": 3', '"stage": 2'),
+        (4, "training/torchtitan.args", "PipelineScheduleMulti", "1F1B"),
+        (6, "training/megatron_args.sh", "--num-distributed-optimizer-instances 2", ""),
+        (8, "training/megatron_args.sh", "a2a", "p2p"),
+        (8, "training/megatron_args.sh", "mlp layernorm", "mlp"),
+        (10, "training/megatron_bridge.json", '"optimizer_cpu_offload": true', '"optimizer_cpu_offload": false'),
+        (10, "training/megatron_args.sh", "--tp-comm-overlap", ""),
+    ],
+)
+def test_every_altered_file_is_found(number: int, path: str, old: str, new: str) -> None:
+    plan = PLANS[number]
+    text = files(plan)[path].decode()
+    assert old in text
+    assert [finding.code for finding in read_back(plan, {path: text.replace(old, new)})] == ["TRD428"]
+
+
+PIPELINES = [plan for plan in PLANS if plan.degrees.pipeline > 1]
+
+
+@pytest.mark.parametrize("plan", PIPELINES, ids=lambda plan: plan.degrees.text())
+def test_pytorch_reads_the_schedule(plan: ParallelBody) -> None:
+    """PyTorch's own parser and its checks accept the file (no process group is needed for them)."""
+    schedules: Any = pytest.importorskip("torch.distributed.pipelining.schedules")
+    lines = files(plan)["training/schedule.csv"].decode().splitlines()
+    rows = [[schedules._Action.from_str(cell) for cell in line.split(",")] for line in lines]
+    degrees = plan.degrees
+    count = degrees.microbatches(plan.spec.global_batch)
+    assert all(degrees.rank_of(action.stage_index) == rank for rank, row in enumerate(rows) for action in row)
+    schedules._validate_schedule(dict(enumerate(rows)), degrees.pipeline, degrees.slots, count)
+    assert sum(map(len, rows)) == degrees.slots * count * (3 if degrees.schedule.splits_backward else 2)
 
 
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=12), st.integers(0, 2))

@@ -1,4 +1,4 @@
-"""`treadle parallel SPEC.toml`: how to cut a model over a cluster, and the proof."""
+"""`treadle parallel SPEC.toml`: how to cut a model over a cluster, and the proof; `parallel PLAN`: how it goes on."""
 
 from __future__ import annotations
 
@@ -8,29 +8,73 @@ from typing import Annotated
 
 import typer
 
+from treadle.cli.grouping import run as run_grouping
 from treadle.cli.options import JsonFlag, OutputFolder
 from treadle.cli.output import level_line, number, print_json, print_table, say
+from treadle.cli.replan import run as run_replan
 from treadle.driver.parallel import Options, Workers, plan_parallel, read_problem, write_parallel
+from treadle.driver.replan import Happened
 from treadle.ir.certificate import Status
 from treadle.ir.diagnostics import ExitCode
+from treadle.ir.errors import InvalidValue
 from treadle.ir.plan import Plan, to_data
 from treadle.ir.training.plan import ParallelBody
 from treadle.verification.parallel import review_decision
 
-Spec = Annotated[Path, typer.Argument(help="Training specification.", metavar="SPEC.toml")]
+Spec = Annotated[Path, typer.Argument(help="Training specification, or a plan to go on with.", metavar="SPEC|PLAN")]
 Top = Annotated[int, typer.Option(help="How many other plans to keep, with why each loses.", min=0, max=100)]
 Jobs = Annotated[int, typer.Option(help="Local processes to search with.", min=1, max=1024, metavar="N")]
 Place = Annotated[str, typer.Option("--executor", help="Search on a Dask cluster.", metavar="dask://HOST:PORT")]
+Lost = Annotated[str, typer.Option(help="PLAN: nodes that are lost, from 0 in rank order.", metavar="3,17-19")]
+Slow = Annotated[str, typer.Option(help="PLAN: nodes that are slow, and how many times as long.", metavar="5=1.5")]
+Most = Annotated[str, typer.Option(help="PLAN: most bytes to migrate.", metavar="500GB")]
+Mirrored = Annotated[bool, typer.Option("--mirrored", help="PLAN: sharded state is mirrored in the next node's host.")]
+Even = Annotated[bool, typer.Option("--even", help="PLAN: equally many microbatches on all data ranks.")]
+Storage = Annotated[str, typer.Option(help="PLAN: rate of the checkpoint storage per node.", metavar="1GB/s")]
+Failures = Annotated[str, typer.Option(help="PLAN: time between failures of one node.", metavar="6334h")]
+Restart = Annotated[str, typer.Option(help="PLAN: from failure to first step, state apart.", metavar="5min")]
+
+Sequences = Annotated[Path | None, typer.Option(help="PLAN: lengths of a batch to group.", metavar="LENGTHS")]
+Fast = Annotated[bool, typer.Option("--fast", help="PLAN: group in tens of milliseconds.")]
 
 
 def command(
-    spec: Spec, output: OutputFolder = None, json: JsonFlag = False, top: Top = 5, jobs: Jobs = 1, executor: Place = ""
+    spec: Spec,
+    output: OutputFolder = None,
+    json: JsonFlag = False,
+    top: Top = 5,
+    jobs: Jobs = 1,
+    executor: Place = "",
+    lost: Lost = "",
+    slow: Slow = "",
+    most_migrated: Most = "",
+    mirrored: Mirrored = False,
+    even: Even = False,
+    storage: Storage = "",
+    node_mtbf: Failures = "",
+    restart: Restart = "",
+    sequences: Sequences = None,
+    fast: Fast = False,
 ) -> None:
     """Find the fastest legal cut of a model over a cluster that fits the memory, and prove it.
 
     With -o the plan folder holds the plan, the trainers' files and a report. Exit status 0: proven best over all
     legal degrees. 1: nothing fits (with a smallest conflicting set). 2: bad input.
+
+    Given a PLAN folder it says how that plan goes on: after nodes are lost or slow, which bytes move, and how often to
+    save; or, with --sequences, on which context groups a batch of mixed lengths runs.
     """
+    happened = Happened(lost, slow, most_migrated, mirrored, even, storage, node_mtbf, restart)
+    if spec.is_dir() or spec.suffix == ".json":
+        if sequences is not None:
+            run_grouping(spec, sequences, fast, output, json)
+        else:
+            run_replan(spec, happened, output, json)
+        return
+    if happened.asked or sequences is not None:
+        raise InvalidValue(
+            message=f"`{spec}` is no plan to go on with", expected="a plan folder before --lost, --slow, --sequences"
+        )
     plan = plan_parallel(read_problem(spec), Options(top), say, Workers(jobs, executor)).sealed()
     if findings := review_decision(plan):
         raise RuntimeError(f"the planner made an illegal plan: {findings[0]}")

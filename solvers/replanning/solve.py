@@ -1,0 +1,364 @@
+"""The re-plan: degrees and layout by a proven best-first search, seats by a flow, transfers from both.
+
+Slow nodes are tried two ways: left out as if lost, or kept, together in as few data ranks as may be, which then run
+fewer microbatches.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from treadle.costmodels.training_bounds import Quick
+from treadle.costmodels.training_elastic import (
+    Pipelines,
+    checkpoints_of,
+    elastic_replay,
+    old_setting,
+    padded,
+    slow_ranks,
+)
+from treadle.costmodels.training_keeping import Keeping
+from treadle.costmodels.training_layouts import choices
+from treadle.costmodels.training_replay import replay
+from treadle.costmodels.training_step import LayerTimer, Setting
+from treadle.costmodels.training_tails import best_with_tails
+from treadle.ir.certificate import Certificate, Level, ProofKind, Status
+from treadle.ir.training.check_replan import state_of, survives
+from treadle.ir.training.elastic import (
+    Event,
+    NothingLeft,
+    Recovery,
+    ReplanBody,
+    Terms,
+    grain_of,
+    least_count,
+    node_size,
+    require_elastic,
+    seats_left,
+    unit_of,
+)
+from treadle.ir.training.elastic_space import elastic_candidates, even_counts
+from treadle.ir.training.holdings import cell_of, pieces_of
+from treadle.ir.training.plan import Degrees, ParallelBody, StageLayout
+from treadle.solvers.replanning.seats import Seating, seating
+from treadle.solvers.replanning.transfers import Transfers
+
+COST_MODEL = "treadle training step, calibrated (costmodels/data/training)"
+_MOST_TRIES = 40
+"""Plans whose migration is computed, fastest first, before a limit on migrated bytes is called unmet."""
+_KEPT_TRIES = 6
+"""Plans tried with slow nodes in them, fastest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A choice of degrees with its layout and its even step."""
+
+    degrees: Degrees
+    layout: StageLayout
+    step_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A plan with seats."""
+
+    timed: Timed
+    counts: tuple[int, ...]
+    seats: tuple[int, ...]
+    seating: Seating
+    keeping: Keeping
+    step_us: float
+
+    @property
+    def migrated_bytes(self) -> int:
+        """Bytes that move when everything that stays may stay."""
+        kept = sum(self.keeping.kept(seat, block) for block, seat in enumerate(self.seats))
+        return self.timed.degrees.tensor * (self.keeping.needed_bytes - kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A re-plan with its certificate."""
+
+    body: ReplanBody
+    certificate: Certificate
+    step_us: float
+    before_us: float
+
+
+def replan(before: ParallelBody, event: Event, terms: Terms) -> Outcome:
+    """Return the plan that goes on; raises NotElastic, NothingLeft."""
+    require_elastic(before)
+    setting = old_setting(before)
+    before_us = replay(setting, before.degrees, before.layout).step_us
+    state = state_of(before, event.lost, terms.mirrored)
+    recovery = Recovery.LIVE if survives(state) else Recovery.CHECKPOINT
+    left = seats_left(before, event.lost)
+    if not event.lost and not event.slow:
+        best, bound = _unchanged(before, left, before_us), before_us
+    else:
+        best, bound = _best(setting, before, event, terms, left, recovery)
+    degrees, layout = best.timed.degrees, best.timed.layout
+    pieces = pieces_of(before.model, before.spec, degrees, layout)
+    transfers = Transfers(state, degrees, pieces, recovery).all(best.seats)
+    slow = slow_ranks(before, event, degrees, best.seats)
+    played = elastic_replay(setting, degrees, layout, best.counts, slow)
+    nodes = len(best.seats) * max(1, unit_of(before) // node_size(before))
+    saved = checkpoints_of(setting, terms, played.step_us, nodes)
+    body = ReplanBody(
+        before,
+        event,
+        terms,
+        degrees,
+        layout,
+        best.counts,
+        best.seats,
+        recovery,
+        transfers,
+        played.replay.stages,
+        saved,
+    )
+    return Outcome(body, _certificate(body, best, bound, played.step_us), played.step_us, before_us)
+
+
+def _certificate(body: ReplanBody, best: Attempt, bound_us: float, step_us: float) -> Certificate:
+    closed = bound_us >= step_us * (1 - 1e-9)
+    step = Level(
+        "step_time",
+        "us",
+        step_us,
+        step_us if closed else bound_us,
+        Status.OPTIMAL if closed else Status.FEASIBLE,
+        ProofKind.ENUMERATION,
+    )
+    moved = float(body.migrated_bytes)
+    prices = {"seats": list(best.seating.seat_prices), "blocks": list(best.seating.block_prices)}
+    least = float(body.degrees.tensor * (best.keeping.needed_bytes - best.seating.kept_bytes))
+    if body.recovery is Recovery.CHECKPOINT or not moved:
+        bytes_level = Level("migrated_bytes", "B", moved, moved, Status.OPTIMAL, ProofKind.COUNT)
+    else:
+        status = Status.OPTIMAL if least == moved else Status.FEASIBLE
+        bytes_level = Level("migrated_bytes", "B", moved, least, status, ProofKind.LP_DUAL, prices)
+    wasted = body.checkpoints.wasted
+    saving = Level("wasted_share", "1", wasted, wasted, Status.OPTIMAL, ProofKind.ENUMERATION)
+    return Certificate("replan", COST_MODEL, (step, bytes_level, saving))
+
+
+def _unchanged(before: ParallelBody, left: tuple[int, ...], step_us: float) -> Attempt:
+    """Return the running plan itself, for when nothing happened."""
+    keeping = Keeping(before, before.degrees, before.layout)
+    seats = left[: keeping.blocks]
+    counts = (before.degrees.microbatches(before.spec.global_batch),) * before.degrees.data
+    timed = Timed(before.degrees, before.layout, step_us)
+    kept = Seating(seats, keeping.needed_bytes, (), ())
+    return Attempt(timed, counts, seats, kept, keeping, step_us)
+
+
+def _best(
+    setting: Setting,
+    before: ParallelBody,
+    event: Event,
+    terms: Terms,
+    left: tuple[int, ...],
+    recovery: Recovery,
+) -> tuple[Attempt, float]:
+    node, unit = node_size(before), unit_of(before)
+    slow_seats = {item.node * node // unit for item in event.slow}
+    sound = tuple(seat for seat in left if seat not in slow_seats)
+    limit = terms.most_migrated_bytes
+    attempts: list[Attempt] = []
+    bounds: list[float] = []
+    without = _first_within(setting, before, sound, terms, recovery) if sound else None
+    if without:
+        attempts.append(without[0])
+        bounds.append(without[1])
+    if slow_seats & set(left):
+        found = _with_slow(setting, before, event, terms, left)
+        attempts += [item for item in found if _within(item, limit, recovery)]
+        bounds += [found[0].timed.step_us] if found else []
+    if not attempts:
+        nodes = len(left) * max(1, unit // node)
+        least = _least_moved(setting, before, sound or left, terms, recovery) if limit is not None else math.inf
+        if limit is None or not math.isfinite(least):
+            raise NothingLeft(nodes=nodes, limit="")
+        words = f" with at most {limit / 1e9:g} GB migrated"
+        raise NothingLeft(nodes=nodes, limit=words, hint=f"the least found is --most-migrated {least / 1e9:.3f}GB")
+    return min(attempts, key=lambda item: item.step_us), min(bounds)
+
+
+def _moved(attempt: Attempt, recovery: Recovery) -> int:
+    if recovery is Recovery.CHECKPOINT:
+        return attempt.keeping.needed_bytes * attempt.timed.degrees.tensor
+    return attempt.migrated_bytes
+
+
+def _within(attempt: Attempt, limit: int | None, recovery: Recovery) -> bool:
+    return limit is None or _moved(attempt, recovery) <= limit
+
+
+def _least_moved(
+    setting: Setting, before: ParallelBody, seats: tuple[int, ...], terms: Terms, recovery: Recovery
+) -> float:
+    """Return the least bytes that one of the plans tried migrates."""
+    gpus, least = len(seats) * unit_of(before), math.inf
+    tried = islice(ranked_plans(setting, before, gpus, terms.even), _MOST_TRIES - 1)
+    for timed in (*tried, _as_before(setting, before, gpus, terms.even)):
+        if timed is not None:
+            attempt = _seated(before, timed, seats, even_counts(before, timed.degrees))
+            least = min(least, _moved(attempt, recovery))
+    return least
+
+
+def _first_within(
+    setting: Setting, before: ParallelBody, seats: tuple[int, ...], terms: Terms, recovery: Recovery
+) -> tuple[Attempt, float] | None:
+    """Return the fastest plan within the limit on migrated bytes, and the step of the fastest of all."""
+    gpus = len(seats) * unit_of(before)
+    fastest = math.inf
+    ranked = ranked_plans(setting, before, gpus, terms.even)
+    for number, timed in enumerate(ranked):
+        fastest = min(fastest, timed.step_us)
+        if number >= _MOST_TRIES:
+            return None
+        if number == _MOST_TRIES - 1:
+            timed = _as_before(setting, before, gpus, terms.even) or timed
+        attempt = _seated(before, timed, seats, even_counts(before, timed.degrees))
+        if _within(attempt, terms.most_migrated_bytes, recovery):
+            return attempt, fastest
+    return None
+
+
+def _as_before(setting: Setting, before: ParallelBody, gpus: int, even: bool) -> Timed | None:
+    """Return the plan with fewer data ranks and nothing else changed, where it is possible."""
+    for degrees in elastic_candidates(before, gpus, even):
+        if replace(degrees, data=before.degrees.data) == before.degrees:
+            played = replay(padded(setting, degrees, even_counts(before, degrees)), degrees, before.layout)
+            return Timed(degrees, before.layout, played.step_us)
+    return None
+
+
+def _seated(before: ParallelBody, timed: Timed, seats: tuple[int, ...], counts: tuple[int, ...]) -> Attempt:
+    keeping = Keeping(before, timed.degrees, timed.layout)
+    chosen = seating(keeping, seats)
+    return Attempt(timed, counts, chosen.seats, chosen, keeping, timed.step_us)
+
+
+def ranked_plans(setting: Setting, before: ParallelBody, gpus: int, even: bool) -> Iterator[Timed]:
+    """Yield the plans of the re-plan's space, fastest first: bound, solved layout, tails, replay."""
+    timer = LayerTimer(setting)
+    known: dict[int, tuple[Setting, Quick]] = {}
+    heap: list[tuple[float, int, int, Degrees, StageLayout | None]] = []
+    for degrees in elastic_candidates(before, gpus, even):
+        problem, quick = _problem(setting, before, degrees, timer, known)
+        if quick.may_fit(degrees):
+            heap.append((quick.bound_us(degrees), len(heap), 0, degrees, None))
+    heapq.heapify(heap)
+    while heap:
+        bound, number, stage, degrees, layout = heapq.heappop(heap)
+        problem, quick = _problem(setting, before, degrees, timer, known)
+        if layout is None:
+            for option in choices(problem, degrees, quick):
+                heapq.heappush(heap, (max(bound, option.step_us), number, 1, degrees, option.layout))
+        elif stage == 1 and degrees.virtual == 1 and degrees.pipeline > 1:
+            sharp = best_with_tails(problem, degrees, timer, layout, math.inf)
+            chosen = sharp.layout or layout
+            heapq.heappush(heap, (max(bound, sharp.step_us), number, 2, degrees, chosen))
+        elif stage < 3:
+            step = replay(problem, degrees, layout, timer).step_us
+            heapq.heappush(heap, (step, number, 3, degrees, layout))
+        else:
+            yield Timed(degrees, layout, bound)
+
+
+def _problem(
+    setting: Setting, before: ParallelBody, degrees: Degrees, timer: LayerTimer, known: dict[int, tuple[Setting, Quick]]
+) -> tuple[Setting, Quick]:
+    total, grain = before.spec.global_batch // degrees.micro_batch, grain_of(degrees)
+    batch = grain * -(-(total // grain) // degrees.data) * degrees.data * degrees.micro_batch
+    if batch not in known:
+        problem = replace(setting, spec=replace(setting.spec, global_batch=batch))
+        known[batch] = problem, Quick(problem, timer)
+    return known[batch]
+
+
+def _with_slow(
+    setting: Setting, before: ParallelBody, event: Event, terms: Terms, left: tuple[int, ...]
+) -> list[Attempt]:
+    """Return plans that keep the slow nodes, each with its own split of the microbatches."""
+    found: list[Attempt] = []
+    for number, timed in enumerate(ranked_plans(setting, before, len(left) * unit_of(before), terms.even)):
+        if number == _KEPT_TRIES:
+            break
+        attempt = _seated(before, timed, left, even_counts(before, timed.degrees))
+        seats = _gathered(attempt, before, event)
+        slow = slow_ranks(before, event, timed.degrees, seats)
+        counts = attempt.counts
+        if slow and not terms.even:
+            counts = _balanced(setting, before, timed, slow)
+        step = elastic_replay(setting, timed.degrees, timed.layout, counts, slow).step_us
+        found.append(replace(attempt, seats=seats, counts=counts, step_us=step))
+    return found
+
+
+def _gathered(attempt: Attempt, before: ParallelBody, event: Event) -> tuple[int, ...]:
+    """Return the seats with slow ones swapped onto blocks of the same data ranks."""
+    node, unit, degrees = node_size(before), unit_of(before), attempt.timed.degrees
+    seats = list(attempt.seats)
+    ranks = [_data_ranks(degrees, unit, block) for block in range(len(seats))]
+    touched: set[int] = set()
+    taken: set[int] = set()
+    for seat in dict.fromkeys(item.node * node // unit for item in event.slow):
+        if seat not in seats:
+            continue
+        here = seats.index(seat)
+        free = [block for block in range(len(seats)) if block not in taken and touched and ranks[block] <= touched]
+        if not ranks[here] <= touched and free:
+            keeping = attempt.keeping
+            there = max(free, key=lambda block: keeping.kept(seat, block) + keeping.kept(seats[block], here))
+            seats[here], seats[there] = seats[there], seats[here]
+            here = there
+        taken.add(here)
+        touched |= ranks[here]
+    return tuple(seats)
+
+
+def _data_ranks(degrees: Degrees, unit: int, block: int) -> set[int]:
+    ranks = range(block * unit, min((block + 1) * unit, degrees.gpus), degrees.tensor)
+    return {cell_of(degrees, rank)[1] // degrees.context for rank in ranks}
+
+
+def _balanced(
+    setting: Setting, before: ParallelBody, timed: Timed, slow: dict[int, tuple[float, ...]]
+) -> tuple[int, ...]:
+    """Return microbatches per data rank: slow ones run fewer, as many as makes the later of both ends earliest."""
+    degrees = timed.degrees
+    pipelines = Pipelines(setting, degrees, timed.layout)
+    grain = grain_of(degrees)
+    total = before.spec.global_batch // degrees.micro_batch // grain
+    least, fast = -(-least_count(degrees) // grain), degrees.data - len(slow)
+    plain = (1.0,) * degrees.pipeline
+
+    def others(count: int) -> int:
+        return -(-(total - len(slow) * count) // fast) if fast else 0
+
+    def ends(count: int) -> tuple[float, float]:
+        late = max(pipelines.step_us(factors, grain * count) for factors in set(slow.values()))
+        return late, pipelines.step_us(plain, grain * others(count)) if fast else 0.0
+
+    low, high = least, total // degrees.data
+    if not fast or high <= low:
+        return even_counts(before, degrees)
+    while low < high:
+        middle = (low + high + 1) // 2
+        late, sound = ends(middle)
+        low, high = (middle, high) if late <= sound else (low, middle - 1)
+    best = min((count for count in (low, low + 1) if count <= total // degrees.data), key=lambda item: max(ends(item)))
+    share, rest = divmod(total - len(slow) * best, fast)
+    sound_ranks = [data for data in range(degrees.data) if data not in slow]
+    more = set(sound_ranks[:rest])
+    return tuple(grain * (best if data in slow else share + (data in more)) for data in range(degrees.data))

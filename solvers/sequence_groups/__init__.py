@@ -1,0 +1,1 @@
+"""Mixed sequence lengths on context groups of different sizes."""

@@ -1,0 +1,200 @@
+"""Groups of sequences: rounds filled one after the other, longest sequence first, then improved by moves and swaps.
+
+A round's target is what the remaining sequences need on average, or the longest of them alone if that is more. A
+sequence opens a group of the smallest size that holds it in time, or joins the fullest open group it fits.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from treadle.costmodels.training_grouping import alone_us, bounds_us, fewest_rounds, rounds_us, time_us, work_us
+from treadle.ir.certificate import Certificate, Level, ProofKind, Status
+from treadle.ir.training.grouping import Group, GroupingBody, GroupingProblem
+from treadle.solvers.interruption import requested
+
+COST_MODEL = "treadle sequence groups (costmodels/training_grouping.py)"
+_STRETCHES = (1.0, 1.02, 1.05, 1.1, 1.2)
+"""Targets tried, over the average."""
+
+
+@dataclass
+class _Bin:
+    """A group while it is being filled."""
+
+    size: int
+    tokens: int
+    squares: int
+    items: list[int]
+    end_us: float
+
+
+Round = list[_Bin]
+
+
+class _Packer:
+    """Fills rounds of one problem."""
+
+    def __init__(self, problem: GroupingProblem) -> None:
+        self.problem = problem
+        lengths = problem.lengths
+        self.order = sorted(range(len(lengths)), key=lambda number: -lengths[number])
+        self.work = [work_us(problem, length) for length in lengths]
+        self._alone: dict[int, float] = {}
+
+    def alone(self, length: int) -> float:
+        """Return the least time of a sequence alone."""
+        if length not in self._alone:
+            self._alone[length] = alone_us(self.problem, length)
+        return self._alone[length]
+
+    def packed(self, waiting: list[int], planned: int, stretch: float, least_size: int) -> list[Round]:
+        """Return rounds that hold the sequences `waiting` (longest first), with groups of at least `least_size`.
+
+        `planned` rounds are aimed at; where sequences are left over there are more.
+        """
+        problem, found = self.problem, list[Round]()
+        while waiting:
+            left = max(1, planned - len(found))
+            volume = sum(self.work[number] for number in waiting) / problem.ranks
+            target = (volume / left + problem.costs.fixed_us) * stretch
+            bins, waiting = self._round(waiting, max(target, self.alone(problem.lengths[waiting[0]])), least_size)
+            found.append(bins)
+        return found
+
+    def _round(self, waiting: list[int], target: float, least_size: int) -> tuple[Round, list[int]]:
+        problem, lengths = self.problem, self.problem.lengths
+        bins: Round = []
+        opened: Round = []
+        free, later, limit = problem.ranks, list[int](), target * (1 + 1e-9)
+        shortest = lengths[waiting[-1]]
+        for number in waiting:
+            length = lengths[number]
+            best = self._best(opened, length, limit)
+            if best is None:
+                size = self._size(length, limit, least_size, free)
+                if not size:
+                    later.append(number)
+                    continue
+                best = _Bin(size, 0, 0, [], 0.0)
+                bins.append(best)
+                opened.append(best)
+                free -= size
+            _add(problem, best, number, length)
+            if best.end_us + self.work[waiting[-1]] / best.size > limit or self._room(best) < shortest:
+                opened.remove(best)
+        return bins, later
+
+    def _room(self, item: _Bin) -> int:
+        return item.size * self.problem.tokens_per_rank - item.tokens
+
+    def _size(self, length: int, limit: float, least: int, free: int) -> int:
+        """Return the smallest size from `least` on that is in time, else the largest below; 0 for none."""
+        problem, smaller = self.problem, 0
+        for size in problem.sizes:
+            if size > free:
+                break
+            if length > size * problem.tokens_per_rank or time_us(problem, size, length, length * length) > limit:
+                continue
+            if size >= least:
+                return size
+            smaller = size
+        return smaller
+
+    def _best(self, opened: Round, length: int, limit: float) -> _Bin | None:
+        """Return the open group that ends latest with the sequence in it, within the limit."""
+        problem, best, latest = self.problem, None, -1.0
+        room = problem.tokens_per_rank
+        for item in opened:
+            if item.end_us > latest and item.tokens + length <= item.size * room:
+                end = time_us(problem, item.size, item.tokens + length, item.squares + length * length)
+                if end <= limit:
+                    best, latest = item, item.end_us
+        return best
+
+
+def _add(problem: GroupingProblem, item: _Bin, number: int, length: int) -> None:
+    item.items.append(number)
+    item.tokens += length
+    item.squares += length * length
+    item.end_us = time_us(problem, item.size, item.tokens, item.squares)
+
+
+def quick(problem: GroupingProblem) -> GroupingBody:
+    """Return a grouping in tens of milliseconds."""
+    packer, planned = _Packer(problem), fewest_rounds(problem)
+    plans = [packer.packed(packer.order, planned, 1.0, least) for least in problem.sizes[:5:2]]
+    return _body(problem, min(plans, key=_total))
+
+
+def solve(problem: GroupingProblem, repacks: int = 240, seed: int = 0) -> GroupingBody:
+    """Return a better grouping: more targets and group sizes, then rounds repacked two at a time.
+
+    Args:
+        problem: the batch.
+        repacks: pairs of rounds unpacked and packed again; one takes some milliseconds.
+        seed: of the pairs, targets and sizes.
+    """
+    packer, planned = _Packer(problem), fewest_rounds(problem)
+    best = min(
+        (
+            packer.packed(packer.order, rounds, stretch, least)
+            for rounds in (planned, planned + 1)
+            for stretch in _STRETCHES
+            for least in problem.sizes[:5]
+        ),
+        key=_total,
+    )
+    bound, chance = max(bounds_us(problem).values()), random.Random(seed)
+    place = {number: at for at, number in enumerate(packer.order)}
+    for _ in range(repacks):
+        if _total(best) <= bound * (1 + 1e-6) or requested():
+            break
+        best = _repacked(packer, best, chance, place)
+    return _body(problem, best)
+
+
+def _repacked(packer: _Packer, best: list[Round], chance: random.Random, place: dict[int, int]) -> list[Round]:
+    """Return the rounds with some of them packed again, where that is faster."""
+    count = min(len(best), chance.choice((1, 2, 2, 3)))
+    chosen = sorted(chance.sample(range(len(best)), count))
+    items = sorted((number for at in chosen for group in best[at] for number in group.items), key=place.__getitem__)
+    stretch = 1.0 + 0.06 * chance.random() ** 2
+    trial = packer.packed(
+        items, chance.choice((count, max(1, count - 1))), stretch, chance.choice(packer.problem.sizes[:5])
+    )
+    kept = [bins for at, bins in enumerate(best) if at not in chosen]
+    return min(best, kept + trial, key=_total)
+
+
+def certificate(body: GroupingBody) -> Certificate:
+    """Return the claim: total time, and the better of the bounds that need no search."""
+    value, bounds = sum(rounds_us(body)), bounds_us(body.problem)
+    bound = max(bounds.values())
+    closed = bound >= value * (1 - 1e-9)
+    level = Level(
+        "batch_time",
+        "us",
+        value,
+        value if closed else bound,
+        Status.OPTIMAL if closed else Status.FEASIBLE,
+        ProofKind.CAPACITY,
+        {name: bounds[name] for name in sorted(bounds)},
+    )
+    return Certificate("sequence-groups", COST_MODEL, (level,))
+
+
+def _total(rounds: list[Round]) -> float:
+    return sum(max(item.end_us for item in bins) for bins in rounds)
+
+
+def _body(problem: GroupingProblem, rounds: list[Round]) -> GroupingBody:
+    found: list[tuple[Group, ...]] = []
+    for bins in rounds:
+        first, groups = 0, list[Group]()
+        for item in sorted((item for item in bins if item.items), key=lambda one: -one.size):
+            groups.append(Group(first, item.size, tuple(sorted(item.items))))
+            first += item.size
+        found.append(tuple(groups))
+    return GroupingBody(problem, tuple(groups for groups in found if groups))

@@ -1,0 +1,59 @@
+"""The line of a sequence grouping: a parallel plan and a batch's lengths -> groups of every round."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from treadle.codegen.folder import write_plan
+from treadle.codegen.training.grouping_files import grouping_report, groups_text
+from treadle.costmodels.training_group_costs import group_costs
+from treadle.costmodels.training_grouping import grouping_predictions
+from treadle.costmodels.training_memory import capacity_bytes
+from treadle.costmodels.training_step import setting_of
+from treadle.driver.versions import versions
+from treadle.frontends.sequence_lengths import read_lengths
+from treadle.ir.plan import Plan, input_from, load
+from treadle.ir.training.elastic import NotElastic
+from treadle.ir.training.grouping import GroupingProblem
+from treadle.ir.training.plan import ParallelBody
+from treadle.solvers.sequence_groups.solve import certificate, quick, solve
+
+
+def grouping_problem(body: ParallelBody, lengths: tuple[int, ...]) -> GroupingProblem:
+    """Return the problem of one batch on the data and context ranks of a plan.
+
+    A rank holds as many tokens as its stage's free memory allows at the plan's bytes per token.
+    """
+    setting = setting_of(body.model, body.cluster, body.spec)
+    degrees = body.degrees
+    ranks = degrees.data * degrees.context
+    held = degrees.micro_batch * body.spec.sequence_tokens / degrees.context
+    capacity = capacity_bytes(setting)
+    rooms = [
+        held * (capacity - stage.state_bytes) / (stage.activation_bytes + stage.transient_bytes)
+        for stage in body.stages
+    ]
+    most = max(degrees.slots and sum(body.layout.layers[rank :: degrees.pipeline]) for rank in range(degrees.pipeline))
+    sizes = tuple(1 << power for power in range(ranks.bit_length()) if 1 << power <= ranks)
+    domain = max(1, body.cluster.domain // degrees.tensor)
+    costs = group_costs(setting, degrees, float(most))
+    return GroupingProblem(lengths, ranks, max(1, int(min(rooms))), sizes, domain, costs)
+
+
+def plan_grouping(path: Path, lengths: Path, fast: bool) -> Plan:
+    """Return the grouping of a batch, not sealed yet; raises NotElastic, NotLengths, SequenceTooLong."""
+    plan = load(path)
+    if plan.kind != "parallel":
+        raise NotElastic(reason=f"`{path}` holds a plan of kind `{plan.kind}`", expected="a plan of kind `parallel`")
+    problem = grouping_problem(plan.body, read_lengths(lengths))
+    body = quick(problem) if fast else solve(problem)
+    document = path / "plan.json" if path.is_dir() else path
+    inputs = (input_from("plan", document), input_from("lengths", lengths))
+    options = {"fast": fast}
+    return Plan("sequence-groups", inputs, options, versions(), body, (certificate(body),), grouping_predictions(body))
+
+
+def write_grouping(folder: Path, plan: Plan) -> Plan:
+    """Write the plan folder: plan, groups, report."""
+    files = {"training/groups.csv": groups_text(plan.body).encode(), "report.html": grouping_report(plan)}
+    return write_plan(folder, plan, files)

@@ -1,0 +1,50 @@
+"""Reviews sequence groupings: legality, replayed time of every round, bounds. Codes: TRD645 figures, TRD646 bound."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from treadle.codegen.training.grouping_files import groups_text, parse_groups
+from treadle.costmodels.training_grouping import bounds_us, grouping_predictions, rounds_us
+from treadle.ir.diagnostics import Finding
+from treadle.ir.plan import Plan, read_bytes
+from treadle.ir.training.grouping import GroupingBody, check_grouping
+from treadle.verification.core import Review, compare_predictions
+
+FILE = "training/groups.csv"
+
+
+def review(plan: Plan, folder: Path | None) -> Review:
+    """Review a plan of kind `sequence-groups`."""
+    body: GroupingBody = plan.body
+    findings = review_grouping(plan)
+    if folder and not findings and (folder / FILE).is_file():
+        findings += _read_back(body, read_bytes(folder / FILE).decode("utf-8", "replace"))
+    return Review(len(body.rounds) + len(plan.predictions) + 2, 0, tuple(findings))
+
+
+def review_grouping(plan: Plan) -> list[Finding]:
+    """Check decisions, figures and bound."""
+    body: GroupingBody = plan.body
+    if findings := check_grouping(body):
+        return findings
+    findings = compare_predictions("predictions", grouping_predictions(body), plan.predictions)
+    levels = [level for certificate in plan.certificates for level in certificate.levels]
+    if len(levels) != 1:
+        return [*findings, Finding("TRD646", "certificates", "a grouping has one certificate of one level")]
+    level, value = levels[0], sum(rounds_us(body))
+    if not math.isclose(level.value, value, rel_tol=1e-9):
+        findings.append(Finding("TRD645", f"certificate.{level.name}", "value", f"{value:.9g}", f"{level.value:.9g}"))
+    bound = max(bounds_us(body.problem).values())
+    if level.bound is None or level.bound > max(bound, value if bound >= value * (1 - 1e-9) else bound) * (1 + 1e-9):
+        findings.append(Finding("TRD646", f"certificate.{level.name}", "bound", f"<= {bound:.9g}", str(level.bound)))
+    return findings
+
+
+def _read_back(body: GroupingBody, text: str) -> list[Finding]:
+    try:
+        same = parse_groups(text) == body.rounds
+    except (ValueError, KeyError, TypeError):
+        same = False
+    return [] if same and text == groups_text(body) else [Finding("TRD428", FILE, "says other groups")]
