@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from treadle.ir.plan import load as load_plan
     from treadle.solvers.packing.solve import pack
     from treadle.solvers.projects.solve import schedule_project
+    from treadle.solvers.reassignment.solve import reassign
     from treadle.solvers.task_graphs.solve import schedule_tasks
     from treadle.solvers.vector_packing.solve import pack_vectors
     from treadle.solvers.vm_rescheduling.solve import reschedule_vms
@@ -52,6 +53,7 @@ _PUBLIC: dict[str, str] = {
     "schedule": "treadle.driver.api:schedule",
     "search": "treadle.driver.api:search",
     "pack_vectors": "treadle.solvers.vector_packing.solve:pack_vectors",
+    "reassign": "treadle.solvers.reassignment.solve:reassign",
     "reschedule_vms": "treadle.solvers.vm_rescheduling.solve:reschedule_vms",
     "schedule_project": "treadle.solvers.projects.solve:schedule_project",
     "schedule_tasks": "treadle.solvers.task_graphs.solve:schedule_tasks",
@@ -76,6 +78,7 @@ __all__ = [
     "pack",
     "pack_vectors",
     "programs",
+    "reassign",
     "reschedule_vms",
     "schedule",
     "schedule_project",
