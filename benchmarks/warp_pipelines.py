@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.common import arguments, finish, table
 from benchmarks.warp_cases import CASES, MACHINES, Solved, solve
+from treadle.codegen.report.words import text_size
 from treadle.costmodels.lower import lower
 from treadle.costmodels.lower_warps import lower_warps
 from treadle.costmodels.machines import load_machine
@@ -58,7 +59,7 @@ def row_of(solved: Solved) -> dict[str, Any]:
 
 def proof_bytes(certificate: Certificate) -> int:
     """Return the characters of all proof logs in a certificate, compressed as a plan holds them."""
-    return sum(len(log) for level in certificate.levels for log in level.evidence.get("logs", ()))
+    return sum(text_size(level.evidence.get("logs", ())) for level in certificate.levels)
 
 
 def sub_tiling(rows: list[dict[str, Any]], machine: str) -> dict[str, Any]:

@@ -68,12 +68,25 @@ def _sentence(proof: str, evidence: dict[str, Any], loop: Loop | None) -> str:
     if "solver" in evidence:
         return _solver(evidence, loop)
     if proof == ProofKind.PROOF_LOG.value and "refuted" in evidence:
-        size = sum(len(str(log)) for log in evidence.get("logs", [evidence.get("log", "")]))
-        return f"{figure(evidence['refuted'])} is refuted by a proof of {bytes_text(size)} (compressed)"
+        return _refuted(evidence)
     if proof == ProofKind.ENUMERATION.value and isinstance(evidence.get("refuted"), list):
         refuted = ", ".join(figure(number) for number in evidence["refuted"])
         return f"treadle's own search finds no schedule at an interval of {refuted}; {_basis(evidence, loop)}"
     return _listed(evidence)
+
+
+def _refuted(evidence: dict[str, Any]) -> str:
+    """Return what proof logs refute, and what they weigh; logs of several intervals are lists of lists."""
+    size = text_size(evidence.get("logs", evidence.get("log", "")))
+    if isinstance(evidence["refuted"], list):
+        values = ", ".join(figure(value) for value in evidence["refuted"])
+        return f"{values} are refuted by proofs of {bytes_text(size)} (compressed)"
+    return f"{figure(evidence['refuted'])} is refuted by a proof of {bytes_text(size)} (compressed)"
+
+
+def text_size(logs: Any) -> int:
+    """Return the characters of a text, or of all texts in nested lists."""
+    return sum(map(text_size, logs)) if isinstance(logs, list | tuple) else len(str(logs))
 
 
 def _unit(evidence: dict[str, Any]) -> str:
