@@ -1,17 +1,21 @@
 """The instance generator of "Priority Matters" (arXiv 2511.08373) packed within a window, by outcome.
 
-`python -m benchmarks.pod_packing --seeds 10 --window 10 --json OUT`. The default placement comes from the simulator in
+`python -m benchmarks.pod_packing --seeds 10 --window 10 --partial ROWS.jsonl --json OUT`: about an hour and a half;
+when stopped, the same command goes on after the last row. The default placement comes from the simulator in
 `costmodels/kube_scheduler.py` (see `benchmarks.recorded_scheduler` for how far it agrees with recorded ones). Every
 result is checked: placement, migration replay, values and bounds.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 import time
 from collections import Counter
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from benchmarks.common import arguments, finish, table
@@ -94,6 +98,7 @@ def main() -> None:
         order={"default": "disruption-first", "choices": [order.value for order in Order]},
         workers={"type": int, "default": 1, "help": "solver threads per instance"},
         processes={"type": int, "default": 1, "help": "instances at once"},
+        partial={"type": Path, "help": "append every row to this file; rows that it has already are not run again"},
     )
     jobs = [
         (cell, seed, cluster, chosen.window, chosen.order, chosen.workers)
@@ -101,7 +106,8 @@ def main() -> None:
         if re.search(chosen.cells, str(cell))
         for seed, cluster in seeds_with_pending(cell, chosen.seeds)
     ]
-    rows = run(jobs, ProcessPoolExecutor(chosen.processes) if chosen.processes > 1 else None)
+    executor = ProcessPoolExecutor(chosen.processes) if chosen.processes > 1 else None
+    rows = run_resumed(jobs, executor, chosen.partial) if chosen.partial else run(jobs, executor)
     figures = {"window_s": chosen.window, "order": chosen.order, "seeds": chosen.seeds, **summary(rows, chosen.window)}
     _print(rows, figures)
     finish("pod_packing", figures, rows, chosen.json)
@@ -113,6 +119,26 @@ def run(jobs: list[tuple[Cell, int, Cluster, float, str, int]], executor: Execut
         return [solve_one(job) for job in jobs]
     with executor:
         return list(executor.map(solve_one, jobs))
+
+
+def run_resumed(
+    jobs: list[tuple[Cell, int, Cluster, float, str, int]], executor: Executor | None, partial: Path
+) -> list[dict[str, Any]]:
+    """Solve the jobs that the file has no row for, and append theirs as they come; return all rows in order."""
+    known: dict[tuple[str, int], dict[str, Any]] = {}
+    if partial.exists():
+        lines = [json.loads(line) for line in partial.read_text().splitlines() if line.endswith("}")]
+        known = {(row["cell"], row["seed"]): row for row in lines}
+    left = [job for job in jobs if (str(job[0]), job[1]) not in known]
+    print(f"{len(known)} rows known, {len(left)} to run", file=sys.stderr, flush=True)
+    with partial.open("a") as file:
+        solved = map(solve_one, left) if executor is None else executor.map(solve_one, left)
+        for job, row in zip(left, solved, strict=True):
+            named = {"cell": str(job[0]), **row}
+            known[named["cell"], row["seed"]] = named
+            file.write(json.dumps(named) + "\n")
+            file.flush()
+    return [known[str(job[0]), job[1]] for job in jobs]
 
 
 def summary(rows: list[dict[str, Any]], window_s: float) -> dict[str, Any]:
@@ -135,6 +161,7 @@ def summary(rows: list[dict[str, Any]], window_s: float) -> dict[str, Any]:
         "placement_proven_at_100_105_percent": _percent(sum(row["placement_proven"] for row in tight), len(tight)),
         "displaced_32x8_percent": _percent(sum(row["displaced"] for row in large), 256 * len(large)),
         "migrations_replayed_percent": _percent(sum(not row["findings"] for row in rows), len(rows)),
+        "overran": sum(row["seconds"] > window_s for row in rows),
         "longest_s": max((row["seconds"] for row in rows), default=0.0),
     }
 

@@ -92,6 +92,8 @@ _CHAINS_KEEP = 0.6
 _LEAST_S = 0.05
 _RESERVE = 0.03
 """Share of a window kept for writing the result down, beside what the setup took."""
+_RESERVE_S = 0.04
+"""The least of it: a busy machine lets a process wait so long."""
 _LATE = 0.3
 """Share of the reserve from which on bounds are not looked for."""
 _MODEL_CELL_S = 4e-5
@@ -122,7 +124,8 @@ class _Packing:
         """Keep of the window what writing the result down takes: as long as reading and checking took, and a little."""
         if self.options.window_s is not None:
             spent_s = self.options.window_s - self.budget.rest_s
-            self.budget.reserve_s = min(spent_s + _RESERVE * self.options.window_s, 0.5 * self.options.window_s)
+            late_s = max(_RESERVE * self.options.window_s, _RESERVE_S)
+            self.budget.reserve_s = min(spent_s + late_s, 0.5 * self.options.window_s)
 
     def run(self) -> Packed:
         """Search, then say how good the result is."""
