@@ -23,7 +23,8 @@ from treadle.costmodels.moe_pipeline import (
     training_pipeline,
     without_overlap_ns,
 )
-from treadle.solvers.overlap.moe_degree import DEGREES, TILE_GROUPS, TILE_SHARES_MILLI, best_pipeline, best_tiles
+from treadle.costmodels.overlap_presets import DEGREES, TILE_GROUPS, TILE_SHARES_MILLI
+from treadle.solvers.overlap.moe_degree import best_pipeline, best_tiles
 
 PUBLISHED = {"fsmoe_over_tutel": [1.18, 1.22], "fsmoe_over_tutel_layers": 1458, "comet_single_layer": 1.96}
 """FSMoE (arXiv 2501.10714) over DeepSpeed-MoE and Tutel; Comet (arXiv 2502.19811) over the systems it compares with."""

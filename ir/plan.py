@@ -31,6 +31,7 @@ BODIES: dict[str, str] = {
     "experts": "treadle.ir.layout.experts:ExpertsPlan",
     "serving": "treadle.ir.serving.plan:ServingPlan",
     "tiers": "treadle.ir.layout.tiers:TiersPlan",
+    "overlap-choice": "treadle.ir.operator.choice:ChoiceBody",
     "overlap": "treadle.ir.operator.plan:OverlapBody",
     "sections": "treadle.ir.sections.graph:SectionsBody",
     "packing": "treadle.ir.cluster.packing:PackingBody",

@@ -11,16 +11,8 @@ from treadle.costmodels.moe_pipeline import (
     tile_pipeline,
     time_ns,
 )
+from treadle.costmodels.overlap_presets import DEGREES, TILE_GROUPS, TILE_SHARES_MILLI
 from treadle.ir.machine import Machine
-
-DEGREES = tuple(range(1, 17))
-"""Chunks tried of a layer across nodes."""
-
-TILE_GROUPS = (1, 2, 4, 8, 16, 32, 64)
-"""Groups of tiles tried inside a node."""
-
-TILE_SHARES_MILLI = tuple(range(25, 525, 25))
-"""Shares of the SMs tried for moving data."""
 
 
 def best_pipeline(pipeline: MoePipeline, degrees: tuple[int, ...] = DEGREES) -> tuple[MoeSchedule, int]:

@@ -13,12 +13,12 @@ from treadle.cli.options import JsonFlag, OutputFolder
 from treadle.cli.output import level_line, number, print_json, print_table, say
 from treadle.codegen.folder import write_plan
 from treadle.costmodels.interference import unknown_pairs
+from treadle.costmodels.overlap_presets import words
 from treadle.driver.overlap import NanoBatchNumber, OverlapRequest, overlap_files, plan_overlap, what_more_buys
-from treadle.driver.overlap_presets import Preset, PresetRefused, PresetRequest, plan_preset
-from treadle.frontends.hf import load_model
+from treadle.driver.overlap_presets import plan_preset
 from treadle.ir.certificate import Status
-from treadle.ir.codec import encode
 from treadle.ir.diagnostics import ExitCode
+from treadle.ir.operator.choice import ChoiceBody, Preset, PresetRequest
 from treadle.ir.operator.plan import OverlapBody, Step
 from treadle.ir.operator.schedule import stream_profile
 from treadle.ir.plan import Plan, figures, to_data
@@ -41,9 +41,7 @@ Rows = Annotated[
 Train = Annotated[
     bool, typer.Option("--train", help="Forward of a microbatch (--prefill, --prompt) beside backward of another.")
 ]
-Named = Annotated[
-    Preset | None, typer.Option("--preset", help="Plan one overlap alone instead; printed, with its gain.")
-]
+Named = Annotated[Preset | None, typer.Option("--preset", help="Decide one overlap alone instead.")]
 Nodes = Annotated[int, typer.Option("--nodes", help="Nodes of an expert-parallel group (expert-chunks).", min=1)]
 Tbt = Annotated[float, typer.Option("--tbt", help="Longest iteration in ms (layered-prefill).", metavar="MS")]
 WhatIf = Annotated[bool, typer.Option("--what-if", help="Plan again with a quarter more of each resource.")]
@@ -94,16 +92,21 @@ def command(
 
 
 def _preset(config: Path, request: PresetRequest, output: Path | None, as_json: bool) -> None:
-    if output is not None:
-        raise PresetRefused(preset=request.preset.value, reason="presets are printed, not written: leave -o out")
-    answer = plan_preset(load_model(config), request)
+    plan = plan_preset(config, request)
+    plan = write_plan(output, plan, {}) if output is not None else plan.sealed()
+    review = review_plan(plan, output)
+    body: ChoiceBody = plan.body
+    gain = body.without_ns / body.time_ns
     if as_json:
-        print_json({"preset": request.preset.value, **encode(answer), "gain": answer.gain})
-        return
-    sys.stdout.write(f"{request.preset.value}: {answer.choice}\n")
-    table_rows = [("with it", number(answer.time_us)), ("without", number(answer.without_us))]
-    print_table(("", "us"), table_rows)
-    sys.stdout.write(f"  gain {answer.gain:.2f}x; searched: {answer.tried}\n")
+        facts = {"time_us": body.time_ns / 1000, "without_us": body.without_ns / 1000, "gain": gain}
+        print_json({**to_data(plan), "choice": words(request, body.chosen), **facts})
+    else:
+        sys.stdout.write(f"{request.preset.value}: {words(request, body.chosen)}\n")
+        sys.stdout.write(f"  {level_line(plan.certificates[0].levels[0])}\n")
+        print_table(("", "us"), [("with it", number(body.time_ns / 1000)), ("without", number(body.without_ns / 1000))])
+        sys.stdout.write(f"  gain {gain:.2f}x; {review.rederived} claims re-derived, {len(review.findings)} findings\n")
+    if review.errors:
+        raise RuntimeError(f"the planner made an illegal plan: {review.findings[0]}")
 
 
 def _number(text: str) -> int | None:

@@ -25,6 +25,7 @@ REVIEWERS: dict[str, str] = {
     "experts": "treadle.verification.layout:review_experts",
     "serving": "treadle.verification.serving:review",
     "tiers": "treadle.verification.layout:review_tiers",
+    "overlap-choice": "treadle.verification.overlap_choice:review",
     "overlap": "treadle.verification.overlap:review",
     "sections": "treadle.verification.sections:review",
     "packing": "treadle.verification.packing:review",

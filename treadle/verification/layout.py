@@ -95,8 +95,13 @@ def review_batch(plan: Plan, folder: Path | None) -> Review:
     return reviewed(plan, batch.check(body), claims)
 
 
-def reviewed(plan: Plan, legality: list[Finding], claims: Callable[[], list[Claim]]) -> Review:
-    """Compare the levels of the certificate with the claims; an illegal plan has no figures to compare."""
+def reviewed(
+    plan: Plan, legality: list[Finding], claims: Callable[[], list[Claim]], others: tuple[str, ...] = ()
+) -> Review:
+    """Compare the levels of the certificate with the claims; an illegal plan has no figures to compare.
+
+    `others` are predictions that are no levels, which the caller reviews.
+    """
     if legality:
         return Review(1, 0, tuple(legality))
     if len(plan.certificates) != 1:
@@ -112,7 +117,7 @@ def reviewed(plan: Plan, legality: list[Finding], claims: Callable[[], list[Clai
         findings.append(Finding("TRD456", "certificate", "levels", expected, ", ".join(level.name for level in levels)))
     for level, (_, value, bound) in zip(levels, recomputed, strict=False):
         findings += compare(level, value, bound)
-    findings += _review_predictions(plan, {name: value for name, value, _ in recomputed})
+    findings += _review_predictions(plan, {name: value for name, value, _ in recomputed}, others)
     return Review(1 + 2 * len(recomputed), 0, tuple(findings))
 
 
@@ -131,10 +136,13 @@ def compare(level: Level, value: float, bound: float, tolerance: float = 1e-9) -
     return findings
 
 
-def _review_predictions(plan: Plan, values: dict[str, float]) -> list[Finding]:
+def _review_predictions(plan: Plan, values: dict[str, float], others: tuple[str, ...]) -> list[Finding]:
     return [
         Finding("TRD457", prediction.name, "prediction", str(values.get(prediction.name)), str(prediction.value))
         for prediction in plan.predictions
-        if prediction.name not in values
-        or abs(values[prediction.name] - prediction.value) > 1e-9 * max(1.0, abs(prediction.value))
+        if prediction.name not in others
+        and (
+            prediction.name not in values
+            or abs(values[prediction.name] - prediction.value) > 1e-9 * max(1.0, abs(prediction.value))
+        )
     ]
