@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -192,7 +192,7 @@ def _read(name: str, machine: Machine, data: dict[str, Any]) -> Solved:
 
 
 @contextmanager
-def _within(wall_s: float) -> Iterator[list[str]]:
+def _within(wall_s: float) -> Generator[list[str]]:
     """Ask running searches to end after some seconds, as Ctrl-C does; what is yielded is then not empty."""
     stopped: list[str] = []
     with interruption.handled(lambda: stopped.append("time")):
