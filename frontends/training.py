@@ -34,10 +34,11 @@ from treadle.frontends.located import toml_place
 from treadle.frontends.toml_files import Table, read_toml
 from treadle.frontends.training_model import training_model
 from treadle.frontends.training_nccl import read_curve
-from treadle.ir.diagnostics import TreadleError
+from treadle.ir.diagnostics import Place, TreadleError
+from treadle.ir.errors import WrongType
 from treadle.ir.training.cluster import ClusterTopology, DisconnectedTopology, NodeGroup
 from treadle.ir.training.model import TrainingModel
-from treadle.ir.training.spec import Order, Recompute, SearchSpace, TrainingSpec
+from treadle.ir.training.spec import SearchSpace, TrainingSpec
 from treadle.ir.units import parse_quantity
 
 
@@ -75,6 +76,10 @@ class ClusterTable(Table):
     network: str | None = None
     links: str | None = None
     domain_gpus: int = Field(default=0, ge=0)
+    host_memory: str | None = None
+    host_links: str | None = None
+    contention: float = Field(default=0.0, ge=0, le=1)
+    connections: list[list[int]] = Field(default_factory=list[list[int]])
     measured: list[MeasuredTable] = Field(default_factory=list[MeasuredTable])
 
 
@@ -88,6 +93,7 @@ class JobTable(Table):
     optimizer_bytes: int = Field(default=12, ge=0, le=64)
     overlap_gradients: bool = True
     fused_attention: bool = True
+    fused_loss: bool = False
     dropout: bool = False
     sequence_parallel: bool = True
     memory_reserve: float = 0.06
@@ -104,9 +110,15 @@ class SearchTable(Table):
     expert: list[int] = Field(default_factory=list[int])
     expert_tensor: list[int] = Field(default_factory=lambda: [1])
     micro_batch: list[int] = Field(default_factory=list[int])
-    zero: list[int] = Field(default_factory=lambda: [0, 1, 3])
-    recompute: list[str] = Field(default_factory=lambda: [mode.value for mode in Recompute])
-    order: list[str] = Field(default_factory=lambda: [Order.DATA_FIRST.value])
+    zero: list[int] | None = None
+    recompute: list[str] | None = None
+    order: list[str] | None = None
+    schedule: list[str] | None = None
+    sharding: list[str] | None = None
+    context_mode: list[str] | None = None
+    offload: list[str] | None = None
+    overlap_tensor: list[bool] | None = None
+    trainer: str | None = None
     most_virtual: int = Field(default=8, ge=1, le=64)
     most_micro_batch: int = Field(default=64, ge=1)
     tensor_inside_domain: bool = True
@@ -190,13 +202,47 @@ def _cluster(table: ClusterTable, path: Path, text: str) -> ClusterTopology:
             reason="the network has no bandwidth",
         )
     curves = tuple(read_curve(path.parent / item.file, item.operation, item.nodes) for item in table.measured)
-    return ClusterTopology(tuple(nodes), network, bandwidth("links", table.links), table.domain_gpus, curves)
+    host = toml_place(text, str(path), ("cluster", "host_memory"))
+    memory = float(parse_quantity(table.host_memory, "memory", host)) / 1e9 if table.host_memory is not None else 0.0
+    links, host_links = bandwidth("links", table.links), bandwidth("host_links", table.host_links)
+    _require_connected(table, nodes, toml_place(text, str(path), ("cluster", "connections")))
+    return ClusterTopology(
+        tuple(nodes), network, links, table.domain_gpus, curves, True, memory, host_links, table.contention
+    )
+
+
+def _require_connected(table: ClusterTable, nodes: list[NodeGroup], place: Place) -> None:
+    """Refuse pairs of nodes that leave a part of the cluster on its own; no pairs mean that all are joined."""
+    count = sum(group.nodes for group in nodes)
+    if not table.connections:
+        return
+    roots = list(range(count))
+
+    def root(number: int) -> int:
+        while roots[number] != number:
+            roots[number] = roots[roots[number]]
+            number = roots[number]
+        return number
+
+    for pair in table.connections:
+        if len(pair) != 2 or not all(0 <= number < count for number in pair):
+            expected = f"pairs of nodes from 0 to {count - 1}"
+            raise WrongType(
+                place=place, field="connections", found=str(pair), reason="no pair of nodes", expected=expected
+            )
+        roots[root(pair[0])] = root(pair[1])
+    if apart := [number for number in range(count) if root(number) != root(0)]:
+        reason = f"no connection joins node {apart[0]} to node 0"
+        raise DisconnectedTopology(
+            place=place, nodes=count, reason=reason, hint=f"add [0, {apart[0]}] to `connections`"
+        )
 
 
 def _spec(document: TrainingFile) -> TrainingSpec:
     from treadle.ir.codec import decode, file_locator
 
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in document.search}
+    given = ((name, value) for name, value in document.search if value is not None)
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in given}
     search = decode(SearchSpace, fields, file_locator("search"))
     return TrainingSpec(**dict(document.training), search=search)
 

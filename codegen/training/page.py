@@ -7,16 +7,20 @@ from html import escape
 
 from treadle.ir.certificate import Certificate
 
-_STYLE = (
-    "body{font:14px/1.45 system-ui,sans-serif;margin:2em auto;max-width:76em;padding:0 1em;color:#1a1a1a;"
-    "background:#fff}h1{font-size:1.5em}h2{font-size:1.15em;margin-top:1.8em;border-bottom:1px solid #ddd}"
-    "table{border-collapse:collapse}td,th{padding:2px 12px 2px 0;text-align:right;vertical-align:top}"
-    "th{border-bottom:1px solid #888;font-weight:600}td:first-child,th:first-child,.text{text-align:left}"
-    "svg{max-width:100%;height:auto}svg text{font:11px system-ui,sans-serif}.wide{overflow-x:auto}"
-    "svg .rule{stroke:#e4e4e4}svg .limit{stroke:#b00;stroke-dasharray:5 3}svg .note,svg .tick{fill:#555}"
-    "svg .line{fill:none;stroke-width:1.6}.l0{stroke:#4c78a8}.l1{stroke:#f58518}.l2{stroke:#54a24b}.l3{stroke:#b279a2}"
-    ".s0{fill:#4c78a8}.s1{fill:#f58518}.s2{fill:#54a24b}.s3{fill:#b279a2}.note{color:#555}"
-)
+_STYLE = """
+body { font: 14px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; color: #1a1a1a;
+  background: #fff }
+h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 1.8em; border-bottom: 1px solid #ddd }
+table { border-collapse: collapse } td, th { padding: 2px 12px 2px 0; text-align: right; vertical-align: top }
+th { border-bottom: 1px solid #888; font-weight: 600 } td:first-child, th:first-child, .text { text-align: left }
+.wide { overflow-x: auto } .note { color: #555 } .key { border-left: 1em solid; padding: 0 .6em 0 .3em }
+svg { width: 100%; max-width: 1100px; height: auto; display: block } svg.lines { max-width: 760px }
+svg text { font: 11px system-ui, sans-serif; fill: #555 } svg .rule { stroke: #e4e4e4 } circle { r: 1.2px }
+svg .limit { stroke: #b00; stroke-dasharray: 5 3 } svg .line { fill: none; stroke-width: 1.6 }
+.l0 { stroke: #4c78a8; border-color: #4c78a8 } .l1 { stroke: #f58518; border-color: #f58518 }
+.l2 { stroke: #54a24b; border-color: #54a24b } .l3 { stroke: #b279a2; border-color: #b279a2 }
+.s0 { fill: #4c78a8 } .s1 { fill: #f58518 } .s2 { fill: #54a24b } .s3 { fill: #b279a2 }
+"""
 
 
 def page(title: str, parts: Sequence[str]) -> bytes:
@@ -27,7 +31,7 @@ def page(title: str, parts: Sequence[str]) -> bytes:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], text: Sequence[int] = ()) -> str:
     """Return a table; the first column and those in `text` are words, the others figures."""
-    head = "".join(f"<th>{escape(name)}" for name in header)
+    head = "".join(f"<th{' class=text' if place in text else ''}>{escape(name)}" for place, name in enumerate(header))
     lines: list[str] = []
     for row in rows:
         cells = (f"<td{' class=text' if place in text else ''}>{escape(cell)}" for place, cell in enumerate(row))

@@ -1,83 +1,191 @@
-"""The report of a parallel plan: decision, stages with their memory, pipeline timeline, and why others lose."""
+"""The report of a parallel plan: decision, what binds, breakdown, timeline, memory over time, why others lose."""
 
 from __future__ import annotations
 
 from html import escape
 
+from treadle.codegen.svg import element, label, text
+from treadle.codegen.svg_lines import Chart, Mark, Series, lines_svg, ticks
+from treadle.codegen.training.page import levels_list, page, table
+from treadle.costmodels.training_breakdown import COMPUTE, PARTS, binding_stage, breakdowns, memory_over_time
 from treadle.costmodels.training_memory import capacity_bytes
-from treadle.costmodels.training_replay import Event, replay
-from treadle.costmodels.training_step import setting_of
+from treadle.costmodels.training_replay import Event, Replay, replay
+from treadle.costmodels.training_step import Setting, setting_of
 from treadle.ir.certificate import Certificate
-from treadle.ir.training.plan import ParallelBody
+from treadle.ir.training.plan import Degrees, ParallelBody
+from treadle.ir.training.trainers import notes
 
-_WIDTH, _ROW = 1100, 14
-_MOST_EVENTS = 6000
-_STYLE = (
-    "body{font:14px sans-serif;margin:2em;max-width:75em}"
-    "td,th{padding:2px 10px;text-align:right}th{border-bottom:1px solid}"
-)
+_WIDTH, _ROW, _LEFT = 1100.0, 14.0, 56.0
+_MOST_EVENTS = 5000
+_MOST_POINTS = 400
+_COLOURS = {"forward": "#4c78a8", "backward": "#f58518", "weights": "#54a24b"}
+_PART_COLOURS = ("#4c78a8", "#72b7b2", "#e45756", "#b279a2", "#d0d0d0", "#eeca3b")
 
 
 def report(body: ParallelBody, certificate: Certificate) -> bytes:
     """Return a self-contained HTML page."""
     setting = setting_of(body.model, body.cluster, body.spec)
     played = replay(setting, body.degrees, body.layout, record=True)
-    levels = "".join(
-        f"<li>{escape(level.name)}: {level.value / 1e6:.4f} s, {level.status.value}"
-        f", bound {(level.bound or 0) / 1e6:.4f} s, gap {level.gap or 0:.2%} [{level.proof.value}]</li>"
-        for level in certificate.levels
-    )
-    page = (
-        f"<!doctype html><meta charset=utf-8><title>{escape(body.model.name)}</title><style>{_STYLE}</style>"
-        f"<h1>{escape(body.model.name)} on {body.degrees.gpus} x {escape(setting.gpu.id)}</h1>"
-        f"<p>{escape(body.degrees.text())}: {played.step_us / 1e6:.4f} s a step</p><ul>{levels}</ul>"
-        f"<h2>Stages</h2>{_stages(body, capacity_bytes(setting))}"
-        f"<h2>One step</h2>{timeline(played.events, body.degrees.pipeline, played.step_us)}"
-        f"<h2>Other plans</h2>{_others(body)}"
-    )
-    return page.encode()
+    said = "".join(f"<li>{escape(str(note))}</li>" for note in notes(body.degrees))
+    parts = [
+        f"<p><b>{escape(body.degrees.text())}</b>: {played.step_us / 1e6:.4f} s a step, "
+        f"{_rate(body, played.step_us):,.0f} tokens/s per GPU</p>",
+        levels_list(certificate),
+        "<h2>What binds</h2>" + _binds(setting, body, played),
+        "<h2>One step</h2>" + timeline(played.events, body.degrees, played.step_us),
+        "<h2>Memory over time</h2>" + _memory(setting, body, played),
+        "<h2>Stages</h2>" + _stages(body, capacity_bytes(setting)),
+        "<h2>Other plans</h2>" + _others(body),
+        f"<h2>Trainers</h2><ul>{said}</ul>" if said else "",
+    ]
+    return page(f"{body.model.name} on {body.degrees.gpus} x {setting.gpu.id}", parts)
 
 
-def timeline(events: tuple[Event, ...], ranks: int, step_us: float) -> str:
-    """Return the pipeline as SVG: one row per rank, forwards blue, backwards orange."""
-    scale = _WIDTH / step_us
-    boxes = "".join(
-        f'<rect x="{event.start_us * scale:.1f}" y="{event.rank * _ROW}" '
-        f'width="{max(0.3, (event.end_us - event.start_us) * scale):.1f}" height="{_ROW - 2}" '
-        f'fill="{"#4c78a8" if event.forward else "#f58518"}"><title>rank {event.rank} chunk {event.chunk} '
-        f"microbatch {event.microbatch}</title></rect>"
-        for event in events[:_MOST_EVENTS]
+def _rate(body: ParallelBody, step_us: float) -> float:
+    return body.spec.global_batch * body.spec.sequence_tokens / (step_us / 1e6) / body.degrees.gpus
+
+
+def _binds(setting: Setting, body: ParallelBody, played: Replay) -> str:
+    """Return the breakdown of the busiest rank as a bar per rank and in words."""
+    found = breakdowns(setting, body.degrees, body.layout, played)
+    busiest = max(found, key=lambda item: sum(item.parts_us[name] for name in PARTS[:4]))
+    rank, share = binding_stage(setting, played)
+    shown = "; ".join(f"{name} {busiest.parts_us[name] / played.step_us:.1%}" for name in PARTS)
+    words = (
+        f"<p>Busiest is rank {busiest.rank}: {escape(shown)}. "
+        f"{'Compute binds' if busiest.binds == COMPUTE else f'After compute, {escape(busiest.binds)} costs most'}. "
+        f"Nearest its memory is stage {rank}: {share:.0%} of what is allowed.</p>"
     )
-    cut = f"<p>first {_MOST_EVENTS} of {len(events)} events</p>" if len(events) > _MOST_EVENTS else ""
-    return f'<svg width="{_WIDTH}" height="{ranks * _ROW}">{boxes}</svg>{cut}'
+    keys = " ".join(
+        f'<span style="border-left:1em solid {colour};padding:0 .6em 0 .3em">{escape(name)}</span>'
+        for name, colour in zip(PARTS, _PART_COLOURS, strict=True)
+    )
+    rows: list[str] = []
+    scale = (_WIDTH - _LEFT) / played.step_us
+    for item in found:
+        x, y = _LEFT, item.rank * _ROW
+        rows.append(label(_LEFT - 6, y + _ROW - 4, f"rank {item.rank}", text_anchor="end", class_="tick"))
+        for name, colour in zip(PARTS, _PART_COLOURS, strict=True):
+            width = item.parts_us[name] * scale
+            said = f"rank {item.rank}, {name}: {item.parts_us[name] / 1e3:.2f} ms"
+            tip = element("title", text(said))
+            rows.append(element("rect", tip, x=x, y=y, width=max(0.0, width), height=_ROW - 2, fill=colour))
+            x += width
+    height = len(found) * _ROW + 4
+    return f"{words}<p>{keys}</p>" + _svg(rows, height, "breakdown of every rank's step")
+
+
+def _svg(parts: list[str], height: float, title: str) -> str:
+    return element(
+        "svg", element("title", text(title)), *parts, view_box=f"0 0 {_WIDTH:g} {height:g}", role="img",
+        xmlns="http://www.w3.org/2000/svg",
+    )  # fmt: skip
+
+
+def timeline(events: tuple[Event, ...], degrees: Degrees, step_us: float) -> str:
+    """Return the pipeline as SVG, one row per rank; of a long step its beginning and its end."""
+    keys = " ".join(
+        f'<span style="border-left:1em solid {colour};padding:0 .6em 0 .3em">{name}</span>'
+        for name, colour in _COLOURS.items()
+        if name != "weights" or degrees.schedule.splits_backward
+    )
+    head = f"<p>{keys} lighter: later chunks of a rank; hover for microbatch and times</p>"
+    if len(events) <= _MOST_EVENTS:
+        return head + _drawn(events, degrees, 0.0, step_us)
+    ordered = sorted(events, key=lambda event: event.start_us)
+    early, late = ordered[: _MOST_EVENTS // 2], ordered[-_MOST_EVENTS // 2 :]
+    between = len(events) - len(early) - len(late)
+    return (
+        head
+        + _drawn(tuple(early), degrees, 0.0, max(event.end_us for event in early))
+        + f"<p class=note>{between:,} runs in between are not drawn</p>"
+        + _drawn(tuple(late), degrees, min(event.start_us for event in late), step_us)
+    )
+
+
+def _drawn(events: tuple[Event, ...], degrees: Degrees, start_us: float, end_us: float) -> str:
+    scale = (_WIDTH - _LEFT) / max(1e-9, end_us - start_us)
+    height = degrees.pipeline * _ROW
+    parts = [
+        label(_LEFT - 6, rank * _ROW + _ROW - 4, f"rank {rank}", text_anchor="end", class_="tick")
+        for rank in range(degrees.pipeline)
+    ]
+    for at in ticks(start_us / 1e3, end_us / 1e3, 10):
+        x = _LEFT + (at * 1e3 - start_us) * scale
+        parts.append(element("line", x1=x, x2=x, y1=0, y2=height, class_="rule"))
+        parts.append(label(x, height + 13, f"{at:,.6g} ms", text_anchor="middle", class_="tick"))
+    parts += [_box(event, degrees, start_us, scale) for event in events]
+    return _svg(parts, height + 20, "one training step")
+
+
+def _box(event: Event, degrees: Degrees, start_us: float, scale: float) -> str:
+    kind = "forward" if event.forward else "weights" if event.weight else "backward"
+    said = (
+        f"rank {event.rank} {kind}, microbatch {event.microbatch}, chunk {event.chunk}: "
+        f"{event.start_us / 1e3:.2f} to {event.end_us / 1e3:.2f} ms"
+    )
+    return element(
+        "rect", element("title", text(said)), x=round(_LEFT + (event.start_us - start_us) * scale, 2),
+        y=event.rank * _ROW, width=round(max(0.4, (event.end_us - event.start_us) * scale - 0.2), 2),
+        height=_ROW - 2, fill=_COLOURS[kind], opacity=round(1 - 0.55 * event.chunk / max(1, degrees.virtual), 2),
+    )  # fmt: skip
+
+
+def _memory(setting: Setting, body: ParallelBody, played: Replay) -> str:
+    """Return the memory of up to four stages as staircases under the capacity."""
+    last = body.degrees.pipeline - 1
+    chosen = sorted({0, last // 3, 2 * last // 3, last})
+    series = tuple(
+        Series(f"stage {rank}", _thinned(memory_over_time(setting, body.degrees, body.layout, played.events, rank)), at)
+        for at, rank in enumerate(chosen)
+    )
+    chart = Chart(
+        "memory of a GPU of each stage",
+        "time in the step (ms)",
+        "GiB",
+        tuple(
+            Series(one.name, tuple((x / 1e3, y / 2**30) for x, y in one.points), one.colour, steps=True)
+            for one in series
+        ),
+        (Mark("allowed", capacity_bytes(setting) / 2**30),),
+    )
+    pairs = zip(series, chosen, strict=True)
+    names = " ".join(f'<span class="key l{one.colour}">stage {rank}</span>' for one, rank in pairs)
+    return f"<p>{names}</p>{lines_svg(chart, 'memory')}"
+
+
+def _thinned(points: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+    """Return at most so many points: of every stretch of time the highest."""
+    if len(points) <= _MOST_POINTS:
+        return points
+    stretch = -(-len(points) // _MOST_POINTS)
+    parts = (points[start : start + stretch] for start in range(0, len(points), stretch))
+    return tuple(max(part, key=lambda point: point[1]) for part in parts)
 
 
 def _stages(body: ParallelBody, capacity: float) -> str:
-    rows = "".join(
-        f"<tr><td>{stage.rank}<td>{sum(body.layout.layers[stage.rank :: body.degrees.pipeline])}"
-        f"<td>{stage.forward_us / 1e3:.2f}<td>{stage.backward_us / 1e3:.2f}<td>{stage.parameters / 1e9:.3f}"
-        f"<td>{stage.state_bytes / 2**30:.1f}<td>{stage.activation_bytes / 2**30:.1f}"
-        f"<td>{stage.transient_bytes / 2**30:.1f}<td>{stage.memory_bytes / capacity:.0%}"
+    degrees, layers = body.degrees, body.layout.layers
+    rows = [
+        (
+            str(stage.rank),
+            " + ".join(str(layers[slot]) for slot in degrees.slots_of(stage.rank)),
+            f"{stage.forward_us / 1e3:.2f}",
+            f"{stage.backward_us / 1e3:.2f}",
+            f"{stage.parameters / 1e9:.3f}",
+            f"{stage.state_bytes / 2**30:.1f}",
+            f"{stage.activation_bytes / 2**30:.1f}",
+            f"{stage.transient_bytes / 2**30:.1f}",
+            f"{stage.memory_bytes / capacity:.0%}",
+        )
         for stage in body.stages
-    )
-    head = [
-        "rank",
-        "layers",
-        "forward_ms",
-        "backward_ms",
-        "parameters_G",
-        "state_GiB",
-        "activations_GiB",
-        "transient_GiB",
-        "of_allowed",
     ]
-    return "<table><tr>" + "".join(f"<th>{name.replace('_', ' ')}" for name in head) + rows + "</table>"
+    head = ("rank", "layers", "forward ms", "backward ms", "parameters G")
+    return table((*head, "state GiB", "activations GiB", "transient GiB", "of allowed"), rows)
 
 
 def _others(body: ParallelBody) -> str:
-    rows = "".join(
-        f"<tr><td style='text-align:left'>{escape(item.degrees.text())}<td>{item.step_time_us / 1e6:.4f}"
-        f"<td>{item.peak_memory_bytes / 2**30:.1f}<td style='text-align:left'>{escape(item.reason)}"
+    rows = [
+        (item.degrees.text(), f"{item.step_time_us / 1e6:.4f}", f"{item.peak_memory_bytes / 2**30:.1f}", item.reason)
         for item in body.alternatives
-    )
-    return f"<table><tr><th>degrees<th>step s<th>peak GiB<th>why it loses{rows}</table>"
+    ]
+    return table(("degrees", "step s", "peak GiB", "why it loses"), rows, text=(3,))
