@@ -63,8 +63,16 @@ def share_weights(cluster: Cluster) -> dict[int, Fraction]:
         request = cluster.shapes[pod.shape].device
         if request and request.count == 1 and request.slots < slots and not request.profile:
             counts[request.slots] += 1
-    if not counts:
-        return {}
+    return share_patterns(counts, slots)[0] if counts else {}
+
+
+def share_patterns(counts: Counter[int], slots: int) -> tuple[dict[int, Fraction], list[dict[int, int]]]:
+    """Return weights of shares (see `share_weights`), and the patterns that the configuration LP is made of.
+
+    Args:
+        counts: shares by size, at least one.
+        slots: of a device.
+    """
     patterns = [{size: slots // size} for size in sorted(counts)]
     weights: dict[int, Fraction] = {}
     for _ in range(_MAX_ROUNDS):
@@ -75,7 +83,7 @@ def share_weights(cluster: Cluster) -> dict[int, Fraction]:
         if best <= 1 + 1e-9 or pattern in patterns:
             break
         patterns.append(pattern)
-    return weights
+    return weights, patterns
 
 
 def _cover_duals(patterns: list[dict[int, int]], counts: Counter[int]) -> dict[int, Fraction]:

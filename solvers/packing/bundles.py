@@ -7,13 +7,20 @@ that need most of them are left out first: that leaves out the fewest pods.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
+
+from ortools.sat.python import cp_model
 
 from treadle.ir.cluster.cluster import PENDING, Cluster, DeviceRequest, Pod, Shape, may_arrive
 from treadle.ir.cluster.objective import Order
+from treadle.solvers.backend import Limits, solve
+from treadle.solvers.packing.bounds import share_patterns
 from treadle.solvers.packing.chains import Board, place_fresh
 from treadle.solvers.packing.problem import build
+
+_BUNDLING_S = 5.0
+"""Deterministic seconds for choosing patterns of shares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +68,7 @@ def bundle(cluster: Cluster) -> Bundled:
         else:
             members.append((index,))
     for pods in shares.values():
-        members += _best_fit(cluster, pods, whole)
+        members += _fewest(cluster, pods, whole)
     shapes: dict[str, int] = {}
     listed: list[Shape] = []
     made: list[Pod] = []
@@ -83,6 +90,45 @@ def _sum(cluster: Cluster, inside: tuple[int, ...], whole: int) -> Shape:
         for name, amount in cluster.shapes[cluster.pods[pod].shape].requests.items():
             requests[name] = requests.get(name, 0) + amount
     return replace(first, name="bundle", labels={}, requests=requests, device=DeviceRequest(whole))
+
+
+def _fewest(cluster: Cluster, pods: list[int], whole: int) -> list[tuple[int, ...]]:
+    """Return as few bundles as can be found: patterns of the configuration LP, or best fit if they are no fewer."""
+    simple = _best_fit(cluster, pods, whole)
+    counts = Counter(_slots(cluster, pod) for pod in pods)
+    _, patterns = share_patterns(counts, whole)
+    known = {tuple(sorted(Counter(_slots(cluster, pod) for pod in inside).items())) for inside in simple}
+    patterns += [dict(pattern) for pattern in sorted(known) if dict(pattern) not in patterns]
+    model = cp_model.CpModel()
+    uses = [model.new_int_var(0, len(pods), "") for _ in patterns]
+    for size, count in counts.items():
+        covering = [(pattern[size], use) for pattern, use in zip(patterns, uses, strict=True) if size in pattern]
+        model.add(sum(amount * use for amount, use in covering) >= count)
+    total = cp_model.LinearExpr.sum(uses)
+    model.add(total < len(simple))
+    model.minimize(total)
+    outcome = solve(model, Limits(_BUNDLING_S))
+    if not outcome.solved:
+        return simple
+    wanted = [pattern for pattern, use in zip(patterns, uses, strict=True) for _ in range(outcome[use])]
+    return _filled(cluster, pods, wanted)
+
+
+def _filled(cluster: Cluster, pods: list[int], patterns: list[dict[int, int]]) -> list[tuple[int, ...]]:
+    """Return bundles of the patterns, the pods with most CPU going where least is so far."""
+    waiting: dict[int, list[int]] = defaultdict(list)
+    for pod in sorted(pods, key=lambda pod: cluster.shapes[cluster.pods[pod].shape].requests.get("cpu", 0)):
+        waiting[_slots(cluster, pod)].append(pod)
+    bundles: list[list[int]] = [[] for _ in patterns]
+    load = [0] * len(patterns)
+    for size in sorted(waiting, reverse=True):
+        places = [number for number, pattern in enumerate(patterns) for _ in range(pattern.get(size, 0))]
+        for number in sorted(places, key=lambda number: load[number]):
+            if waiting[size]:
+                pod = waiting[size].pop()
+                bundles[number].append(pod)
+                load[number] += cluster.shapes[cluster.pods[pod].shape].requests.get("cpu", 0)
+    return [tuple(inside) for inside in bundles if inside]
 
 
 def _best_fit(cluster: Cluster, pods: list[int], whole: int) -> list[tuple[int, ...]]:
