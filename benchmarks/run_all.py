@@ -27,13 +27,18 @@ BENCHMARKS: dict[str, list[str]] = {
     "moe_overlap": [],
     "sections": [],
     "step_buffers": [],
+    "memory_spaces": [],
     "serving_replay": [],
     "distserve": [],
     "parallel_speed": ["--growth", "--figure", "docs/figures/parallel_growth.svg"],
     "training_runs": [],
     "recorded_scheduler": [],
+    "packing_exact": [],
+    "dump_memory": [],
+    "roadef": ["--window", "45", "--hard", "280"],
+    "pack_growth": ["--window", "55"],
 }
-"""Module -> arguments. The long ones (pod_packing, openb, roadef, serving_peer, training_fit) are run by hand."""
+"""Module -> arguments. The long ones (pod_packing, openb, serving_peer, training_fit) and training_kernels are run by hand."""
 
 
 def main() -> int:
