@@ -139,6 +139,13 @@ def _print(plan: Plan, bought: dict[str, int], seconds: float, rederived: int, f
             ),
         ],
     )
+    if "period_bound_of_more" in predicted:
+        bound_us = predicted["period_bound_of_more"] / 1000
+        least_us = body.schedule.period_ns / 1000
+        verdict = (
+            "no better" if bound_us >= least_us else f"not searched, at most {1 - bound_us / least_us:.1%} shorter"
+        )
+        sys.stdout.write(f"  3 or 4 nano-batches of equal size: at least {bound_us:.0f} us a layer ({verdict})\n")
     for kind in unknown_pairs(body.machine.id):
         sys.stdout.write(
             f"  no interference data for {kind}-bound kernels on {body.machine.id}: they get their share of the SMs "
