@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil, sqrt
+from functools import lru_cache
+from math import ceil
 
+from treadle.costmodels.engine_balance import Running, Traffic, cached, peak_of, running_at
 from treadle.costmodels.queues import largest_load, wait_quantile_mg1
 from treadle.ir.serving.plan import KindOfEngine, ServingPlan, Stream
 from treadle.ir.serving.pools import Engine, Role
 from treadle.ir.serving.profile import Profile
-from treadle.ir.serving.reuse import Found, HitCurve, found_in
+from treadle.ir.serving.reuse import HitCurve
 from treadle.ir.serving.traffic import Lengths
-from treadle.ir.workload import BLOCK_TOKENS, Metric, ServiceLevel
+from treadle.ir.workload import Metric, ServiceLevel
 
 BATCHES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024)
 """Batches of decode engines that are tried."""
@@ -28,6 +30,9 @@ CHUNKS = (512, 2048, 8192)
 
 DECODE_RESERVE = 0.92
 """Share of its rate that a decode phase is loaded with when it is planned for (the peer's usual reserve)."""
+
+RATES = 13
+"""Request rates tried by bisection for an aggregated engine: to a ten-thousandth of the prefill rate."""
 
 PREFILL_TOKENS = 16384
 """Tokens of a step of a prefill engine: a prompt up to this length is one step."""
@@ -82,6 +87,13 @@ def setting_of(plan: ServingPlan) -> Setting:
 
 def all_candidates(kinds: Sequence[KindOfEngine], streams: Sequence[Stream], setting: Setting) -> tuple[Engine, ...]:
     """Return the candidates of all kinds for all streams; of several streams, only those worth having."""
+    return _all_candidates(tuple(kinds), tuple(streams), setting)
+
+
+@lru_cache(maxsize=4)  # the rounds of a planner ask for the same ones with another load margin
+def _all_candidates(
+    kinds: tuple[KindOfEngine, ...], streams: tuple[Stream, ...], setting: Setting
+) -> tuple[Engine, ...]:
     found: list[Engine] = []
     for stream in streams:
         for kind in kinds:
@@ -93,14 +105,21 @@ def undominated(engines: Sequence[Engine]) -> tuple[Engine, ...]:
     """Leave out an engine whose work some number of a smaller kind do on the same GPUs, wherever it fits."""
 
     def better(one: Engine, other: Engine) -> bool:
-        same = (one.gpu, one.role, one.serves, one.pool) == (other.gpu, other.role, other.serves, other.pool)
         copies, rest = divmod(other.gpus, one.gpus)
-        if not same or rest:
+        if rest:
             return False
         gain = other.seconds[0] * copies - one.seconds[0]
         return gain > 0 or (gain == 0 and one.name < other.name)
 
-    return tuple(engine for engine in engines if not any(better(other, engine) for other in engines))
+    alike: dict[object, list[Engine]] = {}
+    for engine in engines:
+        alike.setdefault(_work(engine), []).append(engine)
+    return tuple(engine for engine in engines if not any(better(other, engine) for other in alike[_work(engine)]))
+
+
+def _work(engine: Engine) -> object:
+    """Return what engines have in common that can replace one another."""
+    return engine.gpu, engine.role, engine.serves, engine.pool
 
 
 def candidates(kind: KindOfEngine, stream: Stream, setting: Setting) -> tuple[Engine, ...]:
@@ -154,31 +173,18 @@ def _split(kind: KindOfEngine, lengths: Lengths, limits: Limits, hits: HitCurve 
 
 
 def prompt_s(
-    profile: Profile, tokens: int, chunk: int, batch: int = 0, context: float = 0.0, *, cached: int = 0
+    profile: Profile, tokens: int, chunk: int, batch: int = 0, context: float = 0.0, *, found: int = 0
 ) -> float:
     """Return the time a prompt takes alone in steps of `chunk` tokens, beside `batch` decoding sequences.
 
-    `cached` of its tokens are found in a cache.
+    `found` of its tokens are in a cache.
     """
-    time, done = 0.0, cached
+    time, done = 0.0, found
     while done < tokens:
         take = min(chunk, tokens - done)
         time += profile.step_s(take, done, batch, context)
         done += take
     return time
-
-
-def own_blocks(kind: KindOfEngine, needed_tokens: int) -> int:
-    """Return the prompt blocks that fit beside the sequences under way."""
-    return max(0, kind.kv_tokens - needed_tokens) // BLOCK_TOKENS
-
-
-def _cached(kind: KindOfEngine, hits: HitCurve | None, needed_tokens: int) -> tuple[Found, tuple[int, ...]]:
-    """Return what an engine's caches find, and the blocks of each."""
-    if hits is None:
-        return Found(), ()
-    blocks = own_blocks(kind, needed_tokens)
-    return found_in(hits, blocks, kind.tiers), (blocks, *(tier.blocks for tier in kind.tiers))
 
 
 def _prefill(
@@ -195,13 +201,13 @@ def _prefill(
     without: whole prompts are found or missed.
     """
     need = lengths.batch_tokens(1)
-    reuse, blocks = _cached(kind, hits, max(need, needed_tokens))
+    reuse, blocks = cached(kind, hits, max(need, needed_tokens))
     times = [prompt_s(kind.profile, prompt, PREFILL_TOKENS) for prompt in lengths.prompts]
     mean, second = _moments(times)
     if reuse.share:
         whole = mean
         shorter = [
-            prompt_s(kind.profile, prompt, PREFILL_TOKENS, cached=int(reuse.share * prompt))
+            prompt_s(kind.profile, prompt, PREFILL_TOKENS, found=int(reuse.share * prompt))
             for prompt in lengths.prompts
         ]
         mean = sum(shorter) / len(shorter) + reuse.read_s_per_token * lengths.mean_prompt
@@ -234,13 +240,16 @@ def _decode(kind: KindOfEngine, lengths: Lengths, limits: Limits) -> Engine | No
 def _aggregated(
     kind: KindOfEngine, lengths: Lengths, limits: Limits, chunk: int, hits: HitCurve | None
 ) -> Engine | None:
+    """Return the candidate at the highest rate whose latencies and memory are within the limits."""
+    traffic = Traffic(lengths, lengths.mean_context, hits, chunk)
     prompt = ceil(lengths.mean_prompt)
-    cached = int(_cached(kind, hits, 0)[0].share * prompt)
-    low, high = 0.0, 1.0 / (prompt_s(kind.profile, prompt, chunk, cached=cached) + 1e-9)
+    found = int(cached(kind, hits, 0)[0].share * prompt)
+    low, high = 0.0, 1.0 / (prompt_s(kind.profile, prompt, chunk, found=found) + 1e-9)
     best = None
-    for _ in range(16):
+    for _ in range(RATES):
         middle = (low + high) / 2
-        engine = _aggregated_at(kind, lengths, limits, chunk, middle, hits)
+        running = running_at(kind, traffic, middle)
+        engine = _aggregated_at(kind, traffic, limits, middle, running) if running is not None else None
         if engine is None:
             high = middle
         else:
@@ -249,58 +258,31 @@ def _aggregated(
 
 
 def _aggregated_at(
-    kind: KindOfEngine, lengths: Lengths, limits: Limits, chunk: int, rate: float, hits: HitCurve | None
+    kind: KindOfEngine, traffic: Traffic, limits: Limits, rate: float, running: Running
 ) -> Engine | None:
     """Return the candidate at a request rate, None when a limit breaks."""
-    profile, batch, step = kind.profile, 1.0, 0.0
-    load = 0.0
-    reuse, blocks = _cached(kind, hits, 0)
-    for _ in range(30):
-        reuse, blocks = _cached(kind, hits, lengths.batch_tokens(_peak(batch)))
-        new = lengths.mean_prompt * (1 - reuse.share)
-        prompt = min(chunk, ceil(new))
-        before = lengths.mean_prompt * reuse.share + 0.5 * max(0.0, new - prompt)
-        context = batch * lengths.mean_context
-        plain = profile.step_s(0, 0, max(1, round(batch)), context)
-        mixed = profile.step_s(prompt, before, round(batch), context)
-        load = rate * (mixed * new / prompt + reuse.read_s_per_token * lengths.mean_prompt)
-        if load >= 0.98:
-            return None
-        step = 1.0 / ((1 - load) / plain + load / mixed)
-        updated = rate * lengths.mean_output * step
-        if updated > 2048:
-            return None
-        if abs(updated - batch) < 1e-3 * batch:
-            break
-        batch = 0.5 * (batch + updated)
-    peak = _peak(batch)
+    lengths, peak = traffic.lengths, peak_of(running.batch)
     need = lengths.batch_tokens(peak)
-    if step > limits.tpot_s or need > kind.kv_tokens:
+    if running.step_s > limits.tpot_s or need > kind.kv_tokens:
         return None
-    ttft = _aggregated_ttft(kind, lengths, limits, chunk, batch, load, reuse)
-    if ttft > limits.ttft_s or ttft + step * lengths.output_at(limits.e2e_share) > limits.e2e_s:
+    ttft = _aggregated_ttft(kind, traffic, limits, running)
+    if ttft > limits.ttft_s or ttft + running.step_s * lengths.output_at(limits.e2e_share) > limits.e2e_s:
         return None
-    engine = _engine(kind, Role.AGGREGATED, peak, 1.0 / rate, chunk, ttft, step, need)
-    return replace(engine, cache_blocks=blocks, hit_share=reuse.share)
+    engine = _engine(kind, Role.AGGREGATED, peak, 1.0 / rate, traffic.chunk, ttft, running.step_s, need)
+    return replace(engine, cache_blocks=running.blocks, hit_share=running.reuse.share)
 
 
-def _peak(batch: float) -> int:
-    """Return about what a Poisson stream holds at its 97th percentile where it holds `batch` on average."""
-    return ceil(batch + 2 * sqrt(batch))
-
-
-def _aggregated_ttft(
-    kind: KindOfEngine, lengths: Lengths, limits: Limits, chunk: int, batch: float, load: float, reuse: Found
-) -> float:
+def _aggregated_ttft(kind: KindOfEngine, traffic: Traffic, limits: Limits, running: Running) -> float:
     """Time to first token of prompts that queue for chunks beside a decoding batch; every fourth length suffices."""
-    context = batch * lengths.mean_context
-    whole = max(1, ceil(batch))
-    times = [prompt_s(kind.profile, length, chunk, whole, context) for length in lengths.prompts[1::4]]
+    context = running.batch * traffic.mean_context
+    whole = max(1, ceil(running.batch))
+    lengths = traffic.lengths.prompts[1::4]
+    times = [prompt_s(kind.profile, length, traffic.chunk, whole, context) for length in lengths]
     mean, second = _moments(times)
     own = times[min(len(times) - 1, int(limits.ttft_share * len(times)))]
-    if reuse.share:
-        mean, second = mean * (1 - reuse.share), second * (1 - reuse.share)
-    return own + wait_quantile_mg1(min(load, 0.979) / mean, mean, second, limits.ttft_share)
+    if running.reuse.share:
+        mean, second = mean * (1 - running.reuse.share), second * (1 - running.reuse.share)
+    return own + wait_quantile_mg1(min(running.load, 0.979) / mean, mean, second, limits.ttft_share)
 
 
 def _engine(

@@ -142,6 +142,7 @@ def front(context: Context) -> Section | None:
         {
             "price": point.price,
             "rate": point.rate_per_s,
+            "gap": point.gap,
             "engines": " + ".join(
                 f"{count} x {engine.name}"
                 for engine, count in zip(body.pools.problem.engines, point.pools.counts, strict=True)

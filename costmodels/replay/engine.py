@@ -52,6 +52,7 @@ class EngineState:
         "admission",
         "batch",
         "batching",
+        "beside",
         "chunk_tokens",
         "context",
         "decodes",
@@ -106,11 +107,22 @@ class EngineState:
         self.batch = self.context = self.used = self.steps = self.jump = self.version = 0
         self.outstanding = self.reused_tokens = self.preemptions = 0
         self.since = self.end = self.step = self.growth = 0.0
+        self.beside: EngineState | None = None
 
     @property
     def idle(self) -> bool:
         """Whether no step is under way."""
         return self.jump == 0
+
+    @property
+    def load(self) -> int:
+        """Tokens of prompts and outputs under way, here and on the engine that decodes beside it on the same GPUs."""
+        return self.outstanding if self.beside is None else self.outstanding + self.beside.outstanding
+
+    @property
+    def room(self) -> int:
+        """Sequences that it, or the engine beside it, decodes at once."""
+        return self.max_batch if self.beside is None else self.beside.max_batch
 
     @property
     def decoding_tokens(self) -> int:

@@ -180,6 +180,7 @@ class FleetRun:
                 self.engines.append(self._engine(setup, setup.profile.on_share(setup.prefill_share), decodes=False))
                 self.partner[members[-1]] = len(self.engines)
                 self.engines.append(self._engine(setup, setup.profile.on_share(1 - setup.prefill_share), decodes=True))
+                self.engines[-2].beside = self.engines[-1]
             else:
                 self.engines.append(self._engine(setup, setup.profile.faster(setup.stages), setup.role != "prefill"))
                 self.further[members[-1]] = setup.stages - 1

@@ -91,7 +91,7 @@ class LeastLoaded:
         """Return the least loaded engine."""
         if len(engines) == 1:
             return 0
-        loads = [engine.outstanding / engine.max_batch for engine in engines]
+        loads = [engine.load / engine.room for engine in engines]
         return loads.index(min(loads))
 
 
@@ -104,7 +104,7 @@ class PowerOfTwo:
     def choose(self, engines: Sequence[EngineState], job: Job) -> int:
         """Return the less loaded of two."""
         one, other = self.random.randrange(len(engines)), self.random.randrange(len(engines))
-        return one if engines[one].outstanding <= engines[other].outstanding else other
+        return one if engines[one].load <= engines[other].load else other
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +115,13 @@ class PrefixAffinity:
 
     def choose(self, engines: Sequence[EngineState], job: Job) -> int:
         """Return the engine with the best match among those not overloaded."""
-        least = min(engine.outstanding for engine in engines)
+        least = min(engine.load for engine in engines)
         best, chosen = -1, 0
         for position, engine in enumerate(engines):
-            if engine.outstanding > self.slack * least + job.length:
+            if engine.load > self.slack * least + job.length:
                 continue
             hit = engine.prefix.held(job.blocks) if engine.prefix is not None else 0
-            if hit > best or (hit == best and engine.outstanding < engines[chosen].outstanding):
+            if hit > best or (hit == best and engine.load < engines[chosen].load):
                 best, chosen = hit, position
         return chosen
 

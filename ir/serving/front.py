@@ -54,8 +54,12 @@ def check_front(problem: PoolsProblem, front: tuple[FrontPoint, ...]) -> list[Fi
         rate = float(plan.rate_per_s)
         if abs(rate - point.rate_per_s) > TOLERANCE * max(1.0, rate):
             findings.append(Finding("TRD458", where, "the pools have another rate", str(rate), str(point.rate_per_s)))
-        if bound > rate * (1 + TOLERANCE) + TOLERANCE:
-            findings.append(Finding("TRD458", where, "more may be possible at this price", f"<= {rate}", str(bound)))
+        claimed = max(rate, point.bound_per_s)
+        if point.bound_per_s and abs(bound - point.bound_per_s) > TOLERANCE * max(1.0, bound):
+            stored = str(point.bound_per_s)
+            findings.append(Finding("TRD458", where, "the tree proves another bound", str(bound), stored))
+        if not bound <= claimed * (1 + TOLERANCE) + TOLERANCE:
+            findings.append(Finding("TRD458", where, "more may be possible at this price", f"<= {claimed}", str(bound)))
     rising = all(a.price < b.price and a.rate_per_s < b.rate_per_s for a, b in pairwise(front))
     return findings if rising else [*findings, Finding("TRD458", "front", "points do not rise in price and rate")]
 

@@ -120,12 +120,21 @@ class ReplayFigures:
 
 @dataclass(frozen=True, slots=True)
 class FrontPoint:
-    """A point of the Pareto front: no pools within `price` sustain more than `rate_per_s`; proven by the tree."""
+    """A point of the Pareto front: no pools within `price` sustain more than `bound_per_s`; proven by the tree.
+
+    Without a tree the bound is the rate itself, by the recursion.
+    """
 
     price: float
     rate_per_s: float
     pools: Pools
     tree: Tree | None = None
+    bound_per_s: float = 0.0
+
+    @property
+    def gap(self) -> float:
+        """Relative distance of rate and bound; 0 where the rate is proven to be the highest."""
+        return max(0.0, self.bound_per_s / self.rate_per_s - 1) if self.rate_per_s else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """The mixed-integer program of engine pools, as solver and checker both build it.
 
-Variables: engines per candidate (integer); requests/s per candidate and class; total requests/s `z`. Rows: engine time,
-flow of each class within each pool, share of each class in `z`, GPUs per type, whole engines inside nodes.
+Variables: engines per candidate (integer); requests/s per candidate and class; total requests/s `z`; GPUs used per type
+(integer, worth branching on first: the price depends on nothing else). Rows: engine time, flow of each class within
+each pool, share of each class in `z`, GPUs per type, whole engines inside nodes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ def program_of(problem: PoolsProblem) -> Program:
             Fraction(0),
             Fraction(limits[engine.gpu] // engine.gpus),
             True,
-            Fraction(0) if maximising else -problem.price(engine),
         )
         for engine in problem.engines
     ]
@@ -41,10 +41,15 @@ def program_of(problem: PoolsProblem) -> Program:
         Variable("rate", Fraction(0) if maximising else rate, most if maximising else rate, False, Fraction(maximising))
     )
     rows = [*_load_rows(problem, flows), *_flow_rows(problem, flows, len(variables) - 1)]
+    first = len(variables)
     for pool in problem.gpus:
-        rows += _gpu_rows(problem, pool)
+        worth = Fraction(0) if maximising else -problem.price_per_gpu(pool, problem.objective)
+        variables.append(Variable(f"gpus {pool.gpu}", Fraction(0), Fraction(pool.total), True, worth, first=True))
+        rows += _gpu_rows(problem, pool, len(variables) - 1)
     if problem.budget:
-        terms = tuple((index, problem.price(engine, problem.budget_in)) for index, engine in enumerate(problem.engines))
+        terms = tuple(
+            (first + index, problem.price_per_gpu(pool, problem.budget_in)) for index, pool in enumerate(problem.gpus)
+        )
         rows.append(Row("budget", terms, Fraction(str(problem.budget))))
     return Program(tuple(variables), tuple(rows))
 
@@ -130,14 +135,15 @@ def _flow_rows(problem: PoolsProblem, flows: Flows, rate: int) -> list[Row]:
     return rows
 
 
-def _gpu_rows(problem: PoolsProblem, pool: GpuPool) -> list[Row]:
-    """GPUs in total; and for every engine size, how many pieces of that size the nodes have.
+def _gpu_rows(problem: PoolsProblem, pool: GpuPool, total: int) -> list[Row]:
+    """GPUs in total (the variable at position `total`); for every engine size, how many pieces of it the nodes have.
 
     Engines of size s or more occupy at least gpus // s pieces of size s. For sizes that divide one another these rows
     are also enough: largest first, everything fits.
     """
     mine = [(index, engine.gpus) for index, engine in enumerate(problem.engines) if engine.gpu == pool.gpu]
-    rows = [Row(f"gpus {pool.gpu}", tuple((i, Fraction(g)) for i, g in mine), Fraction(pool.total))]
+    used = tuple((i, Fraction(g)) for i, g in mine)
+    rows = [Row(f"gpus {pool.gpu}", (*used, (total, Fraction(-1))), Fraction(0), equal=True)]
     if not problem.within_nodes:
         return rows
     for size in sorted({gpus for _, gpus in mine if gpus > 1}):

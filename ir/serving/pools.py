@@ -171,13 +171,18 @@ class PoolsProblem:
     def price(self, engine: Engine, goal: Objective | None = None) -> Fraction:
         """Return what one engine adds to the objective that is minimised, or to another goal."""
         pool = next(pool for pool in self.gpus if pool.gpu == engine.gpu)
+        return self.price_per_gpu(pool, goal or self.objective) * engine.gpus
+
+    @staticmethod
+    def price_per_gpu(pool: GpuPool, goal: Objective) -> Fraction:
+        """Return what one GPU of a type adds to a goal that is minimised."""
         per_gpu = {
             Objective.FEWEST_GPUS: Fraction(1),
             Objective.MOST_REQUESTS: Fraction(1),
             Objective.LEAST_COST: Fraction(str(pool.cost_per_hour)),
             Objective.LEAST_POWER: Fraction(str(pool.watts)),
         }
-        return per_gpu[goal or self.objective] * engine.gpus
+        return per_gpu[goal]
 
 
 @dataclass(frozen=True, slots=True)

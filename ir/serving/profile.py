@@ -58,13 +58,13 @@ class Profile:
         share = (tokens - low) / (high - low)
         return self.linear_s[position - 1] + share * (self.linear_s[position] - self.linear_s[position - 1])
 
-    def step_s(self, prefill_tokens: int, prefill_context: float, batch: int, context_tokens: float) -> float:
+    def step_s(self, prefill_tokens: int, prefill_context: float, batch: float, context_tokens: float) -> float:
         """Return the time of a step in seconds.
 
         Args:
             prefill_tokens: new prompt tokens in the step.
             prefill_context: tokens cached before them (their mean, when several prompts share a step).
-            batch: sequences that decode one token.
+            batch: sequences that decode one token (a mean need not be whole).
             context_tokens: cached tokens of all those sequences together.
         """
         time = self.overhead_s + self.linear(prefill_tokens + batch * (1 + self.draft_tokens))

@@ -20,6 +20,8 @@ class Variable:
     upper: Fraction
     integer: bool
     objective: Fraction = Fraction(0)
+    first: bool = False
+    """Whether a search splits it before others: a hint, no part of the problem."""
 
     def __post_init__(self) -> None:
         if self.lower > self.upper:

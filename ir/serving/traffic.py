@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, sqrt
 
 from treadle.ir.workload import Request
@@ -59,11 +60,15 @@ class Lengths:
     @property
     def mean_context(self) -> float:
         """Mean tokens in the cache of a decoding sequence: lengths weighted by how long they stay."""
-        stay = sum(output for output in self.outputs)
-        inside = sum(output * output / 2 for output in self.outputs) / stay
-        return self.mean_prompt + inside
+        return self.mean_prompt + _mean_inside(self.outputs)
 
     def batch_tokens(self, batch: int) -> int:
         """Return the cache tokens that `batch` whole sequences exceed in 1 of 100 cases, at least one at its P99."""
         usual = batch * self.total_mean + _Z99 * sqrt(batch) * self.total_deviation
         return max(ceil(usual), min(batch, 1) * self.total_p99)
+
+
+@lru_cache(maxsize=64)
+def _mean_inside(outputs: tuple[int, ...]) -> float:
+    """Return the mean output so far, over sequences weighted by how long they stay."""
+    return sum(output * output / 2 for output in outputs) / sum(outputs)

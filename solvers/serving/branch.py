@@ -122,6 +122,27 @@ def maximise(
     return Solved(best, best_value if best else None, Tree(kept), finished)
 
 
+def incumbent(program: Program) -> tuple[Fraction, ...] | None:
+    """Return a good solution from the root of a mixed-integer solver: a start for `maximise`, no claim; or None."""
+    relaxation = _Relaxation(program)
+    for variable, chosen in zip(program.variables, relaxation.variables, strict=True):
+        chosen.integer = variable.integer
+    outcome = solve_linear(relaxation.model, Limits(nodes=1), engine="highs")
+    if outcome.value is None:
+        return None
+    whole = {
+        index: round(outcome[chosen])
+        for index, (variable, chosen) in enumerate(zip(program.variables, relaxation.variables, strict=True))
+        if variable.integer
+    }
+    plain = _Relaxation(program)
+    plain.move(_Open(0, whole, whole))
+    fixed = solve_linear(plain.model, Limits())
+    if fixed.status is not Status.OPTIMAL:
+        return None
+    return _exact(program, tuple(fixed[chosen] for chosen in plain.variables))
+
+
 def _closed(program: Program, bound: float, best: float, gap: float) -> bool:
     if best == float("-inf"):
         return False
@@ -180,11 +201,13 @@ def _ray(relaxation: _Relaxation, node: _Open) -> Leaf:
 
 
 def _fractional(program: Program, values: tuple[float, ...]) -> int | None:
-    """Return the integer variable farthest from a whole number, weighted by its share; None when all are whole."""
-    worst, chosen = _WHOLE, None
+    """Return the integer variable farthest from a whole number, of those to split first if any; None when all are."""
+    worst, chosen = (False, _WHOLE), None
     for index, (variable, value) in enumerate(zip(program.variables, values, strict=True)):
-        if variable.integer and (distance := abs(value - round(value))) > worst:
-            worst, chosen = distance, index
+        if variable.integer and (distance := abs(value - round(value))) > _WHOLE:
+            rank = (variable.first, distance)
+            if rank > worst:
+                worst, chosen = rank, index
     return chosen
 
 

@@ -9,15 +9,20 @@ from treadle.ir.serving.plan import FrontPoint
 from treadle.ir.serving.pool_program import program_of, routing_of
 from treadle.ir.serving.pools import Objective, Pools, PoolsPlan, PoolsProblem
 from treadle.ir.serving.recursion import applies, best_pools
-from treadle.solvers.serving.branch import maximise
+from treadle.ir.serving.tree import tree_bound
+from treadle.solvers.serving.branch import incumbent, maximise
 from treadle.solvers.serving.solve import idle_off, route
 
 MOST_POINTS = 16
 """Points of a front that needs a search each."""
+MOST_NODES = 24
+"""Nodes of such a search; what is open then is part of the point's bound."""
+GAP = 2e-3
+"""Relative distance from the bound at which such a search ends."""
 
 
 def pareto_front(problem: PoolsProblem, points: int = MOST_POINTS) -> tuple[FrontPoint, ...]:
-    """Return the front by rising price; every point is proven to be the highest rate at its price."""
+    """Return the front by rising price; every point has a proven bound on the rate at its price."""
     free = rate_problem(problem)
     return _recursive(problem, free) if applies(free) else _searched(problem, points)
 
@@ -43,18 +48,17 @@ def _searched(problem: PoolsProblem, points: int) -> tuple[FrontPoint, ...]:
     budget = whole
     while budget > 0:
         within = rate_problem(problem, float(budget))
-        solved = maximise(program_of(within), nodes=2000)
+        program = program_of(within)
+        solved = maximise(program, nodes=MOST_NODES, gap=GAP, start=incumbent(program))
         if solved.solution is None or not solved.value:
             break
-        if not solved.finished:  # what is not proven is no point of the front
-            budget = Fraction(f"{float(budget - step):.9g}")
-            continue
         counts = tuple(int(value) for value in solved.solution[: len(problem.engines)])
         pools = Pools(counts, idle_off(counts, routing_of(within, solved.solution)))
         rate = float(PoolsPlan(within, pools).rate_per_s)
         if found and rate >= found[-1].rate_per_s * (1 - 1e-9):
             found.pop()
-        found.append(FrontPoint(float(budget), rate, pools, solved.tree))
+        bound = float(tree_bound(program, solved.tree) or 0)
+        found.append(FrontPoint(float(budget), rate, pools, solved.tree, bound))
         price = sum(
             (problem.price(engine, goal) * n for engine, n in zip(problem.engines, counts, strict=True)), Fraction(0)
         )

@@ -226,6 +226,17 @@ def test_classes_go_where_the_plan_sends_them() -> None:
         Fleet((EngineSetup("aggregated", fast, 9000, 8),), class_ends=(100,))
 
 
+def test_routers_count_what_decodes_beside_the_prefill_engine() -> None:
+    """Phases that share GPUs are a pair; prompts leave the first at once, and its load has to count all the same."""
+    profile = Profile((1, 1000), (0.01, 0.01), 0.0, 0.0)
+    requests = tuple(Request(0.02 * turn, 10, 200) for turn in range(400))
+    for router in ("least-loaded", "power-of-two", "prefix-affinity"):
+        setup = EngineSetup("aggregated", profile, 10**6, 20, replicas=8, prefill_share=0.5)
+        outcome = replay(requests, Fleet((setup,), router=router))
+        waited = outcome.metric_s(Metric.E2E).max()
+        assert waited < 2 * 200 * 0.02 + 1, router
+
+
 def test_prefixes_beyond_memory_are_read_back_and_old_ones_are_dropped() -> None:
     cache = PrefixCache(PrefixSettings(2, (TierShare("dram", 2, 1e-3),), keep_s=10.0))
     assert cache.reuse((1, 2, 3, 4), 4000, 0.0) == (0, 0.0)

@@ -30,6 +30,10 @@ Pareto = Annotated[bool, typer.Option("--pareto", help="Also prove the front of 
 RobustFlag = Annotated[bool, typer.Option("--robust/--no-robust", help="Say what errors of the step times would cost.")]
 
 
+SHOWN_GAP = 1e-6
+"""Gap of a front's point below which it counts as proven."""
+
+
 def command(
     specification: Specification,
     roofline: Roofline = False,
@@ -119,7 +123,8 @@ def _report(
             for one in errors
         ],
         "pareto": [
-            {"price": point.price, "rate_per_s": point.rate_per_s, "engines": _named(body, point.pools.counts)}
+            {"price": point.price, "rate_per_s": point.rate_per_s, "gap": point.gap}
+            | {"engines": _named(body, point.pools.counts)}
             for point in body.front
         ],
         "policies": encode(body.policies),
@@ -164,7 +169,8 @@ def _print(plan: Plan, seconds: float, claims: int, findings: int, errors: tuple
     unit = UNITS[price_goal(body.pools.problem)][1]
     for point in body.front:
         typer.echo(
-            f"  {point.price:>10,.6g} {unit:<10}{point.rate_per_s:>10.2f} req/s   {_words(body, point.pools.counts)}"
+            f"  {point.price:>10,.6g} {unit:<10}{point.rate_per_s:>10.2f} req/s   "
+            f"{f'gap {point.gap:.1%}' if point.gap > SHOWN_GAP else 'proven':<10}{_words(body, point.pools.counts)}"
         )
     typer.echo(f"planned in {seconds:.2f} s, {claims} claims re-derived, {findings} findings")
 
