@@ -85,7 +85,9 @@ def _located(kind: type[Table], detail: ErrorDetails, text: str, file: str) -> T
 def fields_at(kind: type[Table], steps: Steps) -> tuple[str, ...]:
     """Return the fields that the table at `steps` may have."""
     for step in steps:
-        field = kind.model_fields.get(str(step))
+        if isinstance(step, int):  # a position in an array of tables
+            continue
+        field = kind.model_fields.get(step)
         inner = _table_in(field.annotation) if field else None
         if inner is None:
             return ()

@@ -25,7 +25,7 @@ class NotTraced(TreadleError):
     """A model whose training step is not known here."""
 
     code = "TRD184"
-    template = "the training step of `{found}` is not traced; expected {expected}"
+    template = "the training step of `{found}` is not traced"
     hint = "record a step of your own with treadle.frontends.traced_step.record_buffers"
 
 

@@ -30,7 +30,7 @@ class Space:
     def __post_init__(self) -> None:
         rates = (self.direct_bytes_per_s, self.out_bytes_per_s, self.in_bytes_per_s)
         if any(rate is not None and rate < 1 for rate in (*rates, self.capacity_bytes)):
-            raise InvalidValue(message=f"space `{self.name}` has a capacity or rate below 1")
+            raise InvalidValue(message=f"memory space `{self.name}` has a capacity or rate below 1")
         if (self.out_bytes_per_s is None) != (self.in_bytes_per_s is None):
             raise InvalidValue(message=f"space `{self.name}` has copies in one direction only")
         if self.direct_bytes_per_s is None and self.out_bytes_per_s is None:

@@ -50,7 +50,7 @@ class NanoBatchNumber(TreadleError):
     """A number of nano-batches that is not tried."""
 
     code = "TRD181"
-    template = "nano-batches: found {found}, expected {expected}"
+    template = "{found} nano-batches are not planned"
     hint = "give --nano-batches auto"
 
 
