@@ -136,8 +136,8 @@ def _budgets(kernel: WarpKernel, frame: FrameBase) -> Budgets:
     """Shares depend on the schedule alone where groups compute: what they are then seen to use changes no binary."""
     extra = frame.extra_groups()
     narrow = (*(frame.is_load(group) or issues_only(kernel, group) for group in kernel.warp_program.groups),)
-    planned = (kernel.registers[at] if narrow[at] else kernel.made.registers[at] for at in range(len(narrow)))
-    planned = (*planned, *(registers for _, registers in extra.values()))
+    own = (kernel.registers[at] if narrow[at] else kernel.made.registers[at] for at in range(len(narrow)))
+    planned = (*own, *(registers for _, registers in extra.values()))
     return budgets(kernel, planned, default_group(kernel, frame), (*narrow, *(False for _ in extra)))
 
 

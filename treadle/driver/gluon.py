@@ -21,7 +21,7 @@ from treadle.driver.kernels import COST_MODEL, KernelOptions, plan_program
 from treadle.frontends import programs
 from treadle.frontends.programs.rows import ROW_PARTS, splits_rows
 from treadle.ir.machine import Machine
-from treadle.ir.tile.kernel import KernelPlan, Room, WarpPlan
+from treadle.ir.tile.kernel import Compiled, KernelPlan, Room, WarpPlan
 from treadle.ir.tile.program import TileProgram
 from treadle.ir.tile.warps import WarpLoop
 from treadle.ir.warp.check import check_warp_program
@@ -55,6 +55,8 @@ class Fitted:
     source: str
     binary: KernelBinary
     evidence: Evidence
+    beside: tuple[KernelBinary, ...] = ()
+    """Further functions of the module, as the one that merges pieces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +142,13 @@ def fit_kernels(
             planned.append(prepared)
             continue
         fitted = fit(kernel, machine, options, tell, plan_id)
-        stem = f"kernels/{kernel.name}.{fitted.binary.kernel}.{fitted.binary.target}"
-        binary = f"{stem}.{fitted.binary.suffix}"
-        files |= {
-            path: fitted.source.encode(),
-            binary: fitted.binary.data,
-            f"{stem}.json": fitted.binary.sidecar().encode(),
-        }
-        planned.append(replace(fitted.kernel, source=path, compiled=(fitted.binary.record(binary),)))
+        files[path] = fitted.source.encode()
+        records: list[Compiled] = []
+        for binary in (fitted.binary, *fitted.beside):
+            stem = f"kernels/{kernel.name}.{binary.kernel}.{binary.target}"
+            files |= {f"{stem}.{binary.suffix}": binary.data, f"{stem}.json": binary.sidecar().encode()}
+            records.append(binary.record(f"{stem}.{binary.suffix}"))
+        planned.append(replace(fitted.kernel, source=path, compiled=tuple(records)))
     return tuple(planned), files
 
 
@@ -225,13 +226,15 @@ def _attempt(kernel: KernelPlan, machine: Machine, plan_id: str) -> Fitted | Ref
     except NoRoomForHandoffs as error:
         missing = int(str(error.fields["needed"])) - int(str(error.fields["free"]))
         return Refit((str(error),), Room(shared_bytes=missing) if error.fields["memory"] == "shared" else None)
-    binary = compile_source(source, machine.architecture, kernel.name)[0]
+    binary, *beside = compile_source(source, machine.architecture, kernel.name)
     evidence = examine(lowered, binary)
     if not evidence.mismatches:
-        return Fitted(kernel, source, binary, evidence)
+        return Fitted(kernel, source, binary, evidence, tuple(beside))
     if not evidence.short_of_registers:
         return Refit(evidence.mismatches)
-    return Refit(evidence.mismatches, Room(registers=_missing_registers(lowered, evidence)), compiled_budget(lowered, evidence))
+    return Refit(
+        evidence.mismatches, Room(registers=_missing_registers(lowered, evidence)), compiled_budget(lowered, evidence)
+    )
 
 
 def checked(kernel: WarpKernel) -> WarpKernel:

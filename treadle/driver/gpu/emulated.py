@@ -87,7 +87,9 @@ class Buffer:
 
     def reshape(self, shape: Sequence[int]) -> Buffer:
         """Return the same with other extents: a leading one of 1, or without it."""
-        return Buffer(self.array.unsqueeze(0) if len(shape) > self.array.dim() else self.array.view(*shape), self.root, self.key)
+        return Buffer(
+            self.array.unsqueeze(0) if len(shape) > self.array.dim() else self.array.view(*shape), self.root, self.key
+        )
 
     def load(self, layout: object = None) -> Tensor:
         """Return a copy in registers."""
@@ -228,9 +230,13 @@ class Pointer:
         places = torch.as_tensor(self.offset)
         keep = torch.ones(places.shape, dtype=torch.bool)
         if mask is not None:
-            places, keep = torch.broadcast_tensors(places, torch.as_tensor(mask))
+            given = torch.as_tensor(mask)
+            keep = given | torch.zeros_like(places, dtype=torch.bool)
+            places = places + torch.zeros_like(keep, dtype=places.dtype)
         if keep.any() and not 0 <= int(places[keep].min()) <= int(places[keep].max()) < self.flat.numel():
-            raise AssertionError(f"elements {int(places[keep].min())} to {int(places[keep].max())} of {self.flat.numel()}")
+            raise AssertionError(
+                f"elements {int(places[keep].min())} to {int(places[keep].max())} of {self.flat.numel()}"
+            )
         return places, keep
 
     def _checked(self, place: int) -> int:

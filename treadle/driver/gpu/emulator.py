@@ -10,36 +10,18 @@ import ast
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import torch
 
-from treadle.driver.gpu.emulated import Barrier, Buffer, Deadlock, Descriptor, Engine, Pointer, Product, TensorBuffer
+from treadle.driver.gpu.emulated import Barrier, Buffer, Chunks, Deadlock, Descriptor, Engine, Pointer, Product
+from treadle.driver.gpu.emulated_language import Anything, BarrierLanguage, Language, multiplied
 
 INSTANCES = 2
 """Program instances that share the tiles, so that each walks over several."""
 MOST_STEPS = 2_000_000
 """Turns after which a kernel is taken to go on for ever."""
-
-
-class _Number(int):
-    """A compile-time number."""
-
-    @property
-    def value(self) -> int:
-        """The number."""
-        return int(self)
-
-
-class _Anything:
-    """A layout or type: whatever is asked of it is such a thing again."""
-
-    def __call__(self, *_: Any, **__: Any) -> _Anything:
-        return self
-
-    def __getattr__(self, name: str) -> Any:
-        return None if name.startswith("__") else self
 
 
 def emulate(source: str, seed: int, instances: int = INSTANCES) -> ModuleType:
@@ -51,18 +33,43 @@ def emulate(source: str, seed: int, instances: int = INSTANCES) -> ModuleType:
     module = ModuleType("emulated")
     module.__dict__.update(machine.names())
     exec(compile(_prepared(source), "emulated", "exec"), module.__dict__)
-    module.__dict__.update(
-        _slot=lambda iteration, slots: iteration % slots,
-        _parity=lambda iteration, slots: iteration // slots % 2,
-        _descriptor=lambda tensor, block, layout: Descriptor(tensor, tuple(block)),
-        _instances=lambda tensor, tiles: min(tiles, instances),
-        _check_device=lambda device: None,
-        _reinterpret=lambda tile, dtype, shape, layout: tile.reinterpreted(dtype, shape),
-        _reinterpret_shared=lambda tile, dtype, shape, layout: tile.chunks(shape),
-        _copy=machine.copy,
-        _copy_out=machine.copy_out,
-    )
+    module.__dict__.update(_replaced(instances), _copy=machine.copy, _copy_out=machine.copy_out)
     return module
+
+
+def _replaced(instances: int) -> dict[str, Callable[..., Any]]:
+    """Return the module's own helpers that touch the GPU or its layouts, for torch."""
+
+    def slot(iteration: int, slots: int) -> int:
+        return iteration % slots
+
+    def parity(iteration: int, slots: int) -> int:
+        return iteration // slots % 2
+
+    def descriptor(tensor: torch.Tensor, block: list[int], layout: Any) -> Descriptor:
+        return Descriptor(tensor, tuple(block))
+
+    def shared(tensor: torch.Tensor, tiles: int) -> int:
+        return min(tiles, instances)
+
+    def check_device(device: Any) -> None:
+        pass
+
+    def reinterpret(tile: Buffer, dtype: torch.dtype, shape: list[int], layout: Any) -> Buffer:
+        return tile.reinterpreted(dtype, shape)
+
+    def reinterpret_shared(tile: Buffer, dtype: torch.dtype, shape: list[int], layout: Any) -> Chunks:
+        return tile.chunks(shape)
+
+    return {
+        "_slot": slot,
+        "_parity": parity,
+        "_descriptor": descriptor,
+        "_instances": shared,
+        "_check_device": check_device,
+        "_reinterpret": reinterpret,
+        "_reinterpret_shared": reinterpret_shared,
+    }
 
 
 def _prepared(source: str) -> str:
@@ -76,7 +83,12 @@ def _prepared(source: str) -> str:
     text = "\n".join(lines)
     text = re.sub(r"^(\s+)mbarrier\.wait\((.*)\)$", r"\1yield (\2)", text, flags=re.MULTILINE)
     text = re.sub(r"^(\s+)(mbarrier\.arrive\(.*)$", r"\1\2; yield", text, flags=re.MULTILINE)
-    for old, new in ((".to(ttgl.int64)", ""), (".to(tl.int64)", ""), (".type.layout", ".shape"), (".split()", ".unbind(-1)")):
+    for old, new in (
+        (".to(ttgl.int64)", ""),
+        (".to(tl.int64)", ""),
+        (".type.layout", ".shape"),
+        (".split()", ".unbind(-1)"),
+    ):
         text = text.replace(old, new)
     return re.sub(r"^(\w+) = getattr\(.*$|^_reinterpret\w* = .*$|^_copy\w* = .*$", "", text, flags=re.MULTILINE)
 
@@ -113,78 +125,43 @@ class _Machine:
 
     def names(self) -> dict[str, Any]:
         """Return the names that an emitted module imports."""
-        language = self._language()
-        anything = _Anything()
+        language = Language(lambda: (self.program, self.programs), self.warp_specialize)
         return {
-            "gluon": SimpleNamespace(jit=lambda f: _Kernel(self, f)),
-            "triton": SimpleNamespace(jit=lambda f: _Kernel(self, f), cdiv=lambda a, b: -(-a // b)),
+            "gluon": self,
+            "triton": self,
             "ttgl": language,
             "tl": language,
-            "tma": SimpleNamespace(store_wait=lambda pendings: self.engine.drain(self.engine.stores, pendings)),
-            "mbarrier": SimpleNamespace(
-                MBarrierLayout=anything,
-                init=lambda barrier, count: setattr(barrier, "count", count),
-                expect=lambda barrier, size: barrier.arrive(size),
-                arrive=lambda barrier, count: barrier.arrive(),
-            ),
-            "fence_async_shared": lambda: None,
+            "tma": self,
+            "mbarrier": BarrierLanguage,
+            "fence_async_shared": _fence,
             "warpgroup_mma": self.warpgroup_mma,
-            "warpgroup_mma_init": lambda value: value,
+            "warpgroup_mma_init": _as_it_is,
             "warpgroup_mma_wait": self.warpgroup_mma_wait,
             "tcgen05_mma": self.tcgen05_mma,
-            "tcgen05_commit": lambda barrier: self.engine.queue(self.engine.products).append(barrier.arrive),
-            "allocate_tensor_memory": self.allocate_tensor_memory,
-            "TensorMemoryLayout": anything,
-            "tensor_memory_descriptor": anything,
+            "tcgen05_commit": self.tcgen05_commit,
+            "allocate_tensor_memory": language.allocate_tensor_memory,
+            "TensorMemoryLayout": Anything(),
+            "tensor_memory_descriptor": Anything(),
         }
 
-    def _language(self) -> Any:
-        types = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32", "int8", "uint8", "int32", "int64")}
-        anything = _Anything()
-        layouts = dict.fromkeys(
-            ("NVMMADistributedLayout", "NVMMASharedLayout", "BlockedLayout", "SliceLayout", "DotOperandLayout",
-             "SwizzledSharedLayout", "shared_memory_descriptor"), anything
-        )  # fmt: skip
-        return SimpleNamespace(
-            **types, **layouts,
-            float8e4nv=torch.float8_e4m3fn, uint32=torch.int64, int1=torch.bool,
-            constexpr=lambda value: _Number(value) if isinstance(value, int) else _Anything(),
-            static_range=range,
-            cdiv=lambda a, b: -(-a // b),
-            program_id=lambda axis: self.program,
-            num_programs=lambda axis: self.programs,
-            arange=lambda first, end, layout=None: torch.arange(first, end),
-            full=lambda shape, value, dtype=torch.float32, layout=None: torch.full(tuple(shape), value, dtype=dtype),
-            zeros=lambda shape, dtype, layout=None: torch.zeros(tuple(shape), dtype=dtype),
-            max=lambda tile, axis: tile.max(axis).values,
-            min=lambda tile, axis: tile.min(axis).values,
-            sum=lambda tile, axis: tile.sum(axis),
-            maximum=lambda a, b: _either(a, b, torch.maximum, max),
-            minimum=lambda a, b: _either(a, b, torch.minimum, min),
-            where=_where,
-            exp2=torch.exp2, log2=torch.log2, sqrt=torch.sqrt,
-            convert_layout=lambda tile, layout: tile,
-            load=lambda pointer, mask=None, other=0: pointer.load(mask, other),
-            store=lambda pointer, value, mask=None: pointer.store(value, mask),
-            atomic_add=lambda pointer, value, mask=None, sem=None: pointer.add(value, mask),
-            allocate_shared_memory=self.allocate_shared_memory,
-            warp_specialize=self.warp_specialize,
-        )  # fmt: skip
+    def jit(self, function: Callable[..., Any]) -> _Kernel:
+        """Return a function of the module as a kernel."""
+        return _Kernel(self, function)
+
+    @staticmethod
+    def cdiv(a: int, b: int) -> int:
+        """Return a / b rounded up."""
+        return -(-a // b)
+
+    def store_wait(self, pendings: int) -> None:
+        """Wait for copies out: all but the last `pendings` of the group have been read."""
+        self.engine.drain(self.engine.stores, pendings)
+
+    def tcgen05_commit(self, barrier: Barrier) -> None:
+        """Arrive when all products that the group has issued are done."""
+        self.engine.queue(self.engine.products).append(barrier.arrive)
 
     # --- memory -----------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def allocate_shared_memory(dtype: torch.dtype, shape: list[int], layout: object) -> Any:
-        """Return slots of shared memory, or barriers."""
-        if dtype is torch.int64:
-            barriers = [Barrier() for _ in range(shape[0])]
-            return SimpleNamespace(index=lambda slot: barriers[slot])
-        return Buffer(_unwritten(shape, dtype))
-
-    @staticmethod
-    def allocate_tensor_memory(dtype: torch.dtype, shape: list[int], layout: object) -> Any:
-        """Return slots of tensor memory."""
-        return TensorBuffer(_unwritten(shape, dtype))
 
     def copy(self, descriptor: Descriptor, where: list[int], barrier: Barrier, target: Buffer) -> None:
         """Copy a block in: it is there, and its bytes are counted, some time later."""
@@ -201,7 +178,9 @@ class _Machine:
     def copy_out(self, descriptor: Descriptor, where: list[int], staging: Buffer) -> None:
         """Copy a block out: it is read some time later."""
         places = list(where)
-        self.engine.queue(self.engine.stores).append(lambda: descriptor.write(places, staging.array.reshape(descriptor.block)))
+        self.engine.queue(self.engine.stores).append(
+            lambda: descriptor.write(places, staging.array.reshape(descriptor.block))
+        )
 
     # --- products ---------------------------------------------------------------------------------------------------
 
@@ -210,8 +189,8 @@ class _Machine:
         product = Product()
 
         def done() -> None:
-            before = acc.value if isinstance(acc, Product) else acc
-            result = _multiplied(a, b)
+            before: Any = acc.value if isinstance(acc, Product) else acc
+            result = multiplied(a, b)
             product.value = result + before if use_acc else result
 
         self.engine.queue(self.engine.products).append(done)
@@ -227,17 +206,21 @@ class _Machine:
         """Issue a product into tensor memory; all it reads is read some time later."""
 
         def done() -> None:
-            result = _multiplied(a, b)
+            result = multiplied(a, b)
             acc.store(result + acc.array if use_acc else result)
 
         self.engine.queue(self.engine.products).append(done)
 
     # --- groups -----------------------------------------------------------------------------------------------------
 
-    def warp_specialize(self, groups: list[tuple[_Kernel, tuple[Any, ...]]], warps: list[int], registers: list[int]) -> None:
+    def warp_specialize(
+        self, groups: list[tuple[_Kernel, tuple[Any, ...]]], warps: list[int], registers: list[int]
+    ) -> None:
         """Run groups until all are done: one goes on to its next wait, or something in flight finishes."""
         running: dict[int, Iterator[Any]] = {at: kernel.function(*own) for at, (kernel, own) in enumerate(groups)}
         waits: dict[int, tuple[Barrier, int] | None] = dict.fromkeys(running)
+        # Some groups are much slower than others, so that what depends on their pace shows.
+        pace = [10 ** self.chance.uniform(-3, 0) for _ in groups]
         for _ in range(MOST_STEPS):
             if not running:
                 return
@@ -247,7 +230,7 @@ class _Machine:
             if not ready:
                 names = ", ".join(groups[at][0].function.__name__ for at in running)
                 raise Deadlock(f"{names} wait for each other")
-            self.engine.group = self.chance.choice(ready)
+            self.engine.group = self.chance.choices(ready, [pace[at] for at in ready])[0]
             try:
                 waits[self.engine.group] = next(running[self.engine.group])
             except StopIteration:
@@ -260,32 +243,12 @@ class _Machine:
             pass
 
 
-def _unwritten(shape: list[int], dtype: torch.dtype) -> torch.Tensor:
-    empty = torch.zeros(tuple(shape), dtype=dtype)
-    return empty.fill_(float("nan")) if dtype.is_floating_point else empty.fill_(85)
+def _fence() -> None:
+    """Order writes before copies: all of them are, here."""
 
 
-def _multiplied(a: Any, b: Buffer) -> torch.Tensor:
-    left = a.array if isinstance(a, Buffer) else a
-    return left.float() @ b.array.float()
-
-
-def _either(a: Any, b: Any, tensors: Callable[..., Any], numbers: Callable[..., Any]) -> Any:
-    if not isinstance(a, torch.Tensor) and not isinstance(b, torch.Tensor):
-        return numbers(a, b)
-    return tensors(*(x if isinstance(x, torch.Tensor) else torch.tensor(x, dtype=_dtype(a, b)) for x in (a, b)))
-
-
-def _dtype(a: Any, b: Any) -> torch.dtype:
-    return a.dtype if isinstance(a, torch.Tensor) else b.dtype
-
-
-def _where(condition: Any, a: Any, b: Any) -> Any:
-    if isinstance(condition, bool):
-        like = a if isinstance(a, torch.Tensor) else b
-        chosen = a if condition else b
-        return chosen if isinstance(chosen, torch.Tensor) else torch.full_like(like, chosen)
-    return torch.where(condition, a, b)
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def emulated_figures(source: str, check: Callable[[ModuleType], Mapping[str, Any]], seeds: range) -> dict[str, Any]:
