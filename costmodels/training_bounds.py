@@ -15,10 +15,19 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from treadle.costmodels.training_memory import capacity_bytes, layer_saved_bytes, stage_parameters, state_bytes
+from treadle.costmodels.training_memory import (
+    capacity_bytes,
+    host_bytes,
+    host_capacity_bytes,
+    layer_saved_bytes,
+    stage_parameters,
+    state_bytes,
+)
 from treadle.costmodels.training_memory import transient_bytes as transient_of
+from treadle.costmodels.training_schedules import holdings, settled
 from treadle.costmodels.training_step import (
     LayerTimer,
+    Pass,
     Setting,
     embedding_pass,
     hop_us,
@@ -26,8 +35,12 @@ from treadle.costmodels.training_step import (
     predictor_pass,
     tail_us,
     tied_sum_us,
+    traffic_us,
 )
+from treadle.ir.training.model import TrainingModel
 from treadle.ir.training.plan import Degrees, StageLayout
+from treadle.ir.training.space import Leaf
+from treadle.ir.training.spec import Offload, Pipeline, Recompute, Sharding
 
 Matrix = NDArray[np.float64]
 
@@ -56,54 +69,225 @@ def even_factor(ranks: int, microbatches: int) -> float:
     return ratio / (ratio - 1)
 
 
+_STEPS = 256
+"""Shares are rounded down to whole steps of 1/256, so that factors are remembered."""
+
+
+def split_factor(ranks: int, microbatches: int, early: float, forward: float) -> float:
+    """Return K as `even_factor`, for ZB-H1.
+
+    `early` is the least share of forward and input gradients in any work, `forward` the most of the forward. With x_j
+    the work of rank j for one microbatch, the inequalities of `Tables` with the way home are, for m > p and otherwise:
+
+        T >= early (sum of x_j over j < i) + ((m - p) + (i + 1) early) x_i + 2 early (sum of x_j over j > i)
+        T >= early (sum of x_j over j != i) + (m early - (m' - 1) forward + max(0, m - 1 - i) (1 - early)) x_i
+
+    with m' = min(m, p - i). Any weights of the rows that are not negative give a bound: the least column sum over the
+    sum of the weights.
+    """
+    return _split_factor(ranks, microbatches, int(early * _STEPS), -int(-forward * _STEPS))
+
+
+@lru_cache(maxsize=65536)
+def _split_factor(ranks: int, microbatches: int, early_steps: int, forward_steps: int) -> float:
+    early, forward, numbers = early_steps / _STEPS, forward_steps / _STEPS, np.arange(ranks)
+    matrix = np.full((ranks, ranks), early)
+    if microbatches > ranks:
+        matrix += np.triu(np.full((ranks, ranks), early), 1)
+        own = microbatches - ranks + early * (numbers + 1)
+    else:
+        ahead = np.minimum(microbatches, ranks - numbers) - 1
+        own = microbatches * early - ahead * forward + np.maximum(0, microbatches - 1 - numbers) * (1 - early)
+    np.fill_diagonal(matrix, own)
+    try:
+        weights = np.linalg.solve(matrix.T, np.ones(ranks)).clip(min=0.0)
+    except np.linalg.LinAlgError:
+        weights = np.zeros(ranks)
+    mixed = float((matrix.T @ weights).min() / weights.sum()) if weights.any() else 0.0
+    return max(microbatches / ranks, mixed * (1 - 1e-12))
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Times of everything for one microbatch."""
+
+    work_us: float
+    least_us: float
+    """Of the cheapest layer."""
+    hop_us: float
+    early_share: float
+    """Least share of forward and input gradients in the time of anything."""
+    forward_share: float
+    """Greatest share of the forward in the time of anything."""
+    least_forward_us: float
+    """Forward of the quickest layer."""
+    backward_us: float
+    """All backwards, which may hide gradient traffic."""
+
+
+def _kinds(model: TrainingModel) -> dict[str, int]:
+    """Return how many layers of each kind a model has."""
+    kinds = dict.fromkeys((name for name, _ in model.order), 0)
+    for name, count in model.order:
+        kinds[name] += count
+    return kinds
+
+
 class Quick:
     """Quick bounds of one problem, remembered per choice of the degrees they depend on."""
 
     def __init__(self, setting: Setting, timer: LayerTimer) -> None:
         self.setting, self.timer = setting, timer
-        self._work: dict[tuple[object, ...], tuple[float, float, float]] = {}
-        self._state: dict[tuple[object, ...], float] = {}
+        self._capacity, self._layers = capacity_bytes(setting), setting.model.layers
+        self._work: dict[tuple[object, ...], Load] = {}
+        self._tails: dict[tuple[object, ...], tuple[float, float]] = {}
+        self._need: dict[tuple[object, ...], tuple[tuple[float, float, float], float]] = {}
 
     def bound_us(self, degrees: Degrees) -> float:
-        """Return a bound for all layouts from the total work; only the fixed part of the tail is charged after it.
+        """Return a bound for all layouts from the total work; only the fixed part of the tail is charged after it."""
+        load = self.load(degrees)
+        return self._bound_us(degrees, load, self._after_us(degrees, load))
 
-        Layers are whole: some rank runs the even share of them, rounded up, for every microbatch.
+    def branch_us(self, branch: Degrees, leaves: tuple[Leaf, ...]) -> float:
+        """Return a bound for all leaves of a branch; with the plainest state, one for all states of a family.
+
+        Overlap only hides time, so leaves without it are left out where there are any with it.
         """
-        work, least, hop = self.work(degrees)
-        microbatches = degrees.microbatches(self.setting.spec.global_batch)
-        fixed = self.setting.gpu.constants.step_us
-        fullest = microbatches * -(-self.setting.model.layers // degrees.pipeline) * least
-        if degrees.virtual == 1:
-            return max(fullest, even_factor(degrees.pipeline, microbatches) * work) + fixed
-        waits = interleaved_waits(self.setting, degrees, least, hop)
-        return max(fullest, (microbatches * work + sum(waits)) / degrees.pipeline) + fixed
+        mesh = (branch.data, branch.tensor, branch.context, branch.pipeline, branch.expert, branch.expert_tensor)
+        key = ("branch", *mesh, branch.micro_batch, branch.recompute, branch.offload.activations, branch.zero == 3)
+        key = (*key, branch.sharding, len(leaves))
+        if key not in self._work:
+            quick = [leaf for leaf in leaves if leaf.overlap_tensor] or leaves
+            loads = [self.load(leaf.of(branch)) for leaf in quick]
+            self._work[key] = Load(
+                min(item.work_us for item in loads),
+                min(item.least_us for item in loads),
+                min(item.hop_us for item in loads),
+                min(item.early_share for item in loads),
+                max(item.forward_share for item in loads),
+                min(item.least_forward_us for item in loads),
+                max(item.backward_us for item in loads),
+            )
+        return self._bound_us(branch, self._work[key])
 
-    def work(self, degrees: Degrees) -> tuple[float, float, float]:
-        """Return the time of everything for one microbatch, of the cheapest layer, and of a hop."""
+    def _bound_us(self, degrees: Degrees, load: Load, after_us: float = 0.0) -> float:
+        """Return the largest of three bounds: the pipeline's fill and work; the mean over ranks of work, waiting and
+        tail (`after_us`); and the fullest rank's even share of layers, rounded up, for every microbatch."""
+        microbatches, ranks = degrees.microbatches(self.setting.spec.global_batch), degrees.pipeline
+        fixed, waits = self.setting.gpu.constants.step_us, 0.0
+        if degrees.schedule is Pipeline.INTERLEAVED:
+            waits = sum(interleaved_waits(self.setting, degrees, load.least_us, load.hop_us))
+        elif degrees.schedule is Pipeline.ZERO_BUBBLE_V:
+            share = max(0, self.setting.model.layers // degrees.slots - 1)
+            waits = (load.hop_us + share * load.least_forward_us) * ranks * (ranks - 1) / 2
+        mean = (microbatches * load.work_us + waits) / ranks + fixed + after_us
+        factor = 0.0
+        if degrees.schedule is Pipeline.ONE_F_ONE_B:
+            factor = even_factor(ranks, microbatches)
+        elif degrees.schedule is Pipeline.ZERO_BUBBLE:
+            factor = split_factor(ranks, microbatches, load.early_share, load.forward_share)
+        fullest = microbatches * -(-self._layers // ranks) * load.least_us
+        return max(mean, factor * load.work_us + fixed, fullest + fixed)
+
+    def _after_us(self, degrees: Degrees, load: Load) -> float:
+        """Return the mean over ranks of what tails take at least beyond their fixed part."""
+        mesh = (degrees.data, degrees.tensor, degrees.context, degrees.pipeline, degrees.expert, degrees.expert_tensor)
+        key = (*mesh, degrees.zero, degrees.sharding, degrees.offload.optimizer, degrees.order)
+        if key not in self._tails:
+            model = self.setting.model
+            dense, routed = stage_parameters(model, degrees, _kinds(model), True, True)
+            linear = tail_linear(self.setting, degrees)
+            moved = linear[3] * dense + linear[4] * routed
+            self._tails[key] = linear[1] * dense + linear[2] * routed - moved, moved
+        update, moved = self._tails[key]
+        shown = moved
+        if self.setting.spec.overlap_gradients:
+            shown = max(moved / (self._layers + 1), moved - load.backward_us)
+        return (update + shown) / degrees.pipeline
+
+    def load(self, degrees: Degrees) -> Load:
+        """Return the times of everything for one microbatch."""
         mesh = (degrees.data, degrees.tensor, degrees.context, degrees.pipeline, degrees.micro_batch, degrees.expert)
         key = (*mesh, degrees.expert_tensor, degrees.recompute, degrees.zero == 3, degrees.order)
+        key = (*key, degrees.sharding) if degrees.zero == 3 else key
+        key = (*key, degrees.context_mode, degrees.overlap_tensor, degrees.offload.activations)
         if key not in self._work:
             setting, model = self.setting, self.setting.model
-            ends = embedding_pass(setting, degrees).total_us + loss_pass(setting, degrees).total_us
+            ends = [embedding_pass(setting, degrees), loss_pass(setting, degrees)]
             if model.predictors:
-                ends += predictor_pass(setting, degrees, self.timer).total_us * model.predictors
-            times = {name: self.timer.layer(name, degrees).total_us for name, _ in model.order}
-            total = sum(times[name] * count for name, count in model.order) + ends
-            self._work[key] = total, min(times.values()), hop_us(setting, degrees)
+                ends.append(predictor_pass(setting, degrees, self.timer) * model.predictors)
+            times = {name: self.timer.layer(name, degrees) for name, _ in model.order}
+            total = sum(times[name].total_us * count for name, count in model.order)
+            total += sum(item.total_us for item in ends)
+            share = min(1 - item.weight_us / item.total_us for item in (*ends, *times.values()))
+            most = max(item.forward_us / item.total_us for item in (*ends, *times.values()))
+            least = min(item.total_us for item in times.values())
+            first = min(item.forward_us for item in times.values())
+            backward = sum(times[name].backward_us * count for name, count in model.order)
+            backward += sum(item.backward_us for item in ends)
+            self._work[key] = Load(total, least, hop_us(setting, degrees), share, most, first, backward)
         return self._work[key]
 
     def may_fit(self, degrees: Degrees) -> bool:
-        """Whether weights, optimizer and one microbatch's activations, spread evenly over the ranks, fit at all."""
+        """Whether some layout may fit: the ranks' room for the leanest layers against all layers."""
+        least, ends = self._needs(degrees)
+        capacity, layers = self._capacity, self._layers
+        if ends + layers * (least[0] + least[1]) > degrees.pipeline * capacity:
+            return False
+        if degrees.virtual > 1:
+            return _chunks_fit(degrees, self._microbatches(degrees), layers, least, capacity)
+        room = 0
+        for held in _held(degrees.pipeline, degrees.schedule, min(self._microbatches(degrees), degrees.pipeline)):
+            room += int(min(capacity / (least[0] + held[0] * least[1] + held[1] * least[2]), layers))
+            if room >= layers:
+                return True
+        return False
+
+    def _microbatches(self, degrees: Degrees) -> int:
+        return degrees.microbatches(self.setting.spec.global_batch)
+
+    def _needs(self, degrees: Degrees) -> tuple[tuple[float, float, float], float]:
+        """Return the least (state, saved activations, activations before weight gradients) of one layer of any kind,
+        and the state of what is at the ends."""
         mesh = (degrees.data, degrees.tensor, degrees.context, degrees.pipeline, degrees.expert, degrees.expert_tensor)
-        key = (*mesh, degrees.zero)
-        setting, model = self.setting, self.setting.model
-        if key not in self._state:
-            kinds = dict.fromkeys((name for name, _ in model.order), 0)
-            for name, count in model.order:
-                kinds[name] += count
-            dense, routed = stage_parameters(model, degrees, kinds, True, True)
-            self._state[key] = state_bytes(setting.spec, degrees, dense, routed)
-        return self._state[key] <= degrees.pipeline * capacity_bytes(setting)
+        order = degrees.order if degrees.sharding is not Sharding.GLOBAL else None
+        key = (*mesh, degrees.micro_batch, degrees.zero, degrees.sharding, degrees.recompute, degrees.offload, order)
+        if key not in self._need:
+            setting, model, spec = self.setting, self.setting.model, self.setting.spec
+            states = [
+                state_bytes(setting, degrees, *stage_parameters(model, degrees, {kind.name: 1}, False, False))
+                for kind in model.kinds
+            ]
+            kept, whole = (
+                min(layer_saved_bytes(kind, spec, degrees, model.hidden, mode) for kind in model.kinds)
+                for mode in (None, Recompute.NONE)
+            )
+            ends = state_bytes(setting, degrees, *stage_parameters(model, degrees, {}, True, True))
+            self._need[key] = (min(states), kept, whole), ends
+        return self._need[key]
+
+
+@lru_cache(maxsize=4096)
+def _held(ranks: int, schedule: Pipeline, microbatches: int) -> tuple[tuple[int, int], ...]:
+    """Return how many microbatches each rank holds at least, before and after their backward, the fewest first."""
+    if schedule is Pipeline.ONE_F_ONE_B:
+        return tuple((min(microbatches, ranks - rank), 0) for rank in reversed(range(ranks)))
+    return tuple((max(0, microbatches - rank - 1), min(microbatches, rank + 1)) for rank in range(ranks))
+
+
+def _chunks_fit(
+    degrees: Degrees, microbatches: int, layers: int, least: tuple[float, float, float], capacity: float
+) -> bool:
+    """Whether the first rank may hold its chunks: the declared layouts give it the even share, less one layer in its
+    first chunk (and two in the last chunk, where that is its own)."""
+    share, ranks = layers // degrees.slots, degrees.pipeline
+    if degrees.schedule is Pipeline.ZERO_BUBBLE_V:
+        held, count = (2 * ranks - 1) * max(0, share - 1), 2 * share - 3
+    else:
+        total = min(microbatches * degrees.virtual, 2 * (ranks - 1) + (degrees.virtual - 1) * ranks + 1)
+        first = -(-total // (ranks * degrees.virtual)) * ranks
+        held, count = max(0, total * share - first), degrees.virtual * share - 1
+    return max(0, count) * least[0] + held * least[1] <= capacity
 
 
 def interleaved_waits(setting: Setting, degrees: Degrees, least_us: float, hop: float) -> list[float]:
@@ -152,21 +336,30 @@ class Tables:
         self.microbatches = degrees.microbatches(setting.spec.global_batch)
         model, spec = setting.model, setting.spec
         names = model.sequence()
-        passes = {name: timer.layer(name, degrees) for name in dict.fromkeys(names)}
+        self.split = degrees.schedule.splits_backward
+        passes = {name: self._apart(timer.layer(name, degrees)) for name in dict.fromkeys(names)}
         self.forward = self._between([passes[name].forward_us for name in names])
         self.backward = self._between([passes[name].backward_us for name in names])
+        self.weight = self._between([passes[name].weight_us for name in names])
         saved = {name: layer_saved_bytes(model.kind(name), spec, degrees, model.hidden) for name in passes}
         self.saved = self._between([saved[name] for name in names])
         self.extra_saved = saved[names[-1]] * model.predictors
+        whole = {
+            name: layer_saved_bytes(model.kind(name), spec, degrees, model.hidden, Recompute.NONE) for name in passes
+        }
+        self.whole = self._between([whole[name] for name in names])
+        self.extra_whole = whole[names[-1]] * model.predictors
         self.presence = {name: self._between([float(item == name) for item in names]) for name in passes}
         self.hop = hop_us(setting, degrees)
         self.embedding = embedding_pass(setting, degrees)
-        self.loss = loss_pass(setting, degrees) + predictor_pass(setting, degrees, timer) * model.predictors
+        self.loss = self._apart(
+            loss_pass(setting, degrees) + predictor_pass(setting, degrees, timer) * model.predictors
+        )
         self.tied = tied_sum_us(setting, degrees)
         size = len(names) + 1
         self.rows = np.arange(size)[:, None]
         self.columns = np.arange(size)[None, :]
-        self._linear = _tail_linear(setting, degrees)
+        self._linear = tail_linear(setting, degrees)
         self._sizes: dict[tuple[bool, bool], tuple[Matrix, Matrix]] = {}
         self._tails: dict[tuple[bool, bool], tuple[Matrix, float]] = {}
 
@@ -174,6 +367,12 @@ class Tables:
     def _between(values: list[float]) -> Matrix:
         prefix = np.concatenate([[0.0], np.cumsum(values)])
         return np.asarray(prefix[None, :] - prefix[:, None])
+
+    def _apart(self, item: Pass) -> Pass:
+        """Return a pass whose backward leaves weight gradients out where the schedule does."""
+        if self.split:
+            return Pass(item.forward_us, item.backward_us - item.weight_us, item.weight_us)
+        return Pass(item.forward_us, item.backward_us)
 
     def _ends(self, rank: int) -> tuple[bool, bool]:
         return rank == 0, rank == self.degrees.pipeline - 1
@@ -184,6 +383,10 @@ class Tables:
         forward = self.forward + (self.embedding.forward_us if first else 0) + (self.loss.forward_us if last else 0)
         backward = self.backward + (self.embedding.backward_us if first else 0)
         return forward, backward + (self.loss.backward_us if last else 0)
+
+    def weights(self, rank: int) -> Matrix:
+        """Return the time of one microbatch's weight gradients that run apart, for every range of layers."""
+        return self.weight + (self.loss.weight_us if self._ends(rank)[1] else 0)
 
     def _parameters(self, rank: int) -> tuple[Matrix, Matrix]:
         ends = self._ends(rank)
@@ -224,11 +427,12 @@ class Tables:
         fill = head * (self.forward[0, :][:, None] + self.embedding.forward_us + hop * rank)
         ahead = min(microbatches, ranks - rank) - 1
         warm = np.maximum(0.0, behind - ahead * forward)
-        cool = np.maximum(0.0, behind - ahead * backward)
+        weights = self.weights(rank)
+        cool = np.maximum(0.0, behind - ahead * (backward + weights))
         work = forward + backward
         # With no steady phase the two idle times are the same one.
         idle = warm + cool if microbatches > ahead + 1 else np.maximum(warm, cool)
-        flow = microbatches * work + idle
+        flow = microbatches * work + idle + max(0, microbatches - 1 - rank) * weights
         rounds, rest = divmod(microbatches - 1, ahead + 1)
         trips = rest * forward + (rounds + 1) * (work + behind)
         return np.asarray(fill + np.maximum(flow, trips))
@@ -238,10 +442,13 @@ class Tables:
         ends = self._ends(rank)
         if ends not in self._tails:
             self._tails[ends] = self._tail(rank, *ends)
-        return self._tails[ends]
+        tail, least = self._tails[ends]
+        if self.split:
+            tail = tail + min(self.microbatches, rank + 1) * self.weights(rank)
+        return tail, least
 
     def _tail(self, rank: int, first: bool, last: bool) -> tuple[Matrix, float]:
-        _, backward = self.times(rank)
+        backward = self.times(rank)[1] + self.weights(rank)
         dense, routed = self._parameters(rank)
         count = self.columns - self.rows
         traffic_dense = self._linear
@@ -257,12 +464,10 @@ class Tables:
         first, last = self._ends(rank)
         dense, routed = self._parameters(rank)
         unit = (
-            state_bytes(self.setting.spec, self.degrees, 1.0, 0.0),
-            state_bytes(self.setting.spec, self.degrees, 0.0, 1.0),
+            state_bytes(self.setting, self.degrees, 1.0, 0.0),
+            state_bytes(self.setting, self.degrees, 0.0, 1.0),
         )
-        held = min(self.microbatches, self.degrees.pipeline - rank)
-        saved = self.saved + (self.extra_saved if last else 0.0)
-        need = dense * unit[0] + routed * unit[1] + held * saved
+        need = dense * unit[0] + routed * unit[1] + self._held(rank)
         transient = np.zeros_like(need)
         for name, presence in self.presence.items():
             size = transient_of(self.setting, self.degrees, {name: 1}, last)
@@ -270,27 +475,45 @@ class Tables:
         transient = np.maximum(transient, transient_of(self.setting, self.degrees, {}, last))
         least = 0 if first or last else 1
         fits = need + transient <= capacity_bytes(self.setting)
+        if self.degrees.offload is not Offload.NONE:
+            fits &= self._hosted(dense, routed) <= host_capacity_bytes(self.setting)
         return np.asarray(fits & (self.columns - self.rows >= least))
 
+    def _held(self, rank: int) -> Matrix:
+        """Return the most activation bytes at once, for every range of layers."""
+        last = self._ends(rank)[1]
+        saved = self.saved + (self.extra_saved if last else 0.0)
+        if not self.split:
+            return np.asarray(min(self.microbatches, self.degrees.pipeline - rank) * saved)
+        whole = self.whole + (self.extra_whole if last else 0.0)
+        count = settled(self.degrees, self.microbatches)
+        sets = holdings(rank, self.degrees.pipeline, 1, self.degrees.schedule, count)
+        return np.asarray(np.max([kept * saved + later * whole for kept, later in sets], axis=0))
 
-def _tail_linear(setting: Setting, degrees: Degrees) -> tuple[float, float, float, float, float]:
+    def _hosted(self, dense: Matrix, routed: Matrix) -> Matrix:
+        """Return the bytes in the host's memory, for every range of layers."""
+        setting, degrees = self.setting, self.degrees
+        total = dense * host_bytes(setting, degrees, 1.0, 0.0, {}) + routed * host_bytes(setting, degrees, 0.0, 1.0, {})
+        for name, presence in self.presence.items():
+            total = total + presence * host_bytes(setting, degrees, 0.0, 0.0, {name: 1})
+        return np.asarray(total)
+
+
+def tail_linear(setting: Setting, degrees: Degrees) -> tuple[float, float, float, float, float]:
     """Return (fixed, per dense parameter, per routed parameter) of the unoverlapped tail, and the traffic's share.
 
-    The tail is affine in the parameters but for the latency of collectives, which is left out: still a bound.
+    The tail is affine in the parameters but for collectives: their latency is left out, and a measured curve runs at
+    its best rate for all sizes; still a bound.
     """
-    links = replace(setting.links, latency_us=0.0)
+    curves = tuple(
+        replace(item, sizes_bytes=(1,), busbw_gbytes_per_s=(max(item.busbw_gbytes_per_s),))
+        for item in setting.links.curves
+    )
+    links = replace(setting.links, latency_us=0.0, curves=curves, meeting_us=0.0)
     plain = replace(setting, links=links, spec=replace(setting.spec, overlap_gradients=False))
     unit = 1e9
     fixed = tail_us(plain, degrees, 0.0, 0.0, 0.0, 1)
     dense = (tail_us(plain, degrees, unit, 0.0, 0.0, 1) - fixed) / unit
     routed = (tail_us(plain, degrees, 0.0, unit, 0.0, 1) - fixed) / unit
-    moved = replace(plain, spec=replace(plain.spec, optimizer_bytes=0))
-    still = (tail_us(_without_links(moved), degrees, unit, 0.0, 0.0, 1) - fixed) / unit
-    still_routed = (tail_us(_without_links(moved), degrees, 0.0, unit, 0.0, 1) - fixed) / unit
-    base = (tail_us(moved, degrees, unit, 0.0, 0.0, 1) - fixed) / unit
-    base_routed = (tail_us(moved, degrees, 0.0, unit, 0.0, 1) - fixed) / unit
-    return fixed, dense, routed, base - still, base_routed - still_routed
-
-
-def _without_links(setting: Setting) -> Setting:
-    return replace(setting, links=replace(setting.links, fast_bytes_per_us=math.inf, slow_bytes_per_us=math.inf))
+    moved = traffic_us(plain, degrees, unit, 0.0) / unit, traffic_us(plain, degrees, 0.0, unit) / unit
+    return fixed, dense, routed, *moved

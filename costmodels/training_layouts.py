@@ -12,6 +12,8 @@ from itertools import accumulate
 from treadle.costmodels.training_bounds import Bound, Quick, best_contiguous
 from treadle.costmodels.training_memory import (
     capacity_bytes,
+    host_bytes,
+    host_capacity_bytes,
     layer_saved_bytes,
     stage_parameters,
     state_bytes,
@@ -29,6 +31,7 @@ from treadle.costmodels.training_step import (
     tied_sum_us,
 )
 from treadle.ir.training.plan import Degrees, StageLayout
+from treadle.ir.training.spec import Pipeline, Recompute
 
 
 def choices(setting: Setting, degrees: Degrees, quick: Quick) -> list[Bound]:
@@ -69,36 +72,47 @@ class _Judge:
 
     def __init__(self, setting: Setting, degrees: Degrees, timer: LayerTimer) -> None:
         self.setting, self.degrees = setting, degrees
+        self.known_tails: dict[tuple[float, float, float, int], float] = {}
         self.microbatches = degrees.microbatches(setting.spec.global_batch)
         model, spec = setting.model, setting.spec
         names = model.sequence()
         kinds = dict.fromkeys(names)
         passes = {name: timer.layer(name, degrees) for name in kinds}
         saved = {name: layer_saved_bytes(model.kind(name), spec, degrees, model.hidden) for name in kinds}
-        sizes = {name: stage_parameters(model, degrees, {name: 1}, False, False) for name in kinds}
-        states = {name: state_bytes(spec, degrees, *size) for name, size in sizes.items()}
+        whole = {
+            name: layer_saved_bytes(model.kind(name), spec, degrees, model.hidden, Recompute.NONE) for name in kinds
+        }
+        sizes = sizes_of(setting, degrees)
+        hosted = {name: host_bytes(setting, degrees, *size, {name: 1}) for name, size in sizes.items()}
+        states = {name: state_bytes(setting, degrees, *size) for name, size in sizes.items()}
         self.forward = _prefix([passes[name].forward_us for name in names])
         self.backward = _prefix([passes[name].backward_us for name in names])
         self.dense = _prefix([sizes[name][0] for name in names])
         self.routed = _prefix([sizes[name][1] for name in names])
         self.saved = _prefix([saved[name] for name in names])
+        self.whole = _prefix([whole[name] for name in names])
+        self.hosted = _prefix([hosted[name] for name in names])
         self.state = _prefix([states[name] for name in names])
         self.transient = max(transient_bytes(setting, degrees, {name: 1}, False) for name in kinds)
         self.transient_last = max(transient_bytes(setting, degrees, {name: 1}, True) for name in kinds)
         self.hop = hop_us(setting, degrees)
         self.embedding = embedding_pass(setting, degrees)
         self.loss = loss_pass(setting, degrees) + predictor_pass(setting, degrees, timer) * model.predictors
-        self.extra_saved = saved[names[-1]] * model.predictors
-        first = stage_parameters(model, degrees, {}, True, degrees.pipeline == 1)
-        last = stage_parameters(model, degrees, {}, degrees.pipeline == 1, True)
+        self.extra_saved, self.extra_whole = (item[names[-1]] * model.predictors for item in (saved, whole))
+        self.ends = (0, degrees.last_rank)
+        both = degrees.last_rank == 0
+        first = stage_parameters(model, degrees, {}, True, both)
+        last = (0.0, 0.0) if both else stage_parameters(model, degrees, {}, False, True)
         self.size_first, self.size_last, self.tied_us = first, last, tied_sum_us(setting, degrees)
-        self.state_first, self.state_last = state_bytes(spec, degrees, *first), state_bytes(spec, degrees, *last)
+        self.host_first, self.host_last = (host_bytes(setting, degrees, *size, {}) for size in (first, last))
+        self.state_first, self.state_last = state_bytes(setting, degrees, *first), state_bytes(setting, degrees, *last)
 
     def bound_us(self, layout: StageLayout) -> float:
         """Return a bound on this layout's step.
 
-        Per rank, the larger of: first chunks before it, its work, the way back and the tails on it; and: the way of the
-        first microbatch to the rank's first backward, its work in between, and the way of the last microbatch home.
+        Of ZB-V, per rank: first chunks before it, its work, and its tail. Of interleaved schedules, the larger of:
+        first chunks before it, its work, the way back and the tails on it; and: the way of the first microbatch to the
+        rank's first backward, its work in between, and the way of the last microbatch home.
         """
         ranks, last = self.degrees.pipeline, self.degrees.slots - 1
         forward = [self.forward[end] - self.forward[start] for start, end in layout.cuts()]
@@ -108,7 +122,12 @@ class _Judge:
         tails = self._tails(layout, backward)
         fill = worst = after = 0.0
         for rank in range(ranks):
-            busy = self.microbatches * (sum(forward[rank::ranks]) + sum(backward[rank::ranks]))
+            mine = self.degrees.slots_of(rank)
+            busy = self.microbatches * sum(forward[slot] + backward[slot] for slot in mine)
+            if self.degrees.schedule is Pipeline.ZERO_BUBBLE_V:
+                worst = max(worst, fill + rank * self.hop + busy + tails[rank])
+                fill += forward[rank]
+                continue
             after = max(tails[rank], after + backward[rank - 1] + self.hop) if rank else tails[0]
             paths = self._paths(rank, forward, backward, busy, after)
             worst = max(worst, fill + rank * self.hop + busy + after, paths)
@@ -117,17 +136,21 @@ class _Judge:
 
     def _tails(self, layout: StageLayout, backward: list[float]) -> list[float]:
         """Return what every rank does after its last backward."""
-        ranks, cuts = self.degrees.pipeline, layout.cuts()
-        found: list[float] = []
-        for rank in range(ranks):
-            mine = cuts[rank::ranks]
+        cuts, found = layout.cuts(), list[float]()
+        for rank in range(self.degrees.pipeline):
+            slots = self.degrees.slots_of(rank)
+            mine = [cuts[slot] for slot in slots]
             dense = sum(self.dense[end] - self.dense[start] for start, end in mine)
             routed = sum(self.routed[end] - self.routed[start] for start, end in mine)
-            for extra, here in ((self.size_first, rank == 0), (self.size_last, rank == ranks - 1)):
-                dense, routed = (dense + extra[0], routed + extra[1]) if here else (dense, routed)
+            for extra, here in zip((self.size_first, self.size_last), self.ends, strict=True):
+                dense, routed = (dense + extra[0], routed + extra[1]) if here == rank else (dense, routed)
             layers = sum(end - start for start, end in mine)
-            tail = tail_us(self.setting, self.degrees, dense, routed, sum(backward[rank::ranks]), layers)
-            found.append(tail + (self.tied_us if rank in (0, ranks - 1) else 0.0))
+            window = sum(backward[slot] for slot in slots)
+            key = (dense, routed, window, layers)
+            if key not in self.known_tails:
+                self.known_tails[key] = tail_us(self.setting, self.degrees, *key)
+            tail = self.known_tails[key]
+            found.append(tail + (self.tied_us if (rank == 0) != (rank == self.ends[1]) else 0.0))
         return found
 
     def _paths(self, rank: int, forward: list[float], backward: list[float], busy: float, after: float) -> float:
@@ -148,22 +171,34 @@ class _Judge:
 
     def fits(self, layout: StageLayout) -> bool:
         """Whether every rank's peak fits the memory."""
-        ranks, capacity = self.degrees.pipeline, capacity_bytes(self.setting)
         cuts = layout.cuts()
-        for rank in range(ranks):
-            mine = cuts[rank::ranks]
-            state = sum(self.state[end] - self.state[start] for start, end in mine)
-            kept = [self.saved[end] - self.saved[start] for start, end in mine]
-            transient = self.transient
-            if rank == 0:
-                state += self.state_first
-            if rank == ranks - 1:
-                state, transient = state + self.state_last, self.transient_last
-                kept[-1] += self.extra_saved
-            room = capacity - state - transient
-            if sum(kept) > room or peak_saved_bytes(rank, self.degrees, self.microbatches, tuple(kept)) > room:
-                return False
-        return True
+        return all(
+            self._fits(rank, [cuts[slot] for slot in self.degrees.slots_of(rank)])
+            for rank in range(self.degrees.pipeline)
+        )
+
+    def _fits(self, rank: int, mine: list[tuple[int, int]]) -> bool:
+        def total(prefix: list[float]) -> float:
+            return sum(prefix[end] - prefix[start] for start, end in mine)
+
+        state, hosted, transient = total(self.state), total(self.hosted), self.transient
+        kept = [self.saved[end] - self.saved[start] for start, end in mine]
+        whole = [self.whole[end] - self.whole[start] for start, end in mine]
+        if rank == 0:
+            state, hosted = state + self.state_first, hosted + self.host_first
+        if rank == self.ends[1]:
+            state, hosted, transient = state + self.state_last, hosted + self.host_last, self.transient_last
+            kept[-1], whole[-1] = kept[-1] + self.extra_saved, whole[-1] + self.extra_whole
+        room = capacity_bytes(self.setting) - state - transient
+        if sum(kept) > room or (hosted and hosted > host_capacity_bytes(self.setting)):
+            return False
+        return peak_saved_bytes(rank, self.degrees, self.microbatches, tuple(kept), tuple(whole)) <= room
+
+
+def sizes_of(setting: Setting, degrees: Degrees) -> dict[str, tuple[float, float]]:
+    """Return the parameters of one layer of each kind on one GPU: outside routed experts, and inside."""
+    kinds = dict.fromkeys(setting.model.sequence())
+    return {name: stage_parameters(setting.model, degrees, {name: 1}, False, False) for name in kinds}
 
 
 def _prefix(values: list[float]) -> list[float]:

@@ -10,13 +10,16 @@ from __future__ import annotations
 from treadle.costmodels.training_step import Setting, tokens_of
 from treadle.ir.training.model import LayerKind, TrainingModel
 from treadle.ir.training.plan import Degrees, StageLayout
-from treadle.ir.training.spec import Recompute, TrainingSpec
+from treadle.ir.training.sharing import shares
+from treadle.ir.training.spec import ContextMode, Recompute, TrainingSpec
 
 _WEIGHT_BYTES = 2
 _ELEMENT = 2
-_LOGITS_BYTES = 16
-"""Per element of the logits at the peak of an unfused loss: float32 logits, log-softmax and gradient, two
-16-bit copies."""
+_OFFLOAD_BUFFERS = 2
+"""Layers whose activations are on the GPU while they travel: one leaves, or arrives, while another is computed."""
+_LOGITS_BYTES, _FUSED_LOGITS_BYTES = 16, 8
+"""Per element of the logits at the peak of the loss: logits, log-softmax and gradient in 32 bits and two copies in 16;
+fused into one kernel: the gradient in 32 bits and two copies in 16."""
 _UNFUSED_SCORE_BYTES = 5
 """Per score: softmax output and dropout output in 16 bits, the dropout mask in 8 (arXiv 2205.05198, section 4.1)."""
 
@@ -24,28 +27,34 @@ _UNFUSED_SCORE_BYTES = 5
 def layer_saved_bytes(
     kind: LayerKind, spec: TrainingSpec, degrees: Degrees, hidden: int, recompute: Recompute | None = None
 ) -> float:
-    """Return the bytes one layer keeps for the backward pass of one microbatch, on one rank."""
-    mode = degrees.recompute if recompute is None else recompute
+    """Return the bytes one layer keeps on the GPU for the backward pass of one microbatch, on one rank."""
+    if recompute is None and degrees.offload.activations:
+        return 0.0
+    return saved_bytes(kind, spec, degrees, hidden, degrees.recompute if recompute is None else recompute)
+
+
+def saved_bytes(kind: LayerKind, spec: TrainingSpec, degrees: Degrees, hidden: int, mode: Recompute) -> float:
+    """Return the bytes one layer keeps for the backward pass of one microbatch, wherever they are."""
+    modules = mode.modules(spec.fused_attention)
     tokens, split = tokens_of(spec, degrees), degrees.tensor if spec.sequence_parallel else 1
-    if mode is Recompute.FULL:
+    if "layer" in modules:
         return _ELEMENT * tokens * hidden / split
-    dropped = kind.selective_saved if mode is Recompute.SELECTIVE and spec.fused_attention else 0
-    replicated = (_ELEMENT * kind.replicated_saved + kind.masks) / split
-    sharded = _ELEMENT * (kind.sharded_saved - dropped) / degrees.tensor
+    inner = "mlp" in modules
+    kept = kind.replicated_saved - (kind.norm_saved if "norm" in modules else 0)
+    replicated = (_ELEMENT * kept + kind.masks) / split
+    sharded = _ELEMENT * (kind.sharded_saved - (kind.selective_saved if inner else 0)) / degrees.tensor
     saved = tokens * (replicated + sharded)
     if kind.experts:
-        kept = hidden if mode is Recompute.SELECTIVE and spec.fused_attention else kind.expert_saved
-        saved += _ELEMENT * tokens / degrees.tensor * kind.experts.top_k * kept
-    return saved + _attention_saved_bytes(kind, spec, degrees, mode)
+        routed = hidden if inner else kind.expert_saved
+        saved += _ELEMENT * tokens / degrees.tensor * kind.experts.top_k * routed
+    return saved + (0.0 if "core" in modules else _attention_saved_bytes(kind, spec, degrees))
 
 
-def _attention_saved_bytes(kind: LayerKind, spec: TrainingSpec, degrees: Degrees, mode: Recompute) -> float:
+def _attention_saved_bytes(kind: LayerKind, spec: TrainingSpec, degrees: Degrees) -> float:
     if kind.attention is None:
         return 0.0
     rows = degrees.micro_batch * kind.attention.heads / degrees.tensor * spec.sequence_tokens / degrees.context
-    if spec.fused_attention:
-        return 4 * rows
-    return 0.0 if mode is Recompute.SELECTIVE else _UNFUSED_SCORE_BYTES * rows * spec.sequence_tokens
+    return 4 * rows if spec.fused_attention else _UNFUSED_SCORE_BYTES * rows * spec.sequence_tokens
 
 
 def stage_parameters(
@@ -82,16 +91,27 @@ def stage_parameters(
     return dense, routed
 
 
-def state_bytes(spec: TrainingSpec, degrees: Degrees, dense: float, routed: float) -> float:
+def state_bytes(setting: Setting, degrees: Degrees, dense: float, routed: float) -> float:
     """Return bytes of weights, gradients and optimizer state on one GPU."""
-    ranks = degrees.data * degrees.context
-    copies = max(1.0, ranks * degrees.tensor / (degrees.expert * degrees.expert_tensor))
-    total = 0.0
-    for parameters, shards in ((dense, ranks), (routed, copies)):
-        weights = _WEIGHT_BYTES / shards if degrees.zero == 3 else _WEIGHT_BYTES
-        gradients = spec.gradient_bytes / (shards if degrees.zero >= 2 else 1)
-        optimizer = spec.optimizer_bytes / (shards if degrees.zero >= 1 else 1)
-        total += parameters * (weights + gradients + optimizer)
+    spec, total = setting.spec, 0.0
+    for parameters, share in zip((dense, routed), shares(degrees, setting.cluster.domain), strict=True):
+        size = _WEIGHT_BYTES / share.weights + spec.gradient_bytes / share.gradients
+        if not degrees.offload.optimizer:
+            size += spec.optimizer_bytes / share.optimizer
+        total += parameters * size
+    return total
+
+
+def host_bytes(setting: Setting, degrees: Degrees, dense: float, routed: float, kinds: dict[str, int]) -> float:
+    """Return what one GPU keeps in its host's memory: optimizer state, and one microbatch's activations."""
+    spec, total = setting.spec, 0.0
+    if degrees.offload.optimizer:
+        pairs = zip((dense, routed), shares(degrees, setting.cluster.domain), strict=True)
+        total += sum(parameters * spec.optimizer_bytes / share.optimizer for parameters, share in pairs)
+    if degrees.offload.activations:
+        hidden = setting.model.hidden
+        for name, count in kinds.items():
+            total += count * saved_bytes(setting.model.kind(name), spec, degrees, hidden, degrees.recompute)
     return total
 
 
@@ -106,11 +126,31 @@ def transient_bytes(setting: Setting, degrees: Degrees, kinds: dict[str, int], l
         kept = layer_saved_bytes(kind, spec, degrees, model.hidden)
         dense, routed = stage_parameters(model, degrees, {name: 1}, False, False)
         gathered = 2 * _WEIGHT_BYTES * (dense + routed) if degrees.zero == 3 else 0.0
+        if degrees.offload.activations:
+            whole *= _OFFLOAD_BUFFERS
         layer = max(layer, whole - kept + gathered)
-    logits = _LOGITS_BYTES * tokens_of(spec, degrees) * model.vocabulary / degrees.tensor if last else 0.0
+    each = _FUSED_LOGITS_BYTES if spec.fused_loss else _LOGITS_BYTES
+    logits = each * tokens_of(spec, degrees) * model.vocabulary / degrees.tensor if last else 0.0
     if last and degrees.zero == 3:
         logits += 2 * _WEIGHT_BYTES * model.head_parameters / degrees.tensor
-    return max(layer, logits)
+    return max(layer, logits) + _ring_bytes(setting, degrees)
+
+
+def _ring_bytes(setting: Setting, degrees: Degrees) -> float:
+    """Return the buffers of the context exchange beyond those of a plain ring: a second pair of key-value blocks."""
+    if degrees.context_mode is not ContextMode.BIDIRECTIONAL:
+        return 0.0
+    size = 0.0
+    for kind in setting.model.kinds:
+        if core := kind.attention:
+            kept = core.kv_heads / min(degrees.tensor, core.kv_heads)
+            size = max(size, kept * (core.qk_head_dim + core.v_head_dim))
+    return 2 * _ELEMENT * tokens_of(setting.spec, degrees) * size
+
+
+def host_capacity_bytes(setting: Setting) -> float:
+    """Return the host memory of one GPU that a plan may use."""
+    return setting.cluster.host_gbytes * 1e9
 
 
 def capacity_bytes(setting: Setting) -> float:
@@ -126,5 +166,5 @@ def stage_kinds(model: TrainingModel, layout: StageLayout, degrees: Degrees) -> 
         counts: dict[str, int] = {}
         for name in order[start:end]:
             counts[name] = counts.get(name, 0) + 1
-        found[slot % degrees.pipeline].append(counts)
+        found[degrees.rank_of(slot)].append(counts)
     return found

@@ -1,23 +1,26 @@
 """Replay of a training step: every forward and backward of every microbatch and virtual stage, with hops and tails.
 
-A rank runs its list in the order of the schedule: 1F1B (arXiv 2006.09503), or Megatron-LM's interleaved 1F1B
-(arXiv 2104.04473, section 2.2). An entry starts when the rank is free and its tensor has arrived. Nothing here is a
-formula of the step time: this is what the formulas and bounds are checked against.
+A rank runs its list in the order of the schedule (`training_schedules`). An entry starts when the rank is free and its
+tensor has arrived. Nothing here is a formula of the step time: this is what the formulas and bounds are checked
+against.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from functools import lru_cache
+
+import numpy as np
 
 from treadle.costmodels.training_memory import (
+    host_bytes,
     layer_saved_bytes,
     stage_kinds,
     stage_parameters,
     state_bytes,
     transient_bytes,
 )
+from treadle.costmodels.training_schedules import BACKWARD, FORWARD, WEIGHT, holdings, schedule_of, settled
 from treadle.costmodels.training_step import (
     LayerTimer,
     Pass,
@@ -30,9 +33,7 @@ from treadle.costmodels.training_step import (
     tied_sum_us,
 )
 from treadle.ir.training.plan import Degrees, StageFigures, StageLayout
-
-Entry = tuple[bool, int, int]
-"""(forward?, chunk, microbatch)."""
+from treadle.ir.training.spec import Recompute
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class Event:
     microbatch: int
     start_us: float
     end_us: float
+    weight: bool = False
+    """Weight gradients that run apart from their backward."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,96 +79,74 @@ class Work:
     parameters: tuple[float, ...]
     state_bytes: tuple[float, ...]
     transient_bytes: tuple[float, ...]
+    whole_bytes: tuple[tuple[float, ...], ...] = ()
+    """What a chunk holds between its backward and its weight gradients, per rank and chunk."""
+    host_bytes: tuple[float, ...] = ()
 
 
 def work_of(setting: Setting, degrees: Degrees, layout: StageLayout, timer: LayerTimer | None = None) -> Work:
     """Return times and sizes of every virtual stage of a plan."""
     timer = timer or LayerTimer(setting)
     kinds = stage_kinds(setting.model, layout, degrees)
-    last_rank = degrees.pipeline - 1
-    passes: list[tuple[Pass, ...]] = []
-    saved: list[tuple[float, ...]] = []
+    chunks = [_chunks(setting, degrees, timer, rank, items) for rank, items in enumerate(kinds)]
+    passes = tuple(item[0] for item in chunks)
     tails: list[float] = []
-    sizes: list[tuple[float, float, float]] = []
-    for rank, chunks in enumerate(kinds):
-        times, bytes_kept = _chunks(setting, degrees, timer, rank, chunks)
+    sizes: list[tuple[float, float, float, float]] = []
+    for rank, items in enumerate(kinds):
         merged: dict[str, int] = {}
-        for counts in chunks:
+        for counts in items:
             for name, count in counts.items():
                 merged[name] = merged.get(name, 0) + count
-        first, last = rank == 0, rank == last_rank
+        first, last = rank == 0, rank == degrees.last_rank
         dense, routed = stage_parameters(setting.model, degrees, merged, first, last)
         layers = sum(merged.values())
-        tail = tail_us(setting, degrees, dense, routed, sum(item.backward_us for item in times), layers)
-        tails.append(tail + (tied_sum_us(setting, degrees) if first or last else 0.0))
-        passes.append(times)
-        saved.append(bytes_kept)
-        state = state_bytes(setting.spec, degrees, dense, routed)
-        sizes.append((dense + routed, state, transient_bytes(setting, degrees, merged, last)))
-    parameters, states, transients = zip(*sizes, strict=True)
-    return Work(tuple(passes), tuple(saved), hop_us(setting, degrees), tuple(tails), parameters, states, transients)
+        tail = tail_us(setting, degrees, dense, routed, sum(item.backward_us for item in passes[rank]), layers)
+        tails.append(tail + (tied_sum_us(setting, degrees) if first != last else 0.0))
+        state = state_bytes(setting, degrees, dense, routed)
+        kept = host_bytes(setting, degrees, dense, routed, merged)
+        sizes.append((dense + routed, state, transient_bytes(setting, degrees, merged, last), kept))
+    parameters, states, transients, hosts = zip(*sizes, strict=True)
+    saved, whole = tuple(item[1] for item in chunks), tuple(item[2] for item in chunks)
+    hop = hop_us(setting, degrees)
+    return Work(passes, saved, hop, tuple(tails), parameters, states, transients, whole, hosts)
 
 
 def _chunks(
     setting: Setting, degrees: Degrees, timer: LayerTimer, rank: int, chunks: list[dict[str, int]]
-) -> tuple[tuple[Pass, ...], tuple[float, ...]]:
+) -> tuple[tuple[Pass, ...], tuple[float, ...], tuple[float, ...]]:
     model = setting.model
     times: list[Pass] = []
     kept: list[float] = []
+    whole: list[float] = []
     for chunk, counts in enumerate(chunks):
-        time = Pass(0.0, 0.0)
-        size = 0.0
+        time, held = Pass(0.0, 0.0), dict(counts)
         for name, count in counts.items():
             time += timer.layer(name, degrees) * count
-            size += layer_saved_bytes(model.kind(name), setting.spec, degrees, model.hidden) * count
         if rank == 0 and chunk == 0:
             time += embedding_pass(setting, degrees)
-        if rank == degrees.pipeline - 1 and chunk == degrees.virtual - 1:
+        if rank == degrees.last_rank and chunk == degrees.virtual - 1:
             time += loss_pass(setting, degrees) + predictor_pass(setting, degrees, timer) * model.predictors
-            last = model.kind(model.order[-1][0])
-            size += layer_saved_bytes(last, setting.spec, degrees, model.hidden) * model.predictors
+            last = model.order[-1][0]
+            held[last] = held.get(last, 0) + model.predictors
         times.append(time)
-        kept.append(size)
-    return tuple(times), tuple(kept)
+        for sums, mode in ((kept, None), (whole, Recompute.NONE)):
+            size = [layer_saved_bytes(model.kind(name), setting.spec, degrees, model.hidden, mode) for name in held]
+            sums.append(sum(one * count for one, count in zip(size, held.values(), strict=True)))
+    return tuple(times), tuple(kept), tuple(whole)
 
 
-@lru_cache(maxsize=512)
-def order_of(rank: int, ranks: int, chunks: int, microbatches: int) -> tuple[Entry, ...]:
-    """Return what a rank runs, in order."""
-    total = microbatches * chunks
-    warm = ranks - rank - 1 if chunks == 1 else 2 * (ranks - rank - 1) + (chunks - 1) * ranks
-    warm = min(warm, total)
-    entries = [_entry(True, number, ranks, chunks) for number in range(warm)]
-    for number in range(total - warm):
-        entries.append(_entry(True, warm + number, ranks, chunks))
-        entries.append(_entry(False, number, ranks, chunks))
-    entries.extend(_entry(False, number, ranks, chunks) for number in range(total - warm, total))
-    return tuple(entries)
-
-
-def _entry(forward: bool, number: int, ranks: int, chunks: int) -> Entry:
-    """Return the number-th forward or backward: groups of `ranks` microbatches pass chunk after chunk."""
-    if chunks == 1:
-        return forward, 0, number
-    inside = number % (ranks * chunks)
-    chunk = inside // ranks
-    microbatch = number // (ranks * chunks) * ranks + inside % ranks
-    return forward, chunk if forward else chunks - 1 - chunk, microbatch
-
-
-def peak_saved_bytes(rank: int, degrees: Degrees, microbatches: int, saved: tuple[float, ...]) -> float:
+def peak_saved_bytes(
+    rank: int, degrees: Degrees, microbatches: int, saved: tuple[float, ...], whole: tuple[float, ...] = ()
+) -> float:
     """Return the most activation bytes a rank holds at once, along its order.
 
-    The order repeats after every group of `pipeline` microbatches: four groups show warm-up and steady state.
+    `whole` is what chunks hold between backward and weight gradients, where the schedule has such a time.
     """
-    if len(saved) == 1:
+    if not degrees.schedule.splits_backward and len(saved) == 1:
         return saved[0] * min(microbatches, degrees.pipeline - rank)
-    held = peak = 0.0
-    settled = min(microbatches, 4 * degrees.pipeline)
-    for forward, chunk, _ in order_of(rank, degrees.pipeline, degrees.virtual, settled):
-        held += saved[chunk] if forward else -saved[chunk]
-        peak = max(peak, held)
-    return peak
+    count = settled(degrees, microbatches)
+    peaks = holdings(rank, degrees.pipeline, degrees.virtual, degrees.schedule, count)
+    return float((peaks @ np.array([*saved, *(whole or saved)])).max())
 
 
 def replay(
@@ -182,8 +163,9 @@ def replay(
             sum(item.backward_us for item in work.passes[rank]),
             round(work.parameters[rank]),
             round(work.state_bytes[rank]),
-            round(peak_saved_bytes(rank, degrees, microbatches, work.saved_bytes[rank])),
+            round(peak_saved_bytes(rank, degrees, microbatches, work.saved_bytes[rank], work.whole_bytes[rank])),
             round(work.transient_bytes[rank]),
+            round(work.host_bytes[rank]),
         )
         for rank in range(degrees.pipeline)
     )
@@ -194,12 +176,14 @@ def replay(
 
 def run(work: Work, degrees: Degrees, microbatches: int, record: bool = False) -> tuple[list[float], tuple[Event, ...]]:
     """Return each rank's end, and the events when recorded."""
-    ranks, chunks = degrees.pipeline, degrees.virtual
-    orders = [order_of(rank, ranks, chunks, microbatches) for rank in range(ranks)]
-    durations = [[(item.backward_us, item.forward_us) for item in work.passes[rank]] for rank in range(ranks)]
-    slots = ranks * chunks
+    ranks, slots = degrees.pipeline, degrees.slots
+    orders = [schedule_of(rank, degrees, microbatches) for rank in range(ranks)]
+    places = [degrees.slots_of(rank) for rank in range(ranks)]
+    owners = [degrees.rank_of(slot) for slot in range(slots)]
+    split = degrees.schedule.splits_backward
+    durations = [[_durations(item, split) for item in work.passes[rank]] for rank in range(ranks)]
     arrival: list[list[list[float]]] = [[[-1.0] * microbatches for _ in range(slots)] for _ in range(2)]
-    arrival[1][0] = [0.0] * microbatches
+    arrival[FORWARD][0] = [0.0] * microbatches
     free, position = [0.0] * ranks, [0] * ranks
     events: list[Event] = []
     waiting = deque(range(ranks))
@@ -210,25 +194,33 @@ def run(work: Work, degrees: Degrees, microbatches: int, record: bool = False) -
         order, clock, at = orders[rank], free[rank], position[rank]
         woken: set[int] = set()
         while at < len(order):
-            forward, chunk, microbatch = order[at]
-            slot = chunk * ranks + rank
-            ready = arrival[forward][slot][microbatch]
+            kind, chunk, microbatch = order[at]
+            slot = places[rank][chunk]
+            ready = clock if kind == WEIGHT else arrival[kind][slot][microbatch]
             if ready < 0:
                 break
             start = ready if ready > clock else clock
-            clock = start + durations[rank][chunk][forward]
+            clock = start + durations[rank][chunk][kind]
             if record:
-                events.append(Event(rank, forward, chunk, microbatch, start, clock))
+                events.append(Event(rank, kind == FORWARD, chunk, microbatch, start, clock, kind == WEIGHT))
             at += 1
-            target = slot + 1 if forward else slot - 1
-            if forward and target == slots:
-                arrival[0][slot][microbatch] = clock
+            if kind == WEIGHT:
+                continue
+            target = slot + 1 if kind == FORWARD else slot - 1
+            if target == slots:
+                arrival[BACKWARD][slot][microbatch] = clock
             elif target >= 0:
-                arrival[forward][target][microbatch] = clock + (work.hop_us if ranks > 1 else 0.0)
-                woken.add(target % ranks)
+                arrival[kind][target][microbatch] = clock + (work.hop_us if owners[target] != rank else 0.0)
+                woken.add(owners[target])
         free[rank], position[rank] = clock, at
         for other in woken:
             if other != rank and not queued[other]:
                 queued[other] = True
                 waiting.append(other)
     return free, tuple(events)
+
+
+def _durations(item: Pass, split: bool) -> tuple[float, float, float]:
+    """Return the times of a chunk's backward, forward and weight gradients."""
+    weight = item.weight_us if split else 0.0
+    return item.backward_us - weight, item.forward_us, weight

@@ -1,40 +1,60 @@
 """Times of one layer, embedding and loss for one microbatch, of a hop between stages, and of a rank's tail.
 
-Everything is per rank and in microseconds. Products run at the fitted share of the peak rate plus a fixed cost, or at
-the rate of their bytes; elementwise kernels at the rate of their bytes; a layer never runs faster than the host
-launches it. Collective volumes: tensor parallelism 2 sums of s b h a pass (Megatron-LM, arXiv 1909.08053; the same
-bytes
-with sequence parallelism, arXiv 2205.05198), context parallelism by ring (arXiv 2310.01889), experts by all-to-all.
+Everything is per rank and in microseconds. Products take the waves of tiles of their shape (`training_products`) at the
+fitted share of the rate they reach alone, or the rate of their bytes; elementwise kernels run at the rate of their
+bytes; a layer never runs faster than the host launches it. Collective volumes: tensor parallelism 2 sums of s b h a
+pass (Megatron-LM, arXiv 1909.08053; the same bytes with sequence parallelism, arXiv 2205.05198), context parallelism by
+ring (arXiv 2310.01889), experts by all-to-all.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import lru_cache
 
-from treadle.costmodels.collectives import Links, all_reduce_us, all_to_all_us, gather_us, group_of, send_us
+from treadle.costmodels.collectives import Group, Links, all_reduce_us, all_to_all_us, gather_us, send_us
+from treadle.costmodels.training_exchange import Exchange, exposed_us, gather_group, reduction_us
 from treadle.costmodels.training_machine import TrainingGpu, links_of, training_gpu
+from treadle.costmodels.training_products import product_parts
 from treadle.ir.training.cluster import ClusterTopology
 from treadle.ir.training.model import LayerKind, Product, Shard, TrainingModel
 from treadle.ir.training.plan import Degrees
-from treadle.ir.training.spec import Order, Recompute, TrainingSpec
+from treadle.ir.training.ranks import shapes
+from treadle.ir.training.sharing import shares
+from treadle.ir.training.spec import TrainingSpec
 
 _ELEMENT = 2
 """Bytes per activation element (bf16, fp16); products alone run in 8 or 4 bits."""
 _HOST_BACKWARD = 2.0
 _SCORE_PASSES = 5
 """Reads and writes of the unfused scores: product out, mask and softmax in and out, dropout out, product in."""
-_MEETING = 4
-"""Exponent of the smooth maximum of device and host time."""
+_MEETING, _MEETING_IN_GROUP = 4.0, 2.0
+"""Exponents of the smooth maximum of device and host time: of a rank alone, and of ranks whose sums also wait for the
+slowest host."""
+_ELEMENTWISE_BACKWARD = 2.0
+"""Bytes of an elementwise kernel's backward over its forward: reads the gradient and what was kept, writes, and adds
+up parameter gradients."""
 _FUSED_BACKWARD = 2.5
 """Products of a fused attention's backward over its forward: 5 to 2 (FlashAttention, arXiv 2205.14135)."""
-_FUSED_RATE = 0.6
-"""Rate of a fused attention with heads of 128 over that of large products (FlashAttention-2, arXiv 2307.08691,
-fig. 4)."""
-_FULL_HEAD = 128
+_MISALIGNED = 2.5
+"""Time of a product with a side that is no multiple of 16 bytes over that of one that is (NVIDIA, Matrix Multiplication
+Background User's Guide, tensor core requirements)."""
+_ALIGNED = 8
+_WIDE = ("bf16", "fp16")
+_CAST_BYTES = 4
+"""Per element of a product's inputs in 8 bits and below: read in 16, written in 8 in both layouts (Transformer Engine's
+cast with transpose)."""
+_LOSS_BYTES, _FUSED_LOSS_BYTES = 20, 4
+"""Per element of the logits and pass: cast, maximum, exponential, sum and division, or the gradient and its cast; fused
+into one kernel, the logits are read and written once, in 16 bits."""
+_HIDDEN_SHARE = 0.8
+"""Share of the sums that products hide when they run beside them: kernels that share the GPU slow each other."""
 _OPTIMIZER_TRAFFIC = 2.0
 """State is read and written once per step."""
+_NORM_BYTES = 6
+"""Per parameter: the gradient's norm is taken in 32 bits, and the new weight written in 16."""
+_SCALED_BYTES = 10
+"""Per parameter with loss scaling: gradients are cast to 32 bits, unscaled in place and checked."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +85,8 @@ class Pass:
 
     forward_us: float
     backward_us: float
+    weight_us: float = 0.0
+    """Part of the backward time that only makes weight gradients: it can run later."""
 
     @property
     def total_us(self) -> float:
@@ -72,10 +94,11 @@ class Pass:
         return self.forward_us + self.backward_us
 
     def __add__(self, other: Pass) -> Pass:
-        return Pass(self.forward_us + other.forward_us, self.backward_us + other.backward_us)
+        backward, weight = self.backward_us + other.backward_us, self.weight_us + other.weight_us
+        return Pass(self.forward_us + other.forward_us, backward, weight)
 
     def __mul__(self, count: float) -> Pass:
-        return Pass(self.forward_us * count, self.backward_us * count)
+        return Pass(self.forward_us * count, self.backward_us * count, self.weight_us * count)
 
 
 class LayerTimer:
@@ -87,9 +110,11 @@ class LayerTimer:
 
     def layer(self, name: str, degrees: Degrees) -> Pass:
         """Return the times of a layer kind."""
-        tied = (degrees.data, degrees.zero) if degrees.zero == 3 else ()
+        here = shapes(degrees, self.setting.cluster.domain)
+        tied = (degrees.data, degrees.sharding, here.replicas, here.copies) if degrees.zero == 3 else ()
         key = (name, degrees.tensor, degrees.context, degrees.expert, degrees.expert_tensor, degrees.micro_batch)
-        key = (*key, degrees.recompute, *tied)
+        key = (*key, degrees.recompute, degrees.context_mode, degrees.overlap_tensor, degrees.offload.activations)
+        key = (*key, here.tensor, here.context, here.expert, *tied)
         if key not in self._layers:
             self._layers[key] = layer_pass(self.setting, self.setting.model.kind(name), degrees)
         return self._layers[key]
@@ -100,48 +125,98 @@ def tokens_of(spec: TrainingSpec, degrees: Degrees) -> float:
     return degrees.micro_batch * spec.sequence_tokens / degrees.context
 
 
-def product_us(setting: Setting, rows: float, inputs: float, outputs: float, batches: float = 1.0) -> float:
-    """Return the time of `batches` products (rows, inputs) x (inputs, outputs)."""
-    constants = setting.gpu.constants
-    flops = 2 * rows * inputs * outputs * batches
+def product_us(
+    setting: Setting, rows: float, inputs: float, outputs: float, batches: float = 1.0, precision: str = ""
+) -> float:
+    """Return the time of `batches` products (rows, inputs) x (inputs, outputs), in the spec's precision or another."""
+    gpu = setting.gpu
+    shape = (batches, rows, inputs, outputs)
+    peak = gpu.peak(precision) if precision else setting.peak()
+    busy, other = product_parts(gpu.products, gpu.multiprocessors, peak, gpu.memory_bytes_per_us, shape)
     moved = _ELEMENT * (rows * inputs + inputs * outputs + rows * outputs) * batches
-    rate = setting.peak() * constants.product_efficiency
-    return max(flops / rate, moved / _memory_rate(setting)) + constants.product_overhead_us
+    return max(busy / gpu.constants.product_efficiency + other, moved / _memory_rate(setting))
+
+
+def product_pass(setting: Setting, rows: float, inputs: float, outputs: float, precision: str = "") -> Pass:
+    """Return the times of a product, and of the gradients of its input and of its weights, added to earlier ones."""
+    rate, precision = _memory_rate(setting), precision or setting.spec.precision
+    cast = 0.0 if precision in _WIDE else _CAST_BYTES / rate
+    forward = product_us(setting, rows, inputs, outputs, 1.0, precision) + cast * (rows + outputs) * inputs
+    added = 2 * setting.spec.gradient_bytes * inputs * outputs / rate
+    weights = product_us(setting, inputs, rows, outputs, 1.0, precision) + added
+    back = product_us(setting, rows, outputs, inputs, 1.0, precision) + cast * rows * outputs
+    return Pass(forward, back + weights, weights)
 
 
 def layer_pass(setting: Setting, kind: LayerKind, degrees: Degrees) -> Pass:
     """Return forward and backward of one layer, recomputation included in the backward."""
     spec, constants = setting.spec, setting.gpu.constants
-    products = sum(_split_product_us(setting, product, degrees) for product in kind.products)
+    products = sum((_split_product(setting, product, degrees) for product in kind.products), Pass(0.0, 0.0))
     experts, exchange = _experts_us(setting, kind, degrees)
-    core, ring = _attention_us(setting, kind, degrees)
+    core, passed = _attention_us(setting, kind, degrees)
     core_backward = core * (_FUSED_BACKWARD if spec.fused_attention else 2.0)
     moved = _elementwise_us(setting, kind, degrees)
-    sums = kind.syncs * _tensor_sum_us(setting, degrees) + exchange
-    forward = products + experts + core + moved + sums + ring
-    backward = 2 * (products + experts) + core_backward + 1.3 * moved + sums + 2 * ring
-    host = kind.kernels * constants.host_us_per_kernel
-    forward, again = _either(forward, host), 0.0
-    backward = _either(backward, _HOST_BACKWARD * host)
-    if degrees.recompute is Recompute.FULL:
-        again = forward
-    elif degrees.recompute is Recompute.SELECTIVE:
-        again = _selective_us(setting, kind, degrees) if spec.fused_attention else core
+    sums = _tensor_sums_us(setting, kind, degrees, products)
+    forward = products.forward_us + experts + core + moved + sums[0] + exchange + passed[0]
+    backward = products.backward_us + 2 * experts + core_backward + _ELEMENTWISE_BACKWARD * moved
+    backward += sums[1] + exchange + passed[1]
+    share = (products.weight_us + experts) / backward
+    host = kind.kernels * constants.host_us_per_kernel * (1 + constants.host_skew * math.log2(degrees.tensor))
+    forward = _either(forward, host, degrees)
+    backward = _either(backward, _HOST_BACKWARD * host, degrees)
+    weights = share * backward
+    backward += _again_us(setting, kind, degrees, forward, core)
     shard = _parameter_gather_us(setting, kind, degrees)
-    return Pass(max(forward, shard), max(backward + again, 2 * shard))
+    stored = _offload_us(setting, kind, degrees)
+    return Pass(max(forward, shard, stored), max(backward, 2 * shard, stored), weights)
 
 
-def _either(device_us: float, host_us: float) -> float:
+def _again_us(setting: Setting, kind: LayerKind, degrees: Degrees, forward: float, core: float) -> float:
+    """Return the time of what the backward pass computes again."""
+    modules = degrees.recompute.modules(setting.spec.fused_attention)
+    if "layer" in modules:
+        return forward
+    again = _inner_us(setting, kind, degrees) if "mlp" in modules else 0.0
+    if "norm" in modules:
+        again += _norms_us(setting, kind, degrees)
+    return again + (core if "core" in modules else 0.0)
+
+
+def _norms_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> float:
+    """Return the time to run the normalizations again: each reads and writes what it makes."""
+    split = degrees.tensor if setting.spec.sequence_parallel else 1
+    moved = 2 * _ELEMENT * kind.norm_saved * tokens_of(setting.spec, degrees) / split
+    return moved / _memory_rate(setting)
+
+
+def _offload_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> float:
+    """Return the time of a layer's activations on their way to the host, or back."""
+    from treadle.costmodels.training_memory import saved_bytes
+
+    if not degrees.offload.activations:
+        return 0.0
+    size = saved_bytes(kind, setting.spec, degrees, setting.model.hidden, degrees.recompute)
+    return size / host_rate(setting)
+
+
+def host_rate(setting: Setting) -> float:
+    """Return the bytes per microsecond between a GPU and its host, per direction."""
+    return setting.cluster.host_gbytes_per_s * 1e3 or setting.gpu.host_bytes_per_us
+
+
+def _either(device_us: float, host_us: float, degrees: Degrees) -> float:
     """Return the time when device and host take turns at holding the other up: a smooth maximum.
 
     Kernels of one layer differ in length, so a layer that is near balance waits for both.
     """
-    return math.pow(device_us**_MEETING + host_us**_MEETING, 1 / _MEETING)
+    meeting = _MEETING if degrees.tensor == 1 else _MEETING_IN_GROUP
+    return math.pow(device_us**meeting + host_us**meeting, 1 / meeting)
 
 
-def _selective_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> float:
-    """Return the time to run again what selective recomputation drops beside a fused attention."""
-    again = sum(_split_product_us(setting, item, degrees) for item in kind.products if item.name in kind.recomputed)
+def _inner_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> float:
+    """Return the time to run the inner part of the MLP and of the experts again."""
+    named = [item for item in kind.products if item.name in kind.recomputed]
+    again = sum(_split_product(setting, item, degrees).forward_us for item in named)
     if kind.experts:
         again += _experts_us(setting, kind, degrees)[0] / 2
     return again + 0.3 * _elementwise_us(setting, kind, degrees)
@@ -155,12 +230,20 @@ def embedding_pass(setting: Setting, degrees: Degrees) -> Pass:
 
 
 def loss_pass(setting: Setting, degrees: Degrees) -> Pass:
-    """Return the times of the output projection and the loss, split by the tensor ranks (vocabulary parallel)."""
+    """Return the times of the output projection and the loss, split by the tensor ranks (vocabulary parallel).
+
+    The projection stays in 16 bits (Transformer Engine and torchao leave it out). A vocabulary that tensor ranks share
+    is padded to whole tiles; one that is not may leave rows misaligned.
+    """
     tokens = tokens_of(setting.spec, degrees)
     share = setting.model.vocabulary / degrees.tensor
-    product = product_us(setting, tokens, setting.model.hidden, share)
-    moved = tokens * share * 14 / _memory_rate(setting)
-    return Pass(product + moved, 2 * product + moved)
+    wide = setting.spec.precision if setting.spec.precision in _WIDE else _WIDE[0]
+    product = product_pass(setting, tokens, setting.model.hidden, share, wide)
+    if degrees.tensor == 1 and setting.model.vocabulary % _ALIGNED:
+        product = product * _MISALIGNED
+    each = _FUSED_LOSS_BYTES if setting.spec.fused_loss else _LOSS_BYTES
+    moved = tokens * share * each / _memory_rate(setting)
+    return product + Pass(moved, moved)
 
 
 def predictor_pass(setting: Setting, degrees: Degrees, timer: LayerTimer) -> Pass:
@@ -168,9 +251,9 @@ def predictor_pass(setting: Setting, degrees: Degrees, timer: LayerTimer) -> Pas
     if not setting.model.predictors:
         return Pass(0.0, 0.0)
     hidden = setting.model.hidden
-    joined = product_us(setting, tokens_of(setting.spec, degrees), 2 * hidden / degrees.tensor, hidden)
+    joined = product_pass(setting, tokens_of(setting.spec, degrees), 2 * hidden / degrees.tensor, hidden)
     last = timer.layer(setting.model.order[-1][0], degrees)
-    return Pass(joined, 2 * joined) + last + loss_pass(setting, degrees)
+    return joined + last + loss_pass(setting, degrees)
 
 
 def hop_us(setting: Setting, degrees: Degrees) -> float:
@@ -180,10 +263,8 @@ def hop_us(setting: Setting, degrees: Degrees) -> float:
     """
     if degrees.pipeline == 1:
         return 0.0
-    stride = degrees.tensor * degrees.context * (degrees.data if degrees.order is Order.DATA_FIRST else 1)
     size = _ELEMENT * tokens_of(setting.spec, degrees) * setting.model.hidden / degrees.tensor
-    crosses = degrees.gpus > setting.cluster.domain and stride * degrees.pipeline > setting.cluster.domain
-    return send_us(size, crosses, setting.links)
+    return send_us(size, shapes(degrees, setting.cluster.domain).hop_crosses, setting.links)
 
 
 def tail_us(setting: Setting, degrees: Degrees, dense: float, routed: float, window_us: float, layers: int) -> float:
@@ -197,40 +278,40 @@ def tail_us(setting: Setting, degrees: Degrees, dense: float, routed: float, win
         window_us: backward time of the last microbatch, beside which reduction may run.
         layers: layers on the rank; with overlap at least one layer's share of the traffic stays exposed.
     """
-    spec = setting.spec
-    traffic = _reduction_us(setting, degrees, dense, routed)
+    spec, cluster = setting.spec, setting.cluster
+    traffic = moved = traffic_us(setting, degrees, dense, routed)
     if spec.overlap_gradients:
-        traffic = max(traffic / max(1, layers), traffic - window_us)
-    ranks = degrees.data * degrees.context if degrees.zero else 1
-    touched = dense / ranks + routed / max(1, ranks * degrees.tensor / (degrees.expert * degrees.expert_tensor))
-    state = spec.optimizer_bytes * _OPTIMIZER_TRAFFIC + spec.gradient_bytes * 2 + 2
+        traffic = max(moved / max(1, layers), moved - window_us)
+        traffic += cluster.contention * (moved - traffic)
+    dense_shares, routed_shares = shares(degrees, cluster.domain)
+    touched = dense / dense_shares.optimizer + routed / routed_shares.optimizer
+    if degrees.offload.optimizer:
+        state = spec.optimizer_bytes * _OPTIMIZER_TRAFFIC + spec.gradient_bytes + _ELEMENT
+        return traffic + touched * state / host_rate(setting) + setting.gpu.constants.step_us
+    scaled = _SCALED_BYTES if spec.precision == "fp16" else 0
+    state = spec.optimizer_bytes * _OPTIMIZER_TRAFFIC + spec.gradient_bytes * 2 + _NORM_BYTES + scaled
     return traffic + touched * state / _memory_rate(setting) + setting.gpu.constants.step_us
 
 
-@lru_cache(maxsize=4096)
-def _reduction_groups(degrees: Degrees, domain: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    stride = degrees.tensor * (degrees.pipeline if degrees.order is Order.PIPELINE_FIRST else 1)
-    dense = group_of(degrees.data * degrees.context, stride, domain)
-    expert_ranks = degrees.expert * degrees.expert_tensor
-    copies = max(1, degrees.data * degrees.context * degrees.tensor // expert_ranks)
-    routed = group_of(copies, expert_ranks, domain)
-    return (dense.ranks, dense.inside), (routed.ranks, routed.inside)
+def dense_group(degrees: Degrees, domain: int) -> Group:
+    """Return the ranks that share a stage's dense parameters."""
+    return Group(degrees.data * degrees.context, shapes(degrees, domain).replicas)
 
 
-def _reduction_us(setting: Setting, degrees: Degrees, dense: float, routed: float) -> float:
-    from treadle.costmodels.collectives import Group
+def routed_group(degrees: Degrees, domain: int) -> Group:
+    """Return the ranks that hold the same experts."""
+    ranks = degrees.data * degrees.context * degrees.tensor
+    copies = max(1, ranks // (degrees.expert * degrees.expert_tensor))
+    return Group(copies, shapes(degrees, domain).copies)
 
-    groups = _reduction_groups(degrees, setting.cluster.domain)
-    total = 0.0
-    for parameters, (ranks, inside) in zip((dense, routed), groups, strict=True):
-        if not parameters or ranks == 1:
-            continue
-        group, gradient = Group(ranks, inside), parameters * setting.spec.gradient_bytes
-        if degrees.zero == 0:
-            total += all_reduce_us(gradient, group, setting.links)
-        elif degrees.zero < 3:
-            total += gather_us(gradient, group, setting.links, "reduce_scatter")
-            total += gather_us(parameters * _ELEMENT, group, setting.links)
+
+def traffic_us(setting: Setting, degrees: Degrees, dense: float, routed: float) -> float:
+    """Return the time of a rank's gradient reduction and parameter gathering after its last backward, not hidden."""
+    domain, total = setting.cluster.domain, 0.0
+    for parameters, group in ((dense, dense_group(degrees, domain)), (routed, routed_group(degrees, domain))):
+        if parameters:
+            sizes = parameters * setting.spec.gradient_bytes, parameters * _ELEMENT
+            total += sum(reduction_us(degrees.zero, degrees.sharding, group, *sizes, setting.links))
     return total
 
 
@@ -239,18 +320,17 @@ def tied_sum_us(setting: Setting, degrees: Degrees) -> float:
     if degrees.pipeline == 1 or not setting.model.tied_embeddings:
         return 0.0
     size = setting.spec.gradient_bytes * setting.model.embedding_parameters / degrees.tensor
-    stride = degrees.tensor * degrees.context * degrees.data
-    return all_reduce_us(size, group_of(2, stride, setting.cluster.domain), setting.links)
+    return all_reduce_us(size, Group(2, shapes(degrees, setting.cluster.domain).ends), setting.links)
 
 
 def _memory_rate(setting: Setting) -> float:
     return setting.gpu.memory_bytes_per_us * setting.gpu.constants.memory_efficiency
 
 
-def _split_product_us(setting: Setting, product: Product, degrees: Degrees) -> float:
+def _split_product(setting: Setting, product: Product, degrees: Degrees) -> Pass:
     column = degrees.tensor if product.shard is Shard.COLUMN else 1
     row = degrees.tensor if product.shard is Shard.ROW else 1
-    return product_us(setting, tokens_of(setting.spec, degrees), product.inputs / row, product.outputs / column)
+    return product_pass(setting, tokens_of(setting.spec, degrees), product.inputs / row, product.outputs / column)
 
 
 def _experts_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> tuple[float, float]:
@@ -269,36 +349,35 @@ def _experts_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> tuple[fl
         busy = product_us(setting, rows, inputs, outputs)
         weights = _ELEMENT * local * inputs * outputs / _memory_rate(setting)
         time += max(busy, weights)
-    group = group_of(ranks, 1, setting.cluster.domain)
+    group = Group(ranks, shapes(degrees, setting.cluster.domain).expert)
     sent = _ELEMENT * held * kind.experts.top_k * setting.model.hidden
     return time, 2 * all_to_all_us(sent, group, setting.links)
 
 
-def _attention_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> tuple[float, float]:
-    """Return the time of scores and context, and the part of the key-value ring that they do not hide."""
+def _attention_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> tuple[float, tuple[float, float]]:
+    """Return the time of scores and context, and what their exchange adds to the forward and backward pass."""
     core, spec = kind.attention, setting.spec
     if core is None:
-        return 0.0, 0.0
+        return 0.0, (0.0, 0.0)
     heads, queries = core.heads / degrees.tensor, spec.sequence_tokens / degrees.context
     keys = float(min(spec.sequence_tokens, core.window or spec.sequence_tokens))
     batches = degrees.micro_batch * heads
     if spec.fused_attention:
         seen = keys / 2 if not core.window else keys
         flops = 2 * batches * queries * seen * (core.qk_head_dim + core.v_head_dim)
-        width = min(1.0, core.qk_head_dim / _FULL_HEAD) ** 0.5
-        rate = setting.gpu.peak("bf16") * setting.gpu.constants.product_efficiency * _FUSED_RATE * width
-        time = flops / rate + setting.gpu.constants.product_overhead_us
+        time = flops / (setting.gpu.peak("bf16") * setting.gpu.attention_share) + setting.gpu.products.start_us
     else:
         time = product_us(setting, queries, core.qk_head_dim, keys, batches)
         time += product_us(setting, queries, keys, core.v_head_dim, batches)
         time += _SCORE_PASSES * _ELEMENT * batches * queries * keys / _memory_rate(setting)
     if degrees.context == 1:
-        return time, 0.0
-    width = core.kv_heads / min(degrees.tensor, core.kv_heads) * (core.qk_head_dim + core.v_head_dim)
-    size = _ELEMENT * degrees.micro_batch * queries * width
-    group = group_of(degrees.context, degrees.tensor, setting.cluster.domain)
-    ring = (degrees.context - 1) * send_us(size, group.domains > 1, setting.links)
-    return time, max(0.0, ring - time * (degrees.context - 1) / degrees.context)
+        return time, (0.0, 0.0)
+    kept = core.kv_heads / min(degrees.tensor, core.kv_heads)
+    rows = _ELEMENT * degrees.micro_batch * queries
+    dims = core.qk_head_dim + core.v_head_dim
+    group = Group(degrees.context, shapes(degrees, setting.cluster.domain).context)
+    exchange = Exchange(group, rows * kept * dims, rows * heads * dims, kept, time)
+    return time, exposed_us(degrees.context_mode, exchange, setting.links)
 
 
 def _elementwise_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> float:
@@ -307,20 +386,40 @@ def _elementwise_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> floa
     return _ELEMENT * tokens_of(setting.spec, degrees) * elements / _memory_rate(setting)
 
 
-def _tensor_sum_us(setting: Setting, degrees: Degrees) -> float:
+def _tensor_sums_us(setting: Setting, kind: LayerKind, degrees: Degrees, products: Pass) -> tuple[float, float]:
+    """Return the exposed time of a layer's sums over the tensor ranks, forward and backward.
+
+    With sequence parallelism a sum is a reduce-scatter and a gather, and the backward gathers the products' inputs once
+    more (arXiv 2205.05198, section 4.2.2). Kernels that work in pieces (those with a fused attention: Transformer
+    Engine's user buffers, PyTorch's symmetric memory) hide all of it beside the products; others only what the backward
+    can run beside products of gradients (Megatron-LM, tensor_parallel/layers.py).
+    """
     size = _ELEMENT * tokens_of(setting.spec, degrees) * setting.model.hidden
-    return all_reduce_us(size, group_of(degrees.tensor, 1, setting.cluster.domain), setting.links)
+    group = Group(degrees.tensor, shapes(degrees, setting.cluster.domain).tensor)
+    if setting.spec.sequence_parallel:
+        gathered = kind.syncs * gather_us(size, group, setting.links)
+        forward = gathered + kind.syncs * gather_us(size, group, setting.links, "reduce_scatter")
+        backward, beside = forward + gathered, min(forward, products.backward_us)
+    else:
+        forward = backward = kind.syncs * all_reduce_us(size, group, setting.links)
+        beside = min(backward, products.backward_us / 2)
+    if not degrees.overlap_tensor:
+        return forward, backward
+    before = 0.0
+    if setting.spec.sequence_parallel and setting.spec.fused_attention:
+        before, beside = min(forward, products.forward_us), min(backward, products.backward_us)
+    return forward - _HIDDEN_SHARE * before, backward - _HIDDEN_SHARE * beside
 
 
 def _parameter_gather_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> float:
     """Return the time to gather one layer's parameters under ZeRO-3."""
     if degrees.zero != 3:
         return 0.0
-    group = group_of(degrees.data * degrees.context, degrees.tensor, setting.cluster.domain)
+    domain = setting.cluster.domain
+    group = gather_group(degrees.sharding, dense_group(degrees, domain))
     time = gather_us(_ELEMENT * kind.dense_parameters / degrees.tensor, group, setting.links)
     if kind.experts:
-        ranks = degrees.expert * degrees.expert_tensor
-        copies = max(1, degrees.data * degrees.context * degrees.tensor // ranks)
-        held = _ELEMENT * kind.experts.parameters / ranks
-        time += gather_us(held, group_of(copies, ranks, setting.cluster.domain), setting.links)
+        held = _ELEMENT * kind.experts.parameters / (degrees.expert * degrees.expert_tensor)
+        group = gather_group(degrees.sharding, routed_group(degrees, domain))
+        time += gather_us(held, group, setting.links)
     return time

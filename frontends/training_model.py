@@ -84,6 +84,7 @@ def _kind(graph: ModelGraph, layer: Layer) -> LayerKind:
         selective_saved=sum(reader.size(item.name) + sum(map(reader.size, item.inputs)) for item in activations),
         recomputed=tuple(name for item in activations for name in item.inputs),
         kernels=round(_KERNELS_PER_OPERATOR * len(operators)),
+        norm_saved=reader.norms(),
     )
 
 
@@ -186,6 +187,12 @@ class _Reader:
         if core:
             sharded += core.heads * core.qk_head_dim + core.kv_heads * (core.qk_head_dim + core.v_head_dim)
         return replicated, sharded, routed + (self.hidden if experts else 0)
+
+    def norms(self) -> int:
+        """Elements kept in the replicated region that a normalization makes."""
+        kept = {name for operator in self.operators if operator.kind in _KEPT_INPUTS for name in operator.inputs}
+        found = [item.name for item in self.operators if item.kind is OperatorKind.NORM and item.name in kept]
+        return sum(self.size(name) for name in found if not self.split(name) and not self.routed(name))
 
     def moved(self) -> tuple[int, int]:
         """Elements read or written by elementwise kernels in a forward pass: replicated region, split region."""

@@ -7,6 +7,7 @@ TRD436 layout, TRD437 empty stage, TRD438 domain, TRD439 ZeRO.
 from __future__ import annotations
 
 from treadle.ir.diagnostics import Finding
+from treadle.ir.training.check_options import check_options
 from treadle.ir.training.cluster import ClusterTopology
 from treadle.ir.training.model import LayerKind, Shard, TrainingModel
 from treadle.ir.training.plan import Degrees, StageLayout
@@ -24,6 +25,7 @@ def check(
         *check_experts(model, degrees),
         *check_batch(spec, degrees),
         *check_schedule(spec, degrees),
+        *check_options(model, cluster, spec, degrees),
         *check_layout(model, degrees, layout),
     ]
 
@@ -110,20 +112,21 @@ def check_batch(spec: TrainingSpec, degrees: Degrees) -> list[Finding]:
 
 
 def check_schedule(spec: TrainingSpec, degrees: Degrees) -> list[Finding]:
-    """A pipeline needs as many microbatches as ranks; interleaving needs a multiple, and several chunks."""
+    """A pipeline needs as many microbatches as ranks (a V twice as many); interleaving needs a multiple, and chunks."""
     findings: list[Finding] = []
-    count = degrees.microbatches(spec.global_batch)
-    if (degrees.schedule is Pipeline.INTERLEAVED) != (degrees.virtual > 1):
-        findings.append(
-            Finding("TRD435", "degrees.schedule", "chunks and schedule differ", "interleaved with virtual > 1")
-        )
-    if degrees.virtual > 1 and (degrees.pipeline == 1 or count % degrees.pipeline):
+    count, schedule = degrees.microbatches(spec.global_batch), degrees.schedule
+    chunks = {Pipeline.INTERLEAVED: degrees.virtual > 1, Pipeline.ZERO_BUBBLE_V: degrees.virtual == 2}
+    if not chunks.get(schedule, degrees.virtual == 1):
+        expected = "interleaved with several chunks, zb-v with two, the others with one"
+        findings.append(Finding("TRD435", "degrees.schedule", "chunks and schedule differ", expected))
+    if schedule is Pipeline.INTERLEAVED and (degrees.pipeline == 1 or count % degrees.pipeline):
         expected = f"a multiple of {degrees.pipeline} microbatches, pipeline > 1"
         findings.append(Finding("TRD435", "degrees.virtual", "interleaving is not possible", expected, str(count)))
-    if count < degrees.pipeline:
-        findings.append(
-            Finding("TRD435", "degrees.pipeline", "too few microbatches", f">= {degrees.pipeline}", str(count))
-        )
+    if schedule.splits_backward and degrees.pipeline == 1:
+        findings.append(Finding("TRD435", "degrees.schedule", "zero bubble without stages", "pipeline > 1"))
+    least = 2 * degrees.pipeline if schedule is Pipeline.ZERO_BUBBLE_V else degrees.pipeline
+    if count < least:
+        findings.append(Finding("TRD435", "degrees.pipeline", "too few microbatches", f">= {least}", str(count)))
     return findings
 
 

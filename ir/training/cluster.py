@@ -71,12 +71,19 @@ class ClusterTopology:
     domain_gpus: int = 0
     curves: tuple[Curve, ...] = ()
     connected: bool = True
+    host_gbytes: float = 0.0
+    """Host memory per GPU in 10^9 bytes; 0: nothing can be offloaded."""
+    host_gbytes_per_s: float = 0.0
+    """Between a GPU and its host, per direction; 0: the GPU type's own figure."""
+    contention: float = 0.0
+    """Share of hidden gradient and parameter traffic by which it slows what runs beside it."""
 
     def __post_init__(self) -> None:
         if not self.groups:
             raise InvalidValue(message="the cluster has no nodes")
-        if min(self.network_gbytes_per_s, self.links_gbytes_per_s, self.domain_gpus) < 0:
-            raise InvalidValue(message="a bandwidth or domain size is negative")
+        rates = self.network_gbytes_per_s, self.links_gbytes_per_s, self.host_gbytes_per_s, self.contention
+        if min(*rates, self.domain_gpus, self.host_gbytes) < 0:
+            raise InvalidValue(message="a bandwidth, memory or domain size is negative")
         if not self.connected and self.gpus > self.domain:
             raise DisconnectedTopology(nodes=sum(group.nodes for group in self.groups), reason="`connected` is false")
 

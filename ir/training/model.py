@@ -93,6 +93,8 @@ class LayerKind:
     """Products that selective recomputation with a fused attention runs again."""
     kernels: int = 18
     """Kernels launched in one forward pass, for the host's share of the time."""
+    norm_saved: int = 0
+    """Part of `replicated_saved` that normalizations make: recomputing them drops it."""
 
     @property
     def dense_parameters(self) -> int:
@@ -178,7 +180,8 @@ def dense_layer(
     """Return a transformer layer of the GPT (`gated=False`) or Llama (`gated=True`) form.
 
     With `gated=False`, `kv_heads=heads` and dropout the saved bytes are those of Korthikanti et al. (arXiv 2205.05198,
-    section 4.1): 10 s b h replicated and 24 s b h sharded, scores apart.
+    section 4.1): 10 s b h replicated and 24 s b h sharded, scores apart. Moved with fused kernels (Megatron-LM): two
+    norms read and write h each, two additions of bias, dropout and residual read 2 h and write h.
     """
     head_dim = hidden // heads
     keys = 2 * kv_heads * head_dim
@@ -195,10 +198,11 @@ def dense_layer(
         replicated_parameters=(4 if bias else 2) * hidden,
         replicated_saved=4 * hidden,
         sharded_saved=2 * hidden + keys + inner + ffn,
-        replicated_moved=14 * hidden,
+        replicated_moved=10 * hidden,
         sharded_moved=2 * (hidden + keys) + inner + ffn,
         attention=AttentionCore(heads, kv_heads, head_dim, head_dim),
         masks=2 * hidden if dropout else 0,
         selective_saved=inner + ffn,
         recomputed=("up",),
+        norm_saved=2 * hidden,
     )

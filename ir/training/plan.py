@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from treadle.ir.errors import InvalidValue
 from treadle.ir.training.cluster import ClusterTopology
 from treadle.ir.training.model import TrainingModel
-from treadle.ir.training.spec import Order, Pipeline, Recompute, TrainingSpec
+from treadle.ir.training.spec import (
+    ContextMode,
+    Offload,
+    Order,
+    Pipeline,
+    Recompute,
+    Sharding,
+    TrainingSpec,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +34,11 @@ class Degrees:
     recompute: Recompute = Recompute.NONE
     schedule: Pipeline = Pipeline.ONE_F_ONE_B
     order: Order = Order.DATA_FIRST
+    sharding: Sharding = Sharding.GLOBAL
+    context_mode: ContextMode = ContextMode.RING
+    offload: Offload = Offload.NONE
+    overlap_tensor: bool = False
+    """Sums over tensor ranks run beside the products before and after them."""
 
     def __post_init__(self) -> None:
         sizes = (self.data, self.tensor, self.context, self.pipeline, self.micro_batch, self.virtual, self.expert)
@@ -44,6 +57,22 @@ class Degrees:
         """Virtual stages over all ranks."""
         return self.pipeline * self.virtual
 
+    def rank_of(self, slot: int) -> int:
+        """Return the pipeline rank of a virtual stage: round and round, or there and back along a V."""
+        turn, place = divmod(slot, self.pipeline)
+        return self.pipeline - 1 - place if self.schedule is Pipeline.ZERO_BUBBLE_V and turn else place
+
+    def slots_of(self, rank: int) -> tuple[int, ...]:
+        """Return the virtual stages of a rank, one per chunk."""
+        if self.schedule is Pipeline.ZERO_BUBBLE_V:
+            return rank, 2 * self.pipeline - 1 - rank
+        return tuple(range(rank, self.slots, self.pipeline))
+
+    @property
+    def last_rank(self) -> int:
+        """The rank of the last virtual stage, which has the loss."""
+        return self.rank_of(self.slots - 1)
+
     def microbatches(self, global_batch: int) -> int:
         """Microbatches per step and data rank."""
         return global_batch // (self.data * self.micro_batch)
@@ -59,12 +88,26 @@ class Degrees:
         )
         named += (("ep", self.expert), ("etp", self.expert_tensor))
         parts += [f"{name}{value}" for name, value in named if value > 1]
-        return " ".join([*parts, f"mb{self.micro_batch}", f"zero{self.zero}", f"recompute={self.recompute.value}"])
+        parts += [f"mb{self.micro_batch}", f"zero{self.zero}", f"recompute={self.recompute.value}"]
+        return " ".join([*parts, *self._options()])
+
+    def _options(self) -> list[str]:
+        """Return the choices that differ from what trainers do by themselves."""
+        found = [self.schedule.value] if self.schedule.splits_backward else []
+        if self.sharding is not Sharding.GLOBAL:
+            found.append(f"shard={self.sharding.value}")
+        if self.context_mode is not ContextMode.RING:
+            found.append(f"cp={self.context_mode.value}")
+        if self.offload is not Offload.NONE:
+            found.append(f"offload={self.offload.value}")
+        if self.overlap_tensor:
+            found.append("overlap=tp")
+        return found + ([f"order={self.order.value}"] if self.order is not Order.DATA_FIRST else [])
 
 
 @dataclass(frozen=True, slots=True)
 class StageLayout:
-    """Decoder layers per virtual stage in model order; slot s is chunk s // p of rank s % p.
+    """Decoder layers per virtual stage in model order; `Degrees.rank_of` says which rank has a slot.
 
     The embedding is on the first slot; multi-token prediction and loss are on the last.
     """
@@ -97,6 +140,8 @@ class StageFigures:
     state_bytes: int
     activation_bytes: int
     transient_bytes: int
+    host_bytes: int = 0
+    """In the memory of its host."""
 
     @property
     def memory_bytes(self) -> int:

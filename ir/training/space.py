@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 
 from treadle.ir.training.check import check_cluster, check_experts, check_schedule, check_sequence, check_tensor
+from treadle.ir.training.check_options import (
+    check_context_mode,
+    check_offload,
+    check_order,
+    check_overlap,
+    check_recompute,
+    check_sharding,
+    check_trainer,
+)
 from treadle.ir.training.cluster import ClusterTopology
 from treadle.ir.training.model import TrainingModel
 from treadle.ir.training.plan import Degrees
-from treadle.ir.training.spec import Pipeline, TrainingSpec
+from treadle.ir.training.ranks import Shapes, dense_sizes, expert_sizes, shapes
+from treadle.ir.training.spec import ContextMode, Offload, Order, Pipeline, Recompute, Sharding, Trainer, TrainingSpec
 
 
 @cache
@@ -24,10 +36,174 @@ def candidates(model: TrainingModel, cluster: ClusterTopology, spec: TrainingSpe
 
     Stages never outnumber what can fill them: virtual stages <= layers + 2 (embedding and loss may stand alone).
     """
-    for base in _meshes(model, cluster, spec):
-        for expert, expert_tensor in _expert_choices(model, spec, base):
-            for degrees in _microbatch_choices(model, spec, base, expert, expert_tensor):
-                yield from _memory_choices(cluster, spec, degrees)
+    space = Space(model, cluster, spec)
+    for family in space.families():
+        for state, leaves in space.branches(family):
+            for leaf in leaves:
+                yield leaf.of(state.of(family))
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What decides where state and activations are kept."""
+
+    zero: int
+    sharding: Sharding
+    recompute: Recompute
+    offload: Offload
+
+    def of(self, family: Degrees) -> Degrees:
+        """Return the family's degrees with these choices."""
+        return _with(family, self, Leaf(family.context_mode, family.overlap_tensor, family.order))
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """What decides how ranks talk to each other."""
+
+    context_mode: ContextMode
+    overlap_tensor: bool
+    order: Order
+
+    def of(self, branch: Degrees) -> Degrees:
+        """Return the branch's degrees with these choices."""
+        return _with(branch, State(branch.zero, branch.sharding, branch.recompute, branch.offload), self)
+
+
+def _with(base: Degrees, state: State, leaf: Leaf) -> Degrees:
+    return Degrees(
+        base.data,
+        base.tensor,
+        base.context,
+        base.pipeline,
+        base.micro_batch,
+        base.virtual,
+        base.expert,
+        base.expert_tensor,
+        state.zero,
+        state.recompute,
+        base.schedule,
+        leaf.order,
+        state.sharding,
+        leaf.context_mode,
+        state.offload,
+        leaf.overlap_tensor,
+    )
+
+
+Branches = tuple[tuple[State, tuple[Leaf, ...]], ...]
+
+
+class Space:
+    """The legal choices in three levels.
+
+    A family is degrees, microbatch, chunks and schedule; a branch of it adds a `State`, and a leaf of that a `Leaf`.
+    Branches depend on a family's degrees and schedule alone, so they are listed once for all its microbatch sizes.
+    """
+
+    def __init__(self, model: TrainingModel, cluster: ClusterTopology, spec: TrainingSpec) -> None:
+        self.model, self.cluster, self.spec = model, cluster, spec
+        self._branches: dict[tuple[object, ...], Branches] = {}
+        self._known_leaves: dict[tuple[object, ...], tuple[Leaf, ...]] = {}
+        self._known: dict[tuple[object, ...], tuple[State, ...]] = {}
+
+    def families(self) -> Iterator[Degrees]:
+        """Yield the families, each as degrees without ZeRO and with every option at its plainest."""
+        for base in _meshes(self.model, self.cluster, self.spec):
+            for expert, expert_tensor in _expert_choices(self.model, self.spec, base):
+                for family in _microbatch_choices(self.model, self.spec, base, expert, expert_tensor):
+                    if self.branches(family):
+                        yield family
+
+    def branches(self, family: Degrees) -> Branches:
+        """Return a family's branches in a fixed order, each with its leaves; none without leaves."""
+        mesh = (family.data, family.tensor, family.context, family.pipeline, family.expert, family.expert_tensor)
+        key = (*mesh, family.schedule)
+        if key not in self._branches:
+            leaves = self._shared_leaves(family, mesh)
+            grouped = tuple(leaf for leaf in leaves if self._has_groups(leaf.of(family)))
+            pairs = (
+                (state, leaves if state.sharding is Sharding.GLOBAL else grouped) for state in self._remembered(family)
+            )
+            self._branches[key] = tuple(pair for pair in pairs if pair[1])
+        return self._branches[key]
+
+    def size(self, family: Degrees) -> int:
+        """Return how many choices a family holds."""
+        return sum(len(leaves) for _, leaves in self.branches(family))
+
+    def _shared_leaves(self, family: Degrees, mesh: tuple[int, ...]) -> tuple[Leaf, ...]:
+        """Return a family's leaves: the same for all schedules, unless a trainer has a say in it."""
+        key = mesh if self.spec.search.trainer is Trainer.ANY else (*mesh, family.schedule)
+        if key not in self._known_leaves:
+            self._known_leaves[key] = tuple(self._leaves(family))
+        return self._known_leaves[key]
+
+    def _has_groups(self, degrees: Degrees) -> bool:
+        return not check_sharding(self.cluster, replace(degrees, zero=1, sharding=Sharding.NODE))
+
+    def _remembered(self, family: Degrees) -> tuple[State, ...]:
+        """Return the states of a family: they hang on whether there are data ranks and stages, and the trainer."""
+        key: tuple[object, ...] = (family.data * family.context == 1, family.pipeline == 1)
+        if self.spec.search.trainer is not Trainer.ANY:
+            key = (*key, family.schedule, family.pipeline * family.context * family.expert == 1)
+        if key not in self._known:
+            self._known[key] = tuple(self._states(family))
+        return self._known[key]
+
+    def _states(self, family: Degrees) -> Iterator[State]:
+        """Yield the states that are legal under some rank order."""
+        space = self.spec.search
+        for zero, sharding in product(space.zero, space.sharding):
+            alone = zero and family.data * family.context == 1
+            if alone or (zero == 3 and family.pipeline > 1):
+                continue
+            if sharding is not Sharding.GLOBAL and (not zero or (zero < 3 and sharding is Sharding.HIERARCHICAL)):
+                continue
+            for recompute, offload in product(self._recompute(), space.offload):
+                state = State(zero, sharding, recompute, offload)
+                trial = state.of(family)
+                refused = check_recompute(self.spec, trial) or check_offload(self.cluster, trial)
+                if not refused and not check_trainer(self.spec, trial):
+                    yield state
+
+    def _leaves(self, family: Degrees) -> Iterator[Leaf]:
+        """Yield context modes and overlap under the orders whose groups differ in shape, the first of each shape."""
+        space = self.spec.search
+        for order in self._orders(family):
+            for mode, overlap in product(space.context_mode, space.overlap_tensor):
+                leaf = Leaf(mode, overlap, order)
+                trial = leaf.of(family)
+                refused = check_context_mode(self.model, self.cluster, trial) or check_overlap(self.spec, trial)
+                if not refused and not check_trainer(self.spec, trial):
+                    yield leaf
+
+    def _orders(self, family: Degrees) -> Iterator[Order]:
+        """Yield the legal orders whose groups differ in shape: others cost the same as the first of their shape."""
+        named: set[tuple[str, ...]] = set()
+        seen: set[Shapes] = set()
+        dense, routed = dense_sizes(family), expert_sizes(family)
+        for order in self.spec.search.order:
+            used = tuple(name for name in order.dimensions if dense[name] > 1 or routed[name] > 1)
+            if used in named:
+                continue
+            named.add(used)
+            ordered = replace(family, order=order)
+            if check_order(self.model, self.cluster, self.spec, ordered):
+                continue
+            here = shapes(ordered, self.cluster.domain)
+            if here not in seen:
+                seen.add(here)
+                yield order
+
+    def _recompute(self) -> Iterator[Recompute]:
+        """Yield the allowed modes that run different modules again, the first of each set."""
+        seen: set[frozenset[str]] = set()
+        for mode in self.spec.search.recompute:
+            modules = mode.modules(self.spec.fused_attention)
+            if modules not in seen:
+                seen.add(modules)
+                yield mode
 
 
 def _allowed(values: tuple[int, ...], allowed: tuple[int, ...]) -> Iterator[int]:
@@ -72,46 +248,22 @@ def _microbatch_choices(
     for micro_batch in _allowed(divisors(spec.global_batch // base.data), space.micro_batch):
         if micro_batch > space.most_micro_batch:
             continue
-        most = space.most_virtual if base.pipeline > 1 else 1
-        for virtual in _allowed(tuple(range(1, most + 1)), space.virtual):
+        for schedule, virtual in _schedules(spec, base.pipeline):
             if base.pipeline * virtual > model.layers + 2:
                 continue
-            schedule = Pipeline.INTERLEAVED if virtual > 1 else Pipeline.ONE_F_ONE_B
-            found = Degrees(
-                base.data,
-                base.tensor,
-                base.context,
-                base.pipeline,
-                micro_batch,
-                virtual,
-                expert,
-                expert_tensor,
-                zero=0,
-                schedule=schedule,
-            )
+            sizes = base.data, base.tensor, base.context, base.pipeline, micro_batch, virtual, expert, expert_tensor
+            found = Degrees(*sizes, zero=0, schedule=schedule)
             if not check_schedule(spec, found):
                 yield found
 
 
-def _memory_choices(cluster: ClusterTopology, spec: TrainingSpec, degrees: Degrees) -> Iterator[Degrees]:
-    for zero in spec.search.zero:
-        if zero and degrees.data * degrees.context == 1:
-            continue
-        if zero == 3 and degrees.pipeline > 1:
-            continue
-        for recompute in spec.search.recompute:
-            for order in spec.search.order:
-                yield Degrees(
-                    degrees.data,
-                    degrees.tensor,
-                    degrees.context,
-                    degrees.pipeline,
-                    degrees.micro_batch,
-                    degrees.virtual,
-                    degrees.expert,
-                    degrees.expert_tensor,
-                    zero,
-                    recompute,
-                    degrees.schedule,
-                    order,
-                )
+def _schedules(spec: TrainingSpec, pipeline: int) -> Iterator[tuple[Pipeline, int]]:
+    """Yield the allowed schedules with their chunks per rank."""
+    space = spec.search
+    for schedule in space.schedule:
+        if schedule is Pipeline.INTERLEAVED:
+            chunks = range(2, space.most_virtual + 1)
+        else:
+            chunks = range(2, 3) if schedule is Pipeline.ZERO_BUBBLE_V else range(1, 2)
+        if schedule is Pipeline.ONE_F_ONE_B or pipeline > 1:
+            yield from ((schedule, virtual) for virtual in _allowed(tuple(chunks), space.virtual))

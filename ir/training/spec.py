@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 
 from treadle.ir.errors import InvalidValue
 
@@ -11,13 +12,36 @@ PRECISIONS = ("bf16", "fp16", "fp8", "mxfp8", "nvfp4")
 
 
 class Recompute(Enum):
-    """What the backward pass computes again."""
+    """What the backward pass computes again: nothing, whole layers, or a set of modules."""
 
     NONE = "none"
     SELECTIVE = "selective"
-    """The attention core (scores, softmax, context)."""
+    """What trainers call so: the attention core, or beside a fused attention (which does that itself) the MLP."""
     FULL = "full"
     """Whole layers, from their inputs."""
+    NORM = "norm"
+    """Outputs of the normalizations."""
+    CORE = "core"
+    """The attention core (scores, softmax, context); only where attention is not fused."""
+    MLP = "mlp"
+    """The inner part of the MLP, and of the experts."""
+    CORE_NORM = "core+norm"
+    MLP_NORM = "mlp+norm"
+    CORE_MLP = "core+mlp"
+    CORE_MLP_NORM = "core+mlp+norm"
+
+    def modules(self, fused_attention: bool) -> frozenset[str]:
+        """Return the modules of one layer that run again."""
+        if self in (Recompute.NONE, Recompute.FULL):
+            return frozenset({"layer"} if self is Recompute.FULL else ())
+        if self is Recompute.SELECTIVE:
+            return frozenset({"mlp" if fused_attention else "core"})
+        return frozenset(self.value.split("+"))
+
+
+@cache
+def _dimensions(order: str) -> tuple[str, ...]:
+    return tuple(order.split("-"))
 
 
 class Pipeline(Enum):
@@ -25,13 +49,104 @@ class Pipeline(Enum):
 
     ONE_F_ONE_B = "1f1b"
     INTERLEAVED = "interleaved"
+    ZERO_BUBBLE = "zb-h1"
+    """Weight gradients apart from input gradients, as many microbatches in flight as 1F1B's first rank."""
+    ZERO_BUBBLE_V = "zb-v"
+    """The same with two chunks per rank, placed along a V: the first rank has the first and the last."""
+
+    @property
+    def splits_backward(self) -> bool:
+        """Whether weight gradients are entries of their own."""
+        return self in (Pipeline.ZERO_BUBBLE, Pipeline.ZERO_BUBBLE_V)
 
 
 class Order(Enum):
-    """Which degree varies faster over the ranks, after tensor and context."""
+    """Which degree varies fastest over the ranks, from the innermost to the outermost."""
 
     DATA_FIRST = "tp-cp-ep-dp-pp"
     PIPELINE_FIRST = "tp-cp-ep-pp-dp"
+    TENSOR_DATA_CONTEXT_PIPELINE = "tp-ep-dp-cp-pp"
+    TENSOR_DATA_PIPELINE_CONTEXT = "tp-ep-dp-pp-cp"
+    TENSOR_PIPELINE_CONTEXT_DATA = "tp-pp-cp-ep-dp"
+    TENSOR_PIPELINE_DATA_CONTEXT = "tp-pp-ep-dp-cp"
+    CONTEXT_TENSOR_DATA_PIPELINE = "cp-tp-ep-dp-pp"
+    CONTEXT_TENSOR_PIPELINE_DATA = "cp-tp-pp-ep-dp"
+    CONTEXT_DATA_TENSOR_PIPELINE = "cp-ep-dp-tp-pp"
+    CONTEXT_DATA_PIPELINE_TENSOR = "cp-ep-dp-pp-tp"
+    CONTEXT_PIPELINE_TENSOR_DATA = "cp-pp-tp-ep-dp"
+    CONTEXT_PIPELINE_DATA_TENSOR = "cp-pp-ep-dp-tp"
+    DATA_TENSOR_CONTEXT_PIPELINE = "ep-dp-tp-cp-pp"
+    DATA_TENSOR_PIPELINE_CONTEXT = "ep-dp-tp-pp-cp"
+    DATA_CONTEXT_TENSOR_PIPELINE = "ep-dp-cp-tp-pp"
+    DATA_CONTEXT_PIPELINE_TENSOR = "ep-dp-cp-pp-tp"
+    DATA_PIPELINE_TENSOR_CONTEXT = "ep-dp-pp-tp-cp"
+    DATA_PIPELINE_CONTEXT_TENSOR = "ep-dp-pp-cp-tp"
+    PIPELINE_TENSOR_CONTEXT_DATA = "pp-tp-cp-ep-dp"
+    PIPELINE_TENSOR_DATA_CONTEXT = "pp-tp-ep-dp-cp"
+    PIPELINE_CONTEXT_TENSOR_DATA = "pp-cp-tp-ep-dp"
+    PIPELINE_CONTEXT_DATA_TENSOR = "pp-cp-ep-dp-tp"
+    PIPELINE_DATA_TENSOR_CONTEXT = "pp-ep-dp-tp-cp"
+    PIPELINE_DATA_CONTEXT_TENSOR = "pp-ep-dp-cp-tp"
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """The names of the dimensions, innermost first."""
+        return _dimensions(self.value)
+
+
+class Sharding(Enum):
+    """Over which data ranks ZeRO shares state."""
+
+    GLOBAL = "global"
+    """All of them."""
+    NODE = "node"
+    """Those inside a domain of fast links; domains hold copies (HSDP, arXiv 2304.11277)."""
+    HIERARCHICAL = "hierarchical"
+    """Weights inside a domain, gradients and optimizer state over all (the secondary partition of ZeRO++,
+    arXiv 2306.10209)."""
+
+
+class ContextMode(Enum):
+    """How context ranks exchange keys and values."""
+
+    RING = "ring"
+    """Blocks travel round a ring (arXiv 2310.01889)."""
+    ALL_TO_ALL = "all-to-all"
+    """Heads against sequence, and back (DeepSpeed-Ulysses, arXiv 2309.14509)."""
+    BIDIRECTIONAL = "bidirectional"
+    """A ring in both directions: half the steps, twice the buffers."""
+    HIERARCHICAL = "hierarchical"
+    """All-to-all inside a domain, a ring across domains (USP, arXiv 2405.07719)."""
+
+
+class Offload(Enum):
+    """What the host's memory keeps."""
+
+    NONE = "none"
+    OPTIMIZER = "optimizer"
+    """Optimizer state, and the update runs on the host (ZeRO-Offload, arXiv 2101.06840)."""
+    ACTIVATIONS = "activations"
+    """Saved activations, out after a layer's forward and back before its backward."""
+    BOTH = "both"
+
+    @property
+    def optimizer(self) -> bool:
+        """Whether optimizer state is on the host."""
+        return self in (Offload.OPTIMIZER, Offload.BOTH)
+
+    @property
+    def activations(self) -> bool:
+        """Whether saved activations are on the host."""
+        return self in (Offload.ACTIVATIONS, Offload.BOTH)
+
+
+class Trainer(Enum):
+    """Whose configuration must be able to say the plan."""
+
+    ANY = "any"
+    MEGATRON = "megatron"
+    TORCHTITAN = "torchtitan"
+    DEEPSPEED = "deepspeed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +162,15 @@ class SearchSpace:
     expert_tensor: tuple[int, ...] = (1,)
     micro_batch: tuple[int, ...] = ()
     zero: tuple[int, ...] = (0, 1, 3)
-    recompute: tuple[Recompute, ...] = (Recompute.NONE, Recompute.SELECTIVE, Recompute.FULL)
-    order: tuple[Order, ...] = (Order.DATA_FIRST,)
+    recompute: tuple[Recompute, ...] = tuple(Recompute)
+    order: tuple[Order, ...] = tuple(Order)
+    schedule: tuple[Pipeline, ...] = tuple(Pipeline)
+    sharding: tuple[Sharding, ...] = tuple(Sharding)
+    context_mode: tuple[ContextMode, ...] = tuple(ContextMode)
+    offload: tuple[Offload, ...] = tuple(Offload)
+    """Legal where the cluster says how much memory its hosts have."""
+    overlap_tensor: tuple[bool, ...] = (False, True)
+    trainer: Trainer = Trainer.ANY
     most_virtual: int = 8
     most_micro_batch: int = 64
     tensor_inside_domain: bool = True
@@ -75,6 +197,8 @@ class TrainingSpec:
     overlap_gradients: bool = True
     """Gradient reduction and parameter gathering run beside the backward and forward passes."""
     fused_attention: bool = True
+    fused_loss: bool = False
+    """The loss is one kernel that keeps no 32-bit copies of the logits but one."""
     dropout: bool = False
     sequence_parallel: bool = True
     memory_reserve: float = 0.06

@@ -15,12 +15,24 @@ from treadle.costmodels.training_layouts import choices
 from treadle.costmodels.training_step import LayerTimer, Setting
 from treadle.ir.diagnostics import TreadleError
 from treadle.ir.errors import Unmet
-from treadle.ir.training.space import candidates
-from treadle.ir.training.spec import Recompute
+from treadle.ir.training.plan import Degrees
+from treadle.ir.training.space import Space
+from treadle.ir.training.spec import Recompute, SearchSpace
 
 _MOST_DOUBLINGS = 6
 _MOST_TRIALS = 400
 """Layouts solved per question; beyond, the least memory of the rest is taken as not fitting."""
+
+
+_HOST_GBYTES = 256.0
+"""Host memory per GPU of an 8-GPU server with 2 TB (DGX H100 data sheet)."""
+_OPTIONS = (
+    ("schedule", "allow other schedules"),
+    ("sharding", "allow other sharding groups"),
+    ("offload", "allow offload"),
+    ("context_mode", "allow other context exchanges"),
+    ("order", "allow other rank orders"),
+)
 
 
 class NoPlanFits(Unmet):
@@ -50,11 +62,33 @@ class Requirement:
 
 def feasible(setting: Setting) -> bool:
     """Whether some legal choice of degrees has a layout that fits."""
-    quick = Quick(setting, LayerTimer(setting))
-    order = {Recompute.FULL: 0, Recompute.SELECTIVE: 1, Recompute.NONE: 2}
-    found = [item for item in candidates(setting.model, setting.cluster, setting.spec) if quick.may_fit(item)]
-    found.sort(key=lambda item: (order[item.recompute], item.micro_batch, -item.zero, item.virtual, -item.tensor))
+    quick, space = Quick(setting, LayerTimer(setting)), Space(setting.model, setting.cluster, setting.spec)
+    found: list[Degrees] = []
+    for family in space.families():
+        for branch in _leanest(space, family):
+            if quick.may_fit(branch):
+                found.append(branch)
+    found.sort(key=lambda item: (_kept(item), item.micro_batch, -item.zero, item.virtual, -item.tensor))
     return any(choices(setting, degrees, quick) for degrees in found[:_MOST_TRIALS])
+
+
+def _kept(degrees: Degrees) -> int:
+    """Return how much a state keeps for the backward pass: the less, the more is recomputed or offloaded."""
+    if degrees.offload.activations:
+        return -1
+    modes = Recompute.FULL, Recompute.CORE_MLP_NORM, Recompute.MLP_NORM, Recompute.CORE_MLP, Recompute.CORE_NORM
+    return modes.index(degrees.recompute) if degrees.recompute in modes else len(modes)
+
+
+def _leanest(space: Space, family: Degrees) -> list[Degrees]:
+    """Return a family's choices that keep the least, one for each ZeRO stage, sharding group and offload."""
+    least: dict[tuple[object, ...], Degrees] = {}
+    for state, leaves in space.branches(family):
+        degrees = leaves[0].of(state.of(family))
+        key = state.zero, state.sharding, state.offload
+        if key not in least or _kept(degrees) < _kept(least[key]):
+            least[key] = degrees
+    return list(least.values())
 
 
 def explain(setting: Setting) -> TreadleError:
@@ -76,11 +110,18 @@ def requirements(setting: Setting) -> list[Requirement]:
     for name in ("data", "virtual", "micro_batch", "expert", "context", "pipeline", "tensor"):
         if values := getattr(space, name):
             found.append(Requirement(f"{name} in {list(values)}", _free(name, ()), f"leave search.{name} free"))
+    for name, words in _OPTIONS:
+        free = getattr(SearchSpace(), name)
+        if set(getattr(space, name)) != set(free):
+            values = [item.value for item in getattr(space, name)]
+            found.append(Requirement(f"{name} in {values}", _free(name, free), words))
     if space.zero != (0, 1, 3):
         found.append(Requirement(f"zero in {list(space.zero)}", _free("zero", (0, 1, 3)), "allow other ZeRO stages"))
     if set(space.recompute) != set(Recompute):
         words = [mode.value for mode in space.recompute]
         found.append(Requirement(f"recompute in {words}", _free("recompute", tuple(Recompute)), "allow recompute"))
+    if not setting.cluster.host_gbytes:
+        found.append(Requirement("no host memory", _hosts, "give cluster.host_memory to offload"))
     gpus = setting.cluster.gpus
     found.append(Requirement(f"{gpus} GPUs", lambda problem: more_gpus(problem, 2**_MOST_DOUBLINGS)))
     gib = setting.gpu.memory_bytes * (1 - spec.memory_reserve) / 2**30
@@ -103,6 +144,10 @@ def _free(name: str, value: tuple[object, ...]) -> Callable[[Setting], Setting]:
         return replace(setting, spec=replace(setting.spec, search=space))
 
     return without
+
+
+def _hosts(setting: Setting) -> Setting:
+    return replace(setting, cluster=replace(setting.cluster, host_gbytes=_HOST_GBYTES))
 
 
 def _endless_memory(setting: Setting) -> Setting:

@@ -1,9 +1,10 @@
-"""Best-first search over all legal degrees: quick bound, solved layout, replay, until the next bound cannot win.
+"""Best-first search over all legal choices: quick bound, solved layout, replay, until the next bound cannot win.
 
-Every candidate enters with its quick bound; when it is the least, its layout is solved (and its bound sharpened); when
-it is the least again, the tails of all ranks are counted in (1F1B); and the third time it is replayed. The search ends
-when the least remaining bound is not below the best replayed time, so the enumeration proves the best plan over all
-candidates with their solved layouts.
+Choices enter as families (degrees, microbatch, schedule) with a bound for all their options; when a family's is the
+least, its members enter with their own. When a member's is the least, its layout is solved (and its bound sharpened);
+when it is the least again, the tails of all ranks are counted in (1F1B, ZB-H1); and then it is replayed. The search
+ends when the least remaining bound is not below the best replayed time, so the enumeration proves the best plan over
+all candidates with their solved layouts.
 """
 
 from __future__ import annotations
@@ -21,8 +22,12 @@ from treadle.costmodels.training_step import LayerTimer, Setting
 from treadle.costmodels.training_tails import best_with_tails
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.training.plan import Alternative, Degrees, StageLayout
-from treadle.ir.training.space import candidates
+from treadle.ir.training.space import Leaf, Space
+from treadle.ir.training.spec import ContextMode, Order, Sharding
 
+_FAMILY, _BRANCH, _MEMBER, _LAYOUT, _TAILS = range(5)
+_Node = tuple[float, int, int, int, Degrees, StageLayout | tuple[Leaf, ...] | None]
+"""(bound, how far it is solved, number, place among its layouts, degrees, leaves or layout)."""
 ROUNDING = 1e-9
 """Relative difference of two sums of the same times in another order."""
 Progress = Callable[[str], None]
@@ -45,8 +50,11 @@ class Search:
     """State of a search: what was seen, replayed, and what remains."""
 
     total: int = 0
+    families: int = 0
     too_large: int = 0
     solved: int = 0
+    cut_us: float = math.inf
+    """Least bound of what was dropped because it could not win any more."""
     found: list[Found] = field(default_factory=list[Found])
     next_bound_us: float = math.inf
     least_bound_us: float = math.inf
@@ -101,7 +109,7 @@ def _submitted(executor: Executor, setting: Setting, top: int, share: int, share
 def _joined(parts: list[Search]) -> Search:
     """Return one search of several: what is among the fastest of all stays found."""
     state = Search(sum(part.total for part in parts), sum(part.too_large for part in parts))
-    state.solved = sum(part.solved for part in parts)
+    state.solved, state.families = sum(part.solved for part in parts), sum(part.families for part in parts)
     state.found = sorted((item for part in parts for item in part.found), key=lambda item: item.number)
     state.next_bound_us = min((part.next_bound_us for part in parts), default=math.inf)
     state.least_bound_us = min((part.least_bound_us for part in parts), default=math.inf)
@@ -111,32 +119,44 @@ def _joined(parts: list[Search]) -> Search:
 def search_share(setting: Setting, top: int, share: int, shares: int, progress: Progress | None = None) -> Search:
     """Search one part of the candidates: every `shares`-th mesh, from `share` on."""
     timer, state = LayerTimer(setting), Search()
-    quick = Quick(setting, timer)
-    heap: list[tuple[float, int, int, int, Degrees, StageLayout | None]] = []
-    for number, degrees in _of_share(setting, share, shares):
-        state.total += 1
-        if not quick.may_fit(degrees):
-            state.too_large += 1
-            continue
-        heap.append((quick.bound_us(degrees), 0, number, 0, degrees, None))
+    quick, heap = Quick(setting, timer), list[_Node]()
+    space = Space(setting.model, setting.cluster, setting.spec)
+    for number, family in _of_share(space, share, shares, state):
+        bound = quick.branch_us(family, space.branches(family)[0][1])
+        heap.append((bound, _FAMILY, number, 0, family, None))
     heapq.heapify(heap)
     oversized, fastest = _Oversized(setting), _Fastest(top)
     while heap and heap[0][0] < fastest.cutoff_us:
-        bound, stage, number, _, degrees, layout = heapq.heappop(heap)
-        if stage == 0:
+        bound, stage, number, _, degrees, rest = heapq.heappop(heap)
+        if stage in (_FAMILY, _BRANCH):
+            opened = (
+                _members(quick, number, degrees, rest, state)
+                if isinstance(rest, tuple)
+                else _branches(space, quick, number, degrees, state)
+            )
+            for node in opened:
+                if node[0] < fastest.cutoff_us:
+                    heapq.heappush(heap, node)
+                else:
+                    state.cut_us = min(state.cut_us, node[0])
+            continue
+        if stage == _MEMBER:
             options = [] if oversized.known(degrees) else choices(setting, degrees, quick)
             state.solved += 1
             if not options:
                 oversized.add(degrees)
                 state.too_large += 1
             for place, option in enumerate(options):
-                heapq.heappush(heap, (max(bound, option.step_us), 1, number, place, degrees, option.layout))
+                heapq.heappush(heap, (max(bound, option.step_us), _LAYOUT, number, place, degrees, option.layout))
             continue
-        assert layout is not None
-        if stage == 1 and degrees.virtual == 1 and degrees.pipeline > 1:
+        layout = rest
+        assert isinstance(layout, StageLayout)
+        if stage == _LAYOUT and degrees.virtual == 1 and degrees.pipeline > 1:
             sharpened = best_with_tails(setting, degrees, timer, layout, fastest.cutoff_us)
             if sharpened.layout is not None:
-                heapq.heappush(heap, (max(bound, sharpened.step_us), 2, number, 0, degrees, sharpened.layout))
+                heapq.heappush(heap, (max(bound, sharpened.step_us), _TAILS, number, 0, degrees, sharpened.layout))
+            else:
+                state.cut_us = min(state.cut_us, max(bound, sharpened.step_us))
             continue
         found = Found(number, degrees, layout, bound, replay(setting, degrees, layout, timer))
         state.found.append(found)
@@ -144,21 +164,46 @@ def search_share(setting: Setting, top: int, share: int, shares: int, progress: 
         if progress and len(state.found) % 20 == 1:
             best = state.best.replay.step_us
             progress(f"{len(state.found)} replayed, best {best / 1e6:.3f} s, next bound {bound / 1e6:.3f} s")
-    state.next_bound_us = heap[0][0] if heap else math.inf
+    state.next_bound_us = min(heap[0][0] if heap else math.inf, state.cut_us)
     reached = [item.bound_us if item.degrees.virtual == 1 else item.replay.step_us for item in state.found]
     state.least_bound_us = min([state.next_bound_us, *reached])
     return state
 
 
-def _of_share(setting: Setting, share: int, shares: int) -> Iterator[tuple[int, Degrees]]:
-    """Yield the candidates of a part with their numbers among all; a mesh stays in one part."""
-    mesh, position = None, -1
-    for number, degrees in enumerate(candidates(setting.model, setting.cluster, setting.spec)):
-        here = (degrees.data, degrees.tensor, degrees.context, degrees.pipeline)
+def _branches(space: Space, quick: Quick, number: int, family: Degrees, state: Search) -> Iterator[_Node]:
+    """Yield a family's states that may fit the memory, each with a bound for all its leaves."""
+    for choice, leaves in space.branches(family):
+        branch = choice.of(family)
+        if branch.sharding is not Sharding.GLOBAL or quick.may_fit(branch):
+            yield quick.branch_us(branch, leaves), _BRANCH, number, 0, branch, leaves
+        else:
+            state.too_large += len(leaves)
+        number += len(leaves)
+
+
+def _members(quick: Quick, number: int, branch: Degrees, leaves: tuple[Leaf, ...], state: Search) -> Iterator[_Node]:
+    """Yield a branch's members, each with its quick bound; groups inside a domain hang on the rank order."""
+    for place, leaf in enumerate(leaves):
+        degrees = leaf.of(branch)
+        if branch.sharding is Sharding.GLOBAL or quick.may_fit(degrees):
+            yield quick.bound_us(degrees), _MEMBER, number + place, 0, degrees, None
+        else:
+            state.too_large += 1
+
+
+def _of_share(space: Space, share: int, shares: int, state: Search) -> Iterator[tuple[int, Degrees]]:
+    """Yield the families of a part, each with the number of its first member; a mesh stays in one part."""
+    mesh, position, number = None, -1, 0
+    for family in space.families():
+        here = (family.data, family.tensor, family.context, family.pipeline)
         if here != mesh:
             mesh, position = here, position + 1
+        size = space.size(family)
         if position % shares == share:
-            yield number, degrees
+            state.total += size
+            state.families += 1
+            yield number, family
+        number += size
 
 
 class _Fastest:
@@ -189,15 +234,25 @@ class _Oversized:
 
     def add(self, degrees: Degrees) -> None:
         """Remember that nothing fits."""
-        key = replace(degrees, micro_batch=1)
+        key = _memory_key(degrees)
         self._least[key] = min(degrees.micro_batch, self._least.get(key, degrees.micro_batch))
 
     def known(self, degrees: Degrees) -> bool:
         """Whether a smaller microbatch did not fit, both in the regime where that decides."""
-        least = self._least.get(replace(degrees, micro_batch=1))
+        least = self._least.get(_memory_key(degrees))
         if least is None or degrees.micro_batch < least:
             return False
         return degrees.microbatches(self.batch) >= 2 * degrees.pipeline
+
+
+def _memory_key(degrees: Degrees) -> Degrees:
+    """Return what the need for memory hangs on, but for the microbatch: what ranks exchange and when does not count.
+
+    Only a ring in both directions has buffers of its own, and groups inside a domain need the order.
+    """
+    plain = degrees.context_mode if degrees.context_mode is ContextMode.BIDIRECTIONAL else ContextMode.RING
+    order = Order.DATA_FIRST if degrees.sharding is Sharding.GLOBAL else degrees.order
+    return replace(degrees, micro_batch=1, context_mode=plain, overlap_tensor=False, order=order)
 
 
 def _order(found: Found) -> tuple[float, int, float]:

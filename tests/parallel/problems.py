@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from enum import Enum
+from typing import TypeVar
+
 from hypothesis import strategies as st
 
 from treadle.costmodels.training_step import Setting, setting_of
 from treadle.ir.training.cluster import ClusterTopology, NodeGroup
 from treadle.ir.training.model import Experts, LayerKind, Product, Shard, TrainingModel, dense_layer
-from treadle.ir.training.spec import SearchSpace, TrainingSpec
+from treadle.ir.training.spec import (
+    ContextMode,
+    Offload,
+    Order,
+    Pipeline,
+    Recompute,
+    SearchSpace,
+    Sharding,
+    TrainingSpec,
+)
+
+Option = TypeVar("Option", bound=Enum)
 
 
 def dense_model(layers: int = 8, hidden: int = 1024, vocabulary: int = 32000, predictors: int = 0) -> TrainingModel:
@@ -44,10 +58,33 @@ def problem(
     search: SearchSpace | None = None,
     network: float = 25.0,
     overlap: bool = True,
+    host: float = 0.0,
 ) -> Setting:
-    cluster = ClusterTopology((NodeGroup("a100", max(1, gpus // 4), min(gpus, 4)),), network)
+    cluster = ClusterTopology((NodeGroup("a100", max(1, gpus // 4), min(gpus, 4)),), network, host_gbytes=host)
     spec = TrainingSpec(batch, 1024, overlap_gradients=overlap, search=search or SearchSpace())
     return setting_of(model or dense_model(), cluster, spec)
+
+
+def some(draw: st.DrawFn, kind: type[Option], most: int = 2) -> tuple[Option, ...]:
+    """A few values of an enumeration, in any order."""
+    return tuple(draw(st.lists(st.sampled_from(list(kind)), min_size=1, max_size=most, unique=True)))
+
+
+@st.composite
+def spaces(draw: st.DrawFn) -> SearchSpace:
+    plain = Recompute.NONE, Recompute.FULL
+    return SearchSpace(
+        zero=draw(st.sampled_from([(0,), (1,), (0, 1), (1, 3), (2,)])),
+        recompute=draw(st.sampled_from([plain, some(draw, Recompute)])),
+        schedule=draw(st.sampled_from([tuple(Pipeline), tuple(Pipeline)[:2], tuple(Pipeline)[2:]])),
+        sharding=some(draw, Sharding),
+        context_mode=some(draw, ContextMode),
+        offload=some(draw, Offload),
+        overlap_tensor=draw(st.sampled_from([(False,), (True,), (False, True)])),
+        order=some(draw, Order),
+        most_virtual=3,
+        most_micro_batch=4,
+    )
 
 
 @st.composite
@@ -56,7 +93,7 @@ def problems(draw: st.DrawFn) -> Setting:
         model = dense_model(draw(st.integers(2, 7)), predictors=draw(st.integers(0, 1)))
     else:
         model = mixed_model(draw(st.integers(1, 2)), draw(st.integers(1, 4)), draw(st.integers(0, 1)))
-    search = SearchSpace(zero=draw(st.sampled_from([(0,), (1,), (0, 1)])), most_virtual=3, most_micro_batch=4)
+    search = draw(spaces())
     return problem(
         model,
         gpus=draw(st.sampled_from([2, 4, 8])),
@@ -64,4 +101,5 @@ def problems(draw: st.DrawFn) -> Setting:
         search=search,
         network=draw(st.sampled_from([1.0, 10.0, 50.0])),
         overlap=draw(st.booleans()),
+        host=draw(st.sampled_from([0.0, 0.05, 64.0])),
     )

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.parallel.problems import dense_model, problem
 from treadle.costmodels.collectives import Links, all_reduce_us, all_to_all_us, gather_us, group_of, interpolate
 from treadle.costmodels.training_memory import layer_saved_bytes
-from treadle.costmodels.training_replay import order_of, replay
+from treadle.costmodels.training_replay import replay
+from treadle.costmodels.training_schedules import order_of
 from treadle.frontends.hf import parse_model
 from treadle.frontends.training_model import UnsupportedTrainingLayer, training_model
 from treadle.frontends.training_nccl import NotNcclTests, parse_curve

@@ -18,10 +18,11 @@ from treadle.costmodels.training_replay import replay
 from treadle.costmodels.training_step import LayerTimer, Setting
 from treadle.costmodels.training_tails import best_with_tails
 from treadle.ir.certificate import Status
-from treadle.ir.training.check import check
+from treadle.ir.training.check import check, check_batch
 from treadle.ir.training.plan import Degrees, StageLayout
+from treadle.ir.training.ranks import shapes
 from treadle.ir.training.space import candidates, divisors
-from treadle.ir.training.spec import Pipeline, Recompute, SearchSpace
+from treadle.ir.training.spec import Offload, Order, Recompute, SearchSpace
 from treadle.solvers.parallel.explain import NoPlanFits, explain
 from treadle.solvers.parallel.solve import certificate, search
 
@@ -35,46 +36,65 @@ def contiguous(layers: int, stages: int) -> Iterator[StageLayout]:
             yield StageLayout(counts)
 
 
-def legal_degrees(setting: Setting) -> set[Degrees]:
-    """All degrees that the checker lets pass, by trying everything."""
+def legal_choices(setting: Setting) -> set[tuple[object, ...]]:
+    """All choices that the checker lets pass, by trying everything; those that mean the same count once."""
     gpus, space = setting.cluster.gpus, setting.spec.search
     sides = divisors(gpus)
-    found: set[Degrees] = set()
+    found: set[tuple[object, ...]] = set()
+    options = product(
+        space.zero,
+        space.recompute,
+        space.schedule,
+        space.order,
+        space.sharding,
+        space.context_mode,
+        space.offload,
+        space.overlap_tensor,
+    )
+    chosen = list(options)
     for tensor, context, pipeline, data in product(sides, repeat=4):
         if tensor * context * pipeline * data != gpus or pipeline > setting.model.layers + 2:
             continue
-        for micro, virtual, expert, zero in product(range(1, 5), range(1, 4), range(1, 9), space.zero):
-            if pipeline * virtual > setting.model.layers + 2 or (zero and data * context == 1):
+        for micro, virtual, expert in product(range(1, 5), range(1, 4), range(1, 9)):
+            plain = Degrees(data, tensor, context, pipeline, micro, virtual, expert)
+            if pipeline * virtual > setting.model.layers + 2 or check_batch(setting.spec, plain):
                 continue
-            kind = Pipeline.INTERLEAVED if virtual > 1 else Pipeline.ONE_F_ONE_B
-            for mode in Recompute:
-                trial = Degrees(
-                    data, tensor, context, pipeline, micro, virtual, expert, 1, zero, recompute=mode, schedule=kind
-                )
-                slots = trial.slots
-                base, rest = divmod(setting.model.layers, slots)
-                layout = [base + (slot < rest) for slot in range(slots)]
-                findings = check(setting.model, setting.cluster, setting.spec, trial, StageLayout(tuple(layout)))
-                if all(finding.code == "TRD437" for finding in findings):
-                    found.add(trial)
+            for picked in chosen:
+                trial = Degrees(data, tensor, context, pipeline, micro, virtual, expert, 1, *picked)
+                if trial.zero == 0 or data * context > 1:
+                    base, rest = divmod(setting.model.layers, trial.slots)
+                    layout = StageLayout(tuple(base + (slot < rest) for slot in range(trial.slots)))
+                    findings = check(setting.model, setting.cluster, setting.spec, trial, layout)
+                    if all(finding.code == "TRD437" for finding in findings):
+                        found.add(meaning(setting, trial))
     return found
 
 
+def meaning(setting: Setting, degrees: Degrees) -> tuple[object, ...]:
+    """What a choice means, whatever it is called: orders by the shapes of their groups, recomputation by modules."""
+    modules = degrees.recompute.modules(setting.spec.fused_attention)
+    here = shapes(degrees, setting.cluster.domain)
+    return replace(degrees, recompute=Recompute.NONE, order=Order.DATA_FIRST), modules, here
+
+
 @given(problems())
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_space_is_exactly_what_the_checker_lets_pass(setting: Setting) -> None:
     listed = list(candidates(setting.model, setting.cluster, setting.spec))
-    assert len(listed) == len(set(listed))
-    assert set(listed) == legal_degrees(setting)
+    meant = {meaning(setting, degrees) for degrees in listed}
+    assert len(listed) == len(meant)
+    assert meant == legal_choices(setting)
 
 
 @given(problems())
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=14, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_search_equals_brute_force(setting: Setting) -> None:
     timer, best = LayerTimer(setting), math.inf
     quick = Quick(setting, timer)
     for degrees in candidates(setting.model, setting.cluster, setting.spec):
-        for option in choices(setting, degrees, quick):
+        options = choices(setting, degrees, quick)
+        assert not options or quick.may_fit(degrees), degrees.text()
+        for option in options:
             layout = option.layout
             assert layout is not None
             if degrees.virtual == 1 and degrees.pipeline > 1:
@@ -82,6 +102,9 @@ def test_search_equals_brute_force(setting: Setting) -> None:
                 assert layout is not None
             best = min(best, replay(setting, degrees, layout, timer).step_us)
     state = search(setting)
+    if best == math.inf:
+        assert not state.found
+        return
     assert state.best.replay.step_us == best
     assert certificate(state).levels[0].status is Status.OPTIMAL
     assert certificate(state).levels[0].bound == best
@@ -92,7 +115,7 @@ def test_search_equals_brute_force(setting: Setting) -> None:
 def test_bounds_hold_for_every_layout(setting: Setting) -> None:
     timer = LayerTimer(setting)
     quick = Quick(setting, timer)
-    for degrees in list(candidates(setting.model, setting.cluster, setting.spec))[::7]:
+    for degrees in list(candidates(setting.model, setting.cluster, setting.spec))[::23]:
         if degrees.virtual == 1:
             every = list(contiguous(setting.model.layers, degrees.pipeline))
         else:
@@ -101,7 +124,7 @@ def test_bounds_hold_for_every_layout(setting: Setting) -> None:
         (bound, *_) = choices(setting, degrees, quick) or [Bound(math.inf)]
         if not times:
             continue
-        assert quick.bound_us(degrees) <= min(times) * (1 + 1e-9)
+        assert quick.bound_us(degrees) <= min(times) * (1 + 1e-9), degrees.text()
         if bound.layout is None:
             continue
         assert bound.step_us <= min(times) * (1 + 1e-9), degrees.text()
@@ -116,8 +139,8 @@ def test_bounds_hold_for_every_layout(setting: Setting) -> None:
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_memory_of_solved_layouts_fits_and_tight_memory_moves_layers(setting: Setting) -> None:
     timer = LayerTimer(setting)
-    for degrees in list(candidates(setting.model, setting.cluster, setting.spec))[::11]:
-        if degrees.virtual > 1:
+    for degrees in list(candidates(setting.model, setting.cluster, setting.spec))[::41]:
+        if degrees.virtual > 1 or degrees.offload is not Offload.NONE:
             continue
         every = list(contiguous(setting.model.layers, degrees.pipeline))
         peaks = [replay(setting, degrees, layout, timer).peak_bytes for layout in every]

@@ -1,7 +1,7 @@
 """Reviews parallel plans: legality, memory, replayed time, the enumeration again, and the trainers' files read back.
 
-Codes: TRD423 memory, TRD424 figures, TRD425 stages, TRD426 certificate, TRD427 a better candidate, TRD428 trainer
-files.
+Codes: TRD423 memory, TRD622 host memory, TRD424 figures, TRD425 stages, TRD426 certificate, TRD427 a better candidate,
+TRD428 trainer files.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from treadle.codegen.training.files import read_back
 from treadle.costmodels.training_bounds import Bound, Quick
 from treadle.costmodels.training_layouts import choices
-from treadle.costmodels.training_memory import capacity_bytes
+from treadle.costmodels.training_memory import capacity_bytes, host_capacity_bytes
 from treadle.costmodels.training_replay import Replay, replay
 from treadle.costmodels.training_step import LayerTimer, Setting, setting_of
 from treadle.costmodels.training_tails import best_with_tails
@@ -21,7 +21,7 @@ from treadle.ir.diagnostics import Finding
 from treadle.ir.plan import Plan, figures, read_bytes
 from treadle.ir.training.check import check
 from treadle.ir.training.plan import Degrees, ParallelBody, StageLayout
-from treadle.ir.training.space import candidates
+from treadle.ir.training.space import Space
 from treadle.verification.core import Review
 
 TOLERANCE = 1e-3
@@ -78,7 +78,18 @@ def _alternative(
 
 def _memory(where: str, setting: Setting, played: Replay) -> list[Finding]:
     capacity = capacity_bytes(setting)
-    return [
+    hosts = [
+        Finding(
+            "TRD622",
+            f"{where}: stage {stage.rank}",
+            "needs more host memory than there is",
+            f"<= {host_capacity_bytes(setting):.0f} B",
+            str(stage.host_bytes),
+        )
+        for stage in played.stages
+        if stage.host_bytes > host_capacity_bytes(setting)
+    ]
+    return hosts + [
         Finding(
             "TRD423",
             f"{where}: stage {stage.rank}",
@@ -117,19 +128,15 @@ def _figures(plan: Plan, played: Replay) -> list[Finding]:
 def review_enumeration(setting: Setting, plan: Plan) -> tuple[int, list[Finding]]:
     """Enumerate all candidates again: none beats the plan, and the bound over all layouts holds for each."""
     closed, wide = plan.certificates[0].levels
-    quick = Quick(setting, LayerTimer(setting))
+    quick, space = Quick(setting, LayerTimer(setting)), Space(setting.model, setting.cluster, setting.spec)
     total = 0
     least = math.inf
     findings: list[Finding] = []
-    for degrees in candidates(setting.model, setting.cluster, setting.spec):
-        total += 1
-        if not quick.may_fit(degrees):
-            continue
-        bound = quick.bound_us(degrees)
+    for family in space.families():
+        total += space.size(family)
+        bound = quick.branch_us(family, space.branches(family)[0][1])
         if bound < closed.value:
-            options = choices(setting, degrees, quick)
-            bound = max(bound, min((option.step_us for option in options), default=math.inf))
-            bound, wrong = _review_layouts(setting, degrees, quick, options, bound, closed)
+            bound, wrong = _review_family(setting, space, family, quick, closed)
             findings += wrong
         least = min(least, bound)
     if closed.evidence.get("candidates") != total:
@@ -145,6 +152,31 @@ def review_enumeration(setting: Setting, plan: Plan) -> tuple[int, list[Finding]
                 )
             )
     return total, findings
+
+
+def _review_family(
+    setting: Setting, space: Space, family: Degrees, quick: Quick, closed: Level
+) -> tuple[float, list[Finding]]:
+    """Return what bounds a family, and a finding for each of its members that is faster than the plan."""
+    least, findings = math.inf, list[Finding]()
+    for choice, leaves in space.branches(family):
+        branch = choice.of(family)
+        bound = quick.branch_us(branch, leaves)
+        if bound >= closed.value:
+            least = min(least, bound)
+            continue
+        for leaf in leaves:
+            degrees = leaf.of(branch)
+            if not quick.may_fit(degrees):
+                continue
+            bound = quick.bound_us(degrees)
+            if bound < closed.value:
+                options = choices(setting, degrees, quick)
+                bound = max(bound, min((option.step_us for option in options), default=math.inf))
+                bound, wrong = _review_layouts(setting, degrees, quick, options, bound, closed)
+                findings += wrong
+            least = min(least, bound)
+    return least, findings
 
 
 def _review_layouts(
