@@ -1,12 +1,13 @@
 """Replay of a sequence grouping, and bounds that need no search.
 
-Bounds: all work over all ranks, plus the fixed part of as many rounds as memory asks for; and the longest sequence on
-the group that is fastest for it.
+Bounds: all work over all ranks, plus the fixed part of as many rounds as memory asks for; the longest sequence on the
+group that is fastest for it; and `priced_us`, which counts ring time that attention cannot hide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from treadle.ir.plan import Prediction
 from treadle.ir.training.grouping import GroupingBody, GroupingProblem
@@ -74,6 +75,30 @@ def bounds_us(problem: GroupingProblem) -> dict[str, float]:
         "volume": volume + rounds * fixed,
         "longest": alone_us(problem, max(problem.lengths)) + (rounds - 1) * fixed,
     }
+
+
+def priced_us(problem: GroupingProblem, weights: Sequence[float]) -> float:
+    """Return a bound from one weight per group size, each from 0 to the size itself; any such weights are valid.
+
+    With sizes g, a group's ring time beyond attention is at least 0 and at least (g - 1) step + the sum of
+    e(g, s) = (g - 1) / g (rate s - quadratic s^2 / g) over its sequences s, and counts g times. Relaxed: sequences may
+    be spread over sizes, groups of a size pooled, and their number is a fraction. The Lagrangian of that linear program
+    with weight a(g) on ring time and m(g) on memory is least where every sequence takes its cheapest size; the best
+    m(g) makes another group of the size cost nothing: m(g) = (g fixed + a(g) (g - 1) step) / (g tokens_per_rank).
+    """
+    costs, room = problem.costs, problem.tokens_per_rank
+    rows: list[tuple[int, float, float]] = []
+    for size, weight in zip(problem.sizes, weights, strict=True):
+        held = min(max(weight, 0.0), float(size))
+        rate = costs.near_us if size <= problem.domain else costs.far_us
+        share = held * (size - 1) / size
+        per_token = (size * costs.fixed_us + held * (size - 1) * costs.step_us) / (size * room)
+        rows.append((size * room, share * rate + per_token, share * costs.quadratic_us / size))
+    total = 0.0
+    for length, count in Counter(problem.lengths).items():
+        least = min(linear * length - square * length * length for most, linear, square in rows if length <= most)
+        total += count * (least + work_us(problem, length))
+    return total / problem.ranks
 
 
 def grouping_predictions(body: GroupingBody) -> tuple[Prediction, ...]:

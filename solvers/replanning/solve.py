@@ -50,7 +50,7 @@ from treadle.solvers.replanning.transfers import Transfers
 COST_MODEL = "treadle training step, calibrated (costmodels/data/training)"
 _MOST_TRIES = 40
 """Plans whose migration is computed, fastest first, before a limit on migrated bytes is called unmet."""
-_KEPT_TRIES = 6
+_KEPT_TRIES = 3
 """Plans tried with slow nodes in them, fastest first."""
 
 
@@ -178,9 +178,9 @@ def _best(
         attempts.append(without[0])
         bounds.append(without[1])
     if slow_seats & set(left):
-        found = _with_slow(setting, before, event, terms, left)
+        found, even_us = _with_slow(setting, before, event, terms, left)
         attempts += [item for item in found if _within(item, limit, recovery)]
-        bounds += [found[0].timed.step_us] if found else []
+        bounds.append(even_us)
     if not attempts:
         nodes = len(left) * max(1, unit // node)
         least = _least_moved(setting, before, sound or left, terms, recovery) if limit is not None else math.inf
@@ -288,21 +288,35 @@ def _problem(
 
 def _with_slow(
     setting: Setting, before: ParallelBody, event: Event, terms: Terms, left: tuple[int, ...]
-) -> list[Attempt]:
-    """Return plans that keep the slow nodes, each with its own split of the microbatches."""
-    found: list[Attempt] = []
-    for number, timed in enumerate(ranked_plans(setting, before, len(left) * unit_of(before), terms.even)):
-        if number == _KEPT_TRIES:
-            break
-        attempt = _seated(before, timed, left, even_counts(before, timed.degrees))
-        seats = _gathered(attempt, before, event)
-        slow = slow_ranks(before, event, timed.degrees, seats)
-        counts = attempt.counts
-        if slow and not terms.even:
-            counts = _balanced(setting, before, timed, slow)
-        step = elastic_replay(setting, timed.degrees, timed.layout, counts, slow).step_us
-        found.append(replace(attempt, seats=seats, counts=counts, step_us=step))
-    return found
+) -> tuple[list[Attempt], float]:
+    """Return the best plan that keeps the slow nodes, with its split of the microbatches, and the best even step.
+
+    Which of the fastest even plans suffers least is found with seats as they are; only its seats are then optimized.
+    """
+    found: list[tuple[float, Timed]] = []
+    gpus = len(left) * unit_of(before)
+    for timed in islice(ranked_plans(setting, before, gpus, terms.even), _KEPT_TRIES):
+        blocks = -(-timed.degrees.gpus // unit_of(before))
+        keeping = Keeping(before, timed.degrees, timed.layout)
+        rough = Seating(left[:blocks], 0, (), ())
+        attempt = Attempt(timed, even_counts(before, timed.degrees), rough.seats, rough, keeping, timed.step_us)
+        found.append((_slowed(setting, before, event, terms, attempt).step_us, timed))
+    found.sort(key=lambda item: item[0])
+    plans = [_seated(before, timed, left, even_counts(before, timed.degrees)) for _, timed in found[:1]]
+    return [_slowed(setting, before, event, terms, attempt) for attempt in plans], min(
+        (timed.step_us for _, timed in found), default=math.inf
+    )
+
+
+def _slowed(setting: Setting, before: ParallelBody, event: Event, terms: Terms, attempt: Attempt) -> Attempt:
+    """Return the plan with its slow seats together, fewer microbatches on them, and the step of that."""
+    timed, counts = attempt.timed, attempt.counts
+    seats = _gathered(attempt, before, event)
+    slow = slow_ranks(before, event, timed.degrees, seats)
+    if slow and not terms.even:
+        counts = _balanced(setting, before, timed, slow)
+    step = elastic_replay(setting, timed.degrees, timed.layout, counts, slow).step_us
+    return replace(attempt, seats=seats, counts=counts, step_us=step)
 
 
 def _gathered(attempt: Attempt, before: ParallelBody, event: Event) -> tuple[int, ...]:

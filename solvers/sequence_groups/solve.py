@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from treadle.costmodels.training_grouping import alone_us, bounds_us, fewest_rounds, rounds_us, time_us, work_us
+from treadle.costmodels.training_grouping import bounds_us, fewest_rounds, priced_us, rounds_us, time_us, work_us
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.training.grouping import Group, GroupingBody, GroupingProblem
 from treadle.solvers.interruption import requested
@@ -17,6 +17,7 @@ from treadle.solvers.interruption import requested
 COST_MODEL = "treadle sequence groups (costmodels/training_grouping.py)"
 _STRETCHES = (1.0, 1.02, 1.05, 1.1, 1.2)
 """Targets tried, over the average."""
+_PATIENCE = 0.7
 
 
 @dataclass
@@ -41,25 +42,33 @@ class _Packer:
         lengths = problem.lengths
         self.order = sorted(range(len(lengths)), key=lambda number: -lengths[number])
         self.work = [work_us(problem, length) for length in lengths]
-        self._alone: dict[int, float] = {}
+        self._alone: dict[tuple[int, bool], float] = {}
 
-    def alone(self, length: int) -> float:
-        """Return the least time of a sequence alone."""
-        if length not in self._alone:
-            self._alone[length] = alone_us(self.problem, length)
-        return self._alone[length]
+    def alone(self, length: int, patient: bool) -> float:
+        """Return the time of a sequence alone, on the fastest group or on the one with the least rank-time."""
+        if (length, patient) not in self._alone:
+            problem = self.problem
+            sizes = [size for size in problem.sizes if length <= size * problem.tokens_per_rank]
+            times = {size: time_us(problem, size, length, length * length) for size in sizes}
+            best = min(sizes, key=lambda size: times[size] * (size if patient else 1))
+            self._alone[length, patient] = times[best]
+        return self._alone[length, patient]
 
-    def packed(self, waiting: list[int], planned: int, stretch: float, least_size: int) -> list[Round]:
+    def packed(
+        self, waiting: list[int], planned: int, stretch: float, least_size: int, patient: bool = False
+    ) -> list[Round]:
         """Return rounds that hold the sequences `waiting` (longest first), with groups of at least `least_size`.
 
-        `planned` rounds are aimed at; where sequences are left over there are more.
+        `planned` rounds are aimed at; where sequences are left over there are more. A round lasts at least as long as
+        its longest sequence on the group that is fastest for it, or, when `patient`, on the one that wastes least.
         """
         problem, found = self.problem, list[Round]()
         while waiting:
             left = max(1, planned - len(found))
             volume = sum(self.work[number] for number in waiting) / problem.ranks
             target = (volume / left + problem.costs.fixed_us) * stretch
-            bins, waiting = self._round(waiting, max(target, self.alone(problem.lengths[waiting[0]])), least_size)
+            least = self.alone(problem.lengths[waiting[0]], patient)
+            bins, waiting = self._round(waiting, max(target, least), least_size)
             found.append(bins)
         return found
 
@@ -124,11 +133,15 @@ def _add(problem: GroupingProblem, item: _Bin, number: int, length: int) -> None
 def quick(problem: GroupingProblem) -> GroupingBody:
     """Return a grouping in tens of milliseconds."""
     packer, planned = _Packer(problem), fewest_rounds(problem)
-    plans = [packer.packed(packer.order, planned, 1.0, least) for least in problem.sizes[:5:2]]
+    plans = [
+        packer.packed(packer.order, planned, 1.0, least, patient)
+        for patient in (True, False)
+        for least in problem.sizes[:3:2]
+    ]
     return _body(problem, min(plans, key=_total))
 
 
-def solve(problem: GroupingProblem, repacks: int = 240, seed: int = 0) -> GroupingBody:
+def solve(problem: GroupingProblem, repacks: int = 800, seed: int = 0) -> GroupingBody:
     """Return a better grouping: more targets and group sizes, then rounds repacked two at a time.
 
     Args:
@@ -139,7 +152,8 @@ def solve(problem: GroupingProblem, repacks: int = 240, seed: int = 0) -> Groupi
     packer, planned = _Packer(problem), fewest_rounds(problem)
     best = min(
         (
-            packer.packed(packer.order, rounds, stretch, least)
+            packer.packed(packer.order, rounds, stretch, least, patient)
+            for patient in (True, False)
             for rounds in (planned, planned + 1)
             for stretch in _STRETCHES
             for least in problem.sizes[:5]
@@ -161,16 +175,42 @@ def _repacked(packer: _Packer, best: list[Round], chance: random.Random, place: 
     chosen = sorted(chance.sample(range(len(best)), count))
     items = sorted((number for at in chosen for group in best[at] for number in group.items), key=place.__getitem__)
     stretch = 1.0 + 0.06 * chance.random() ** 2
-    trial = packer.packed(
-        items, chance.choice((count, max(1, count - 1))), stretch, chance.choice(packer.problem.sizes[:5])
-    )
+    planned, least = chance.choice((count, max(1, count - 1))), chance.choice(packer.problem.sizes[:5])
+    trial = packer.packed(items, planned, stretch, least, chance.random() < _PATIENCE)
     kept = [bins for at, bins in enumerate(best) if at not in chosen]
     return min(best, kept + trial, key=_total)
 
 
+def prices(problem: GroupingProblem, rounds: int = 6) -> list[float]:
+    """Return weights of group sizes that make `priced_us` large: each in turn, by golden section (it is concave)."""
+    weights = [0.0] * len(problem.sizes)
+    best = priced_us(problem, weights)
+    for _ in range(rounds):
+        before = best
+        for place, size in enumerate(problem.sizes):
+            low, high = 0.0, float(size)
+            for _ in range(14):
+                left, right = low + 0.382 * (high - low), low + 0.618 * (high - low)
+                if _with(problem, weights, place, left) < _with(problem, weights, place, right):
+                    low = left
+                else:
+                    high = right
+            for value in (low, high, 0.0, float(size)):
+                if (found := _with(problem, weights, place, value)) > best:
+                    best, weights = found, [*weights[:place], value, *weights[place + 1 :]]
+        if best <= before * (1 + 1e-6):
+            break
+    return weights
+
+
+def _with(problem: GroupingProblem, weights: list[float], place: int, value: float) -> float:
+    return priced_us(problem, [*weights[:place], value, *weights[place + 1 :]])
+
+
 def certificate(body: GroupingBody) -> Certificate:
-    """Return the claim: total time, and the better of the bounds that need no search."""
-    value, bounds = sum(rounds_us(body)), bounds_us(body.problem)
+    """Return the claim: total time, and the best of the bounds."""
+    value, weights = sum(rounds_us(body)), prices(body.problem)
+    bounds = bounds_us(body.problem) | {"priced": priced_us(body.problem, weights)}
     bound = max(bounds.values())
     closed = bound >= value * (1 - 1e-9)
     level = Level(
@@ -179,8 +219,8 @@ def certificate(body: GroupingBody) -> Certificate:
         value,
         value if closed else bound,
         Status.OPTIMAL if closed else Status.FEASIBLE,
-        ProofKind.CAPACITY,
-        {name: bounds[name] for name in sorted(bounds)},
+        ProofKind.LP_DUAL,
+        {"weights": weights},
     )
     return Certificate("sequence-groups", COST_MODEL, (level,))
 

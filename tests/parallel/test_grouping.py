@@ -17,7 +17,7 @@ from tests.parallel.test_cli import SPEC, write
 from treadle.cli.main import main
 from treadle.codegen.training.grouping_files import groups_text, parse_groups
 from treadle.costmodels.training_group_costs import group_costs
-from treadle.costmodels.training_grouping import bounds_us, group_us, one_size_us, rounds_us
+from treadle.costmodels.training_grouping import bounds_us, group_us, one_size_us, priced_us, rounds_us
 from treadle.costmodels.training_step import LayerTimer
 from treadle.frontends.sequence_lengths import read_lengths
 from treadle.ir.certificate import ProofKind
@@ -33,7 +33,7 @@ from treadle.ir.training.grouping import (
     check_grouping,
 )
 from treadle.ir.training.plan import Degrees
-from treadle.solvers.sequence_groups.solve import certificate, quick, solve
+from treadle.solvers.sequence_groups.solve import certificate, prices, quick, solve
 from treadle.verification.core import review_plan
 
 COSTS = GroupCosts(2000.0, 100.0, 0.004, 200.0, 0.5, 4.0)
@@ -84,6 +84,8 @@ def partitions(items: tuple[int, ...]) -> Iterator[list[list[int]]]:
 def test_bounds_and_groupings_surround_the_optimum(grouping: GroupingProblem) -> None:
     best = least_us(grouping)
     assert max(bounds_us(grouping).values()) <= best * (1 + 1e-9)
+    assert priced_us(grouping, prices(grouping)) <= best * (1 + 1e-9)
+    assert priced_us(grouping, [float(size) for size in grouping.sizes]) <= best * (1 + 1e-9)
     for body in (quick(grouping), solve(grouping, repacks=40)):
         assert check_grouping(body) == []
         assert sum(rounds_us(body)) >= best * (1 - 1e-9)
@@ -98,7 +100,7 @@ def test_large_batches_are_legal_and_better_than_one_size(lengths: list[int], se
     assert check_grouping(fast) == []
     assert check_grouping(best) == []
     level = certificate(best).levels[0]
-    assert level.proof is ProofKind.CAPACITY
+    assert level.proof is ProofKind.LP_DUAL
     assert level.value == pytest.approx(sum(rounds_us(best)))
     longest = next(size for size in grouping.sizes if max(lengths) <= size * 1500)
     assert sum(rounds_us(best)) <= one_size_us(grouping, longest) * 1.02

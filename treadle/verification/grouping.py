@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from treadle.codegen.training.grouping_files import groups_text, parse_groups
-from treadle.costmodels.training_grouping import bounds_us, grouping_predictions, rounds_us
+from treadle.costmodels.training_grouping import bounds_us, grouping_predictions, priced_us, rounds_us
 from treadle.ir.diagnostics import Finding
 from treadle.ir.plan import Plan, read_bytes
 from treadle.ir.training.grouping import GroupingBody, check_grouping
@@ -36,10 +36,19 @@ def review_grouping(plan: Plan) -> list[Finding]:
     level, value = levels[0], sum(rounds_us(body))
     if not math.isclose(level.value, value, rel_tol=1e-9):
         findings.append(Finding("TRD645", f"certificate.{level.name}", "value", f"{value:.9g}", f"{level.value:.9g}"))
-    bound = max(bounds_us(body.problem).values())
+    bound = max(*bounds_us(body.problem).values(), _priced(body, level.evidence.get("weights")))
     if level.bound is None or level.bound > max(bound, value if bound >= value * (1 - 1e-9) else bound) * (1 + 1e-9):
         findings.append(Finding("TRD646", f"certificate.{level.name}", "bound", f"<= {bound:.9g}", str(level.bound)))
     return findings
+
+
+def _priced(body: GroupingBody, weights: object) -> float:
+    """Return the bound of the stored weights; 0 for what are no weights."""
+    if not isinstance(weights, list) or len(weights) != len(body.problem.sizes):
+        return 0.0
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in weights):
+        return 0.0
+    return priced_us(body.problem, weights)
 
 
 def _read_back(body: GroupingBody, text: str) -> list[Finding]:
