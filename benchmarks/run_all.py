@@ -32,6 +32,8 @@ BENCHMARKS: dict[str, list[str]] = {
     "distserve": [],
     "parallel_speed": ["--growth", "--figure", "docs/figures/parallel_growth.svg"],
     "training_runs": [],
+    "replan": [],
+    "sequence_groups": [],
     "recorded_scheduler": [],
     "packing_exact": [],
     "dump_memory": [],
