@@ -49,7 +49,7 @@ SMALL = {"block_m": 64, "block_n": 64, "sub_tiles": 1}
 class Wanted:
     """A program at a shape; with sizes left out, or on a machine they do not fit, the largest candidate that fits.
 
-    `sibling` names a further loop of the kernel instead of its main one.
+    `sibling` names a further loop of the kernel instead of its main one. With `exact` other sizes stand in for none.
     """
 
     family: str
@@ -57,6 +57,7 @@ class Wanted:
     sizes: dict[str, int]
     switches: tuple[tuple[str, str | int | bool], ...] = ()
     sibling: str = ""
+    exact: bool = False
 
 
 CASES: dict[str, Wanted] = {
@@ -64,7 +65,7 @@ CASES: dict[str, Wanted] = {
     "attention pair hd64": Wanted("attention_fwd", {**ATTENTION, "qk_head_dim": 64}, PAIR),
     "attention pair hd256": Wanted("attention_fwd", {**ATTENTION, "qk_head_dim": 256}, {**PAIR, "block_n": 64}),
     "attention pair causal": Wanted("attention_fwd", {**ATTENTION, "causal": 1}, PAIR, sibling="attention_fwd_masked"),
-    "attention 128x128 in 1": Wanted("attention_fwd", ATTENTION, {**PAIR, "sub_tiles": 1}),
+    "attention 128x128 in 1": Wanted("attention_fwd", ATTENTION, {**PAIR, "sub_tiles": 1}, exact=True),
     "attention 64x64 in 1": Wanted("attention_fwd", ATTENTION, SMALL),
     "attention varlen": Wanted("attention_varlen", {"batch": 16, "tokens": 65536, "heads": 32, "qk_head_dim": 128}, {}),
     "attention decode": Wanted("attention_decode", DECODE, {}),
@@ -121,7 +122,7 @@ def program_for(name: str, machine: Machine) -> TileProgram:
     others = tuple(sorted(others, key=lambda program: -prod(program.tile_sizes.values())))
     first = [programs.build(wanted.family, wanted.shape, wanted.sizes, switches)] if wanted.sizes else []
     refusal: TreadleError | None = None
-    for program in [*first, *others]:
+    for program in first if wanted.exact else [*first, *others]:
         loops = [loop for loop in (program, *program.siblings) if loop.name == (wanted.sibling or program.name)]
         try:
             pipeline.refuse_impossible(lower_warps(loops[0], machine))
