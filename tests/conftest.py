@@ -15,6 +15,7 @@ import pytest
 if importlib.util.find_spec("triton"):
     os.environ["TRITON_INTERPRET"] = "1"
     importlib.import_module("triton.language")
+    importlib.import_module("triton.experimental.gluon.language")  # refuses library functions it did not see chosen
     del os.environ["TRITON_INTERPRET"]
 
 
