@@ -126,6 +126,12 @@ def test_a_worse_plan_with_its_own_certificate_is_beaten(planned: Path, tmp_path
         ("sequence_tokens = 1024\n", "", "TRD103", 2),
         ("global_batch = 32", 'precision = "fp8"\nglobal_batch = 32', "TRD159", 2),
         ("nodes = 2", "nodes = 2\ndomain_gpus = -1", "TRD104", 2),
+        ("nodes = 2", "nodes = 3\nconnections = [[0, 1]]", "TRD151", 2),
+        ("nodes = 2", "nodes = 2\nconnections = [[0, 5]]", "TRD104", 2),
+        ("nodes = 2", 'nodes = 2\nhost_memory = "128"', "TRD105", 2),
+        ("micro_batch = [1, 2]", 'schedule = ["zb"]', "TRD104", 2),
+        ("micro_batch = [1, 2]", 'trainer = "nemo"', "TRD104", 2),
+        ('model = "config.json"', 'model = "nowhere.json"', "TRD001", 2),
         ("micro_batch = [1, 2]", "tensor = [3]", "TRD320", 1),
     ],
 )
@@ -137,6 +143,48 @@ def test_bad_input(
     message = capsys.readouterr().err
     assert code in message
     assert "Traceback" not in message
+
+
+def test_places_and_nearest_legal_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = {
+        ("micro_batch = [1, 2]", "data = [5]"): ("training.toml:3:1", "30 and 35"),
+        ("nodes = 2", "nodes = 3\nconnections = [[0, 1]]"): ("training.toml:8:1", "add [0, 2] to `connections`"),
+        ('gpu = "a100"', 'gpu = "a1000"'): ("training.toml", "did you mean `a100`?"),
+        ("sequence_tokens = 1024\n", ""): ("training.toml", "sequence_tokens"),
+    }
+    for (old, new), said in cases.items():
+        assert main(["parallel", str(write(tmp_path, SPEC.replace(old, new, 1)))]) == 2
+        message = capsys.readouterr().err
+        for words in said:
+            assert words in message, message
+
+
+def test_a_configuration_with_missing_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = write(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({key: CONFIG[key] for key in CONFIG if key != "hidden_size"}))
+    assert main(["parallel", str(spec)]) == 2
+    message = capsys.readouterr().err
+    assert "hidden_size" in message
+    assert "config.json" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("size,busbw\n1024,5\n", "nccl.txt"),
+        ("#  Rank  0 Group 0 Pid 1 on host device 0\n#  size count\n 1024 256 float sum\n", "nccl.txt:3:1"),
+        ("#  Rank  0 Group 0 Pid 1 on host device 0\n 1024 256 float sum -1 1.0 x 5 0 1 1 1 0\n", "nccl.txt:2:1"),
+        ('{"results": []}', "nccl.txt"),
+    ],
+)
+def test_nccl_files_of_other_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, place: str) -> None:
+    spec = write(tmp_path, SPEC + '[[cluster.measured]]\nfile = "nccl.txt"\noperation = "all_reduce"\n')
+    (tmp_path / "nccl.txt").write_text(text)
+    assert main(["parallel", str(spec)]) == 2
+    message = capsys.readouterr().err
+    assert "error TRD153" in message
+    assert place in message
+    assert "hint" in message
 
 
 def test_unsupported_layers_and_nccl_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
