@@ -17,7 +17,8 @@ T = TypeVar("T")
 
 
 def read_adapters(path: Path) -> AdaptersProblem:
-    """Read `{"adapters": [{name, load, memory_bytes, current}], "replicas": [{name, slots, memory_bytes, speed}]}`."""
+    """Read `{"adapters": [{name, load, memory_bytes, current, blocks}], "replicas": [{name, slots, memory_bytes,
+    speed}], "blocks": [{name, memory_bytes}]}`."""
     return _read(AdaptersProblem, path)
 
 

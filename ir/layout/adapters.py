@@ -1,7 +1,12 @@
-"""LoRA adapters on serving replicas: one replica per adapter, under slots and memory."""
+"""LoRA adapters and fine-tuned models on serving replicas: one replica each, under slots and memory.
+
+Fine-tuned models share blocks (layers that fine-tuning left as they were, as in BlockLLM, arXiv 2404.18322): a replica
+keeps a block once, however many of its models use it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -11,13 +16,29 @@ from treadle.ir.errors import InvalidValue
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """Weights that several models share."""
+
+    name: str
+    memory_bytes: int
+
+    def __post_init__(self) -> None:
+        if self.memory_bytes < 0:
+            raise InvalidValue(message=f"block `{self.name}` has {self.memory_bytes} bytes")
+
+
+@dataclass(frozen=True, slots=True)
 class Adapter:
-    """One adapter: its load (any rate), the memory its rank-padded weights take, and where it is now."""
+    """One adapter or model: its load (any rate), the memory of its own weights (rank-padded), and where it is now.
+
+    `blocks` are the shared blocks it needs beside its own weights.
+    """
 
     name: str
     load: float
     memory_bytes: int = 0
     current: str = ""
+    blocks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.load < float("inf") or self.memory_bytes < 0:
@@ -40,20 +61,33 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class AdaptersProblem:
-    """Adapters and replicas."""
+    """Adapters, replicas, and the blocks that adapters share."""
 
     adapters: tuple[Adapter, ...]
     replicas: tuple[Replica, ...]
+    blocks: tuple[Block, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.adapters or not self.replicas:
             raise InvalidValue(message="there are no adapters, or no replicas")
+        known = {block.name for block in self.blocks}
+        for adapter in self.adapters:
+            if unknown := set(adapter.blocks) - known:
+                raise InvalidValue(message=f"adapter `{adapter.name}` names the unknown block `{min(unknown)}`")
         for kind, names in (
             ("adapters", [adapter.name for adapter in self.adapters]),
             ("replicas", [replica.name for replica in self.replicas]),
+            ("blocks", [block.name for block in self.blocks]),
         ):
             if len(set(names)) != len(names):
                 raise InvalidValue(message=f"two {kind} have the same name")
+
+    def held_bytes(self, held: Iterable[Adapter]) -> int:
+        """Return the memory of adapters on one replica: their own weights, and each shared block once."""
+        together = tuple(held)
+        used = {name for adapter in together for name in adapter.blocks}
+        shared = sum(block.memory_bytes for block in self.blocks if block.name in used)
+        return sum(adapter.memory_bytes for adapter in together) + shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +96,16 @@ class AdaptersPlan:
 
     problem: AdaptersProblem
     homes: tuple[int, ...]
+
+    @property
+    def shared_bytes(self) -> int:
+        """Memory that sharing saves: what every adapter would take with blocks of its own, less what is held."""
+        held = [
+            [a for a, home in zip(self.problem.adapters, self.homes, strict=True) if home == position]
+            for position in range(len(self.problem.replicas))
+        ]
+        alone = sum(self.problem.held_bytes((adapter,)) for adapter in self.problem.adapters)
+        return alone - sum(self.problem.held_bytes(group) for group in held)
 
     @property
     def moves(self) -> int:
@@ -106,7 +150,7 @@ def check(plan: AdaptersPlan) -> list[Finding]:
         held = [a for a, home in zip(problem.adapters, plan.homes, strict=True) if home == position]
         for what, limit, found in (
             ("slots", replica.slots, len(held)),
-            ("bytes", replica.memory_bytes, sum(adapter.memory_bytes for adapter in held)),
+            ("bytes", replica.memory_bytes, problem.held_bytes(held)),
         ):
             if found > limit:
                 findings.append(

@@ -7,7 +7,14 @@ from fractions import Fraction
 from ortools.sat.python import cp_model
 
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
-from treadle.ir.layout.adapters import AdaptersPlan, AdaptersProblem, load_bound, relative_loads
+from treadle.ir.layout.adapters import (
+    Adapter,
+    AdaptersPlan,
+    AdaptersProblem,
+    Replica,
+    load_bound,
+    relative_loads,
+)
 from treadle.ir.layout.errors import DoesNotFit
 from treadle.solvers.backend import Limits, Outcome, solve
 
@@ -69,10 +76,23 @@ class _Model:
             ]
             self.model.add(sum(step * one for step, one in zip(steps, column, strict=True)) <= self.peak)
             self.model.add(sum(column) <= replica.slots)
-            sizes = [adapter.memory_bytes for adapter in problem.adapters]
-            if sum(sizes) > replica.memory_bytes:
-                self.model.add(sum(size * one for size, one in zip(sizes, column, strict=True)) <= replica.memory_bytes)
+            if problem.held_bytes(problem.adapters) > replica.memory_bytes:
+                self._limit_memory(replica, column)
         self.model.minimize(self.peak)
+
+    def _limit_memory(self, replica: Replica, column: list[cp_model.IntVar]) -> None:
+        """A shared block is there as soon as one of its adapters is."""
+        used = [size * one for size, one in zip(self._own_bytes(), column, strict=True)]
+        for block in self.problem.blocks:
+            there = self.model.new_bool_var(f"{block.name} on {replica.name}")
+            for adapter, one in zip(self.problem.adapters, column, strict=True):
+                if block.name in adapter.blocks:
+                    self.model.add_implication(one, there)
+            used.append(block.memory_bytes * there)
+        self.model.add(sum(used) <= replica.memory_bytes)
+
+    def _own_bytes(self) -> list[int]:
+        return [adapter.memory_bytes for adapter in self.problem.adapters]
 
     def plan(self, outcome: Outcome) -> AdaptersPlan:
         """Read the homes out of a solution."""
@@ -83,18 +103,22 @@ class _Model:
         """Heaviest adapter first, on the replica that stays least loaded among those with room."""
         replicas = self.problem.replicas
         load, free = [Fraction(0)] * len(replicas), [replica.slots for replica in replicas]
-        space = [replica.memory_bytes for replica in replicas]
+        held: list[list[Adapter]] = [[] for _ in replicas]
         hint: list[tuple[cp_model.IntVar, int]] = []
         order = sorted(range(len(self.on)), key=lambda a: (-self.problem.adapters[a].load, a))
         for index in order:
             adapter = self.problem.adapters[index]
-            room = [g for g in range(len(replicas)) if free[g] and space[g] >= adapter.memory_bytes]
+            room = [
+                g
+                for g, replica in enumerate(replicas)
+                if free[g] and self.problem.held_bytes((*held[g], adapter)) <= replica.memory_bytes
+            ]
             if not room:
                 return []
             home = min(room, key=lambda g: (load[g] + Fraction(adapter.load)) / Fraction(replicas[g].speed))
             load[home] += Fraction(adapter.load)
             free[home] -= 1
-            space[home] -= adapter.memory_bytes
+            held[home].append(adapter)
             hint += [(one, int(g == home)) for g, one in enumerate(self.on[index])]
         return hint
 

@@ -41,6 +41,56 @@ def test_adapters_equal_brute_force(loads: list[int], replicas: int, slots: int)
     assert certificate.levels[0].bound <= best
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(0, 4), st.sets(st.integers(0, 2))), min_size=1, max_size=5),
+    st.integers(8, 22),
+)
+def test_models_with_shared_blocks_equal_brute_force(models: list[tuple[int, int, set[int]]], memory: int) -> None:
+    sizes = (3, 5, 7)
+    problem = adapters.AdaptersProblem(
+        tuple(
+            adapters.Adapter(f"m{i}", load, own, blocks=tuple(f"b{one}" for one in sorted(used)))
+            for i, (load, own, used) in enumerate(models)
+        ),
+        tuple(adapters.Replica(f"r{g}", 5, memory) for g in range(2)),
+        tuple(adapters.Block(f"b{one}", size) for one, size in enumerate(sizes)),
+    )
+    legal: list[adapters.AdaptersPlan] = []
+    for homes in product(range(2), repeat=len(models)):
+        used = [
+            sum(own for (_, own, _), home in zip(models, homes, strict=True) if home == g)
+            + sum(
+                sizes[b] for b in set().union(*(u for (_, _, u), home in zip(models, homes, strict=True) if home == g))
+            )
+            for g in range(2)
+        ]
+        one = adapters.AdaptersPlan(problem, homes)
+        assert (not adapters.check(one)) == (max(used) <= memory)
+        legal += [one] if max(used) <= memory else []
+    if not legal:
+        with pytest.raises(DoesNotFit):
+            solve_adapters(problem)
+        return
+    plan, _ = solve_adapters(problem)
+    assert adapters.check(plan) == []
+    assert max(adapters.relative_loads(plan)) == min(max(adapters.relative_loads(one)) for one in legal)
+    assert plan.shared_bytes >= 0
+
+
+def test_sharing_makes_models_fit_and_unknown_blocks_are_refused() -> None:
+    base = (adapters.Block("base", 16),)
+    tuned = tuple(adapters.Adapter(f"m{i}", 1.0, 1, blocks=("base",)) for i in range(4))
+    problem = adapters.AdaptersProblem(tuned, (adapters.Replica("r", 4, 20),), base)
+    plan, certificate = solve_adapters(problem)
+    assert certificate.status is Status.OPTIMAL
+    assert plan.shared_bytes == 48
+    with pytest.raises(TreadleError, match="unknown block `head`"):
+        adapters.AdaptersProblem((adapters.Adapter("a", 1, blocks=("head",)),), problem.replicas, base)
+    with pytest.raises(TreadleError, match="two blocks"):
+        adapters.AdaptersProblem(tuned, problem.replicas, base * 2)
+
+
 def test_adapters_stay_where_they_are_when_that_costs_nothing() -> None:
     problem = adapters.AdaptersProblem(
         (adapters.Adapter("a", 5, current="r1"), adapters.Adapter("b", 5, current="r0")),
