@@ -19,6 +19,7 @@ _NAMES = {
     "nodes": ("nodes", "num_nodes"),
     "groups": ("groups", "num_groups", "expert_groups"),
     "policy": ("policy", "mode"),
+    "sources": ("sources", "traffic"),
 }
 _COMMENTS = ("name", "description", "source", "comment")
 
@@ -53,7 +54,8 @@ def read_experts(path: Path, options: ExpertOptions) -> ExpertsProblem:
         several = counts["nodes"] > 1 and counts["groups"] % counts["nodes"] == 0
         policy = Policy.HIERARCHICAL if several else Policy.GLOBAL
     try:
-        return ExpertsProblem(_loads(fields.get("loads"), path), policy=policy, **counts)
+        sources = _sources(fields.get("sources"), path)
+        return ExpertsProblem(_loads(fields.get("loads"), path), policy=policy, sources=sources, **counts)
     except TreadleError as error:
         error.place = error.place or Place(str(path))
         raise
@@ -98,13 +100,24 @@ def _policy(value: object, path: Path) -> Policy | None:
     return Policy(value)
 
 
-def _loads(value: object, path: Path) -> tuple[tuple[float, ...], ...]:
-    place = Place(str(path), path="loads")
+def _sources(value: object, path: Path) -> tuple[tuple[tuple[float, ...], ...], ...]:
+    """Return tokens per layer, node and expert; a table of one layer may stand without its list."""
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not value or not all(isinstance(one, list) and one for one in value):
+        place = Place(str(path), path="sources")
+        raise WrongForm(place=place, reason="no table of tokens", expected="a list of numbers per layer and node")
+    layers = value if isinstance(value[0][0], list) else [value]
+    return tuple(_loads(layer, path, f"sources[{index}]") for index, layer in enumerate(layers))
+
+
+def _loads(value: object, path: Path, name: str = "loads") -> tuple[tuple[float, ...], ...]:
+    place = Place(str(path), path=name)
     if not isinstance(value, list) or not value:
         raise WrongForm(place=place, reason="there are no loads", expected="a list of numbers per layer")
     layers: list[Any] = value if isinstance(value[0], list) else [value]
     for index, layer in enumerate(layers):
         if not isinstance(layer, list) or any(type(load) not in (int, float) for load in layer):
-            where = Place(str(path), path=f"loads[{index}]")
+            where = Place(str(path), path=f"{name}[{index}]")
             raise WrongForm(place=where, reason="not a list of numbers", expected="one number per expert")
     return tuple(tuple(layer) for layer in layers)

@@ -26,7 +26,11 @@ class Policy(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ExpertsProblem:
-    """Loads per layer and expert (layers, experts), and the machine to place them on; the same in every layer."""
+    """Loads per layer and expert (layers, experts), and the machine to place them on; the same in every layer.
+
+    `sources`, where given, say from which node the tokens of each expert come (layers, nodes, experts): traffic between
+    nodes is then the level after the highest load.
+    """
 
     loads: tuple[tuple[float, ...], ...]
     slots: int
@@ -34,6 +38,7 @@ class ExpertsProblem:
     nodes: int
     groups: int
     policy: Policy
+    sources: tuple[tuple[tuple[float, ...], ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.loads or not self.loads[0]:
@@ -47,6 +52,17 @@ class ExpertsProblem:
                 raise InvalidValue(message=f"`{name}` is {getattr(self, name)}")
         for text in self._mismatches():
             raise InconsistentCounts(what=text)
+        if self.sources:
+            self._check_sources()
+
+    def _check_sources(self) -> None:
+        shapes = {(len(layer), len(node)) for layer in self.sources for node in layer}
+        if len(self.sources) != len(self.loads) or shapes != {(self.nodes, self.experts)}:
+            raise InconsistentCounts(
+                what=f"`sources` need, for {len(self.loads)} layers and {self.nodes} nodes, {self.experts} numbers each"
+            )
+        if any(not 0 <= tokens < float("inf") for layer in self.sources for node in layer for tokens in node):
+            raise InvalidValue(message="the tokens of a source are negative or not finite")
 
     def _mismatches(self) -> list[str]:
         experts = len(self.loads[0])

@@ -18,9 +18,11 @@ from treadle.ir.layout.expert_bounds import (
     node_bound,
     refuted,
 )
+from treadle.ir.layout.expert_traffic import cross_traffic, traffic_bound
 from treadle.ir.layout.experts import ExpertsPlan, ExpertsProblem, Policy, gpu_loads
 from treadle.solvers.experts.balance import exchange
 from treadle.solvers.experts.pool import CLOSE, ROUNDS, Placed, place_pool
+from treadle.solvers.experts.traffic import nearer
 
 TRIES = 40
 """Partitions of groups over nodes whose pools are placed, at most."""
@@ -29,7 +31,10 @@ TRIES = 40
 def solve_experts(problem: ExpertsProblem) -> tuple[ExpertsPlan, Certificate]:
     """Return a placement per layer with the least highest GPU load found, and the bound of each layer."""
     layers = [_solve_layer(problem, layer) for layer in range(len(problem.loads))]
-    plan = ExpertsPlan(problem, tuple(placed.slots for placed in layers))
+    slots = [placed.slots for placed in layers]
+    if problem.sources:
+        slots = [_nearer_if_no_fuller(problem, layer, one) for layer, one in enumerate(slots)]
+    plan = ExpertsPlan(problem, tuple(slots))
     return plan, certificate_of(plan, tuple(placed.bound for placed in layers))
 
 
@@ -56,7 +61,23 @@ def certificate_of(plan: ExpertsPlan, proven: tuple[Fraction, ...] = ()) -> Cert
                 {"argument": bound.argument},
             )
         )
+        if plan.problem.sources:
+            levels.append(_traffic_level(plan, layer))
     return Certificate("experts", "expert loads as given, split evenly over replicas", tuple(levels))
+
+
+def _nearer_if_no_fuller(problem: ExpertsProblem, layer: int, slots: tuple[int, ...]) -> tuple[int, ...]:
+    """Rounding in the exchanges must not cost balance."""
+    changed = nearer(problem, layer, slots)
+    return changed if max(gpu_loads(problem, layer, changed)) <= max(gpu_loads(problem, layer, slots)) else slots
+
+
+def _traffic_level(plan: ExpertsPlan, layer: int) -> Level:
+    value = float(cross_traffic(plan.problem, layer, plan.slots[layer]))
+    bound = min(float(traffic_bound(plan.problem, layer)), value)
+    status = Status.OPTIMAL if bound == value else Status.FEASIBLE
+    argument = {"argument": "all replicas of every expert on its best node"}
+    return Level(f"layer {layer} traffic", "tokens", value, bound, status, ProofKind.COUNT, argument)
 
 
 def _best_bound(problem: ExpertsProblem, layer: int, proven: Fraction, value: Fraction) -> LoadBound:

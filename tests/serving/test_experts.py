@@ -25,6 +25,7 @@ from treadle.ir.layout.expert_bounds import (
     refuted,
 )
 from treadle.ir.layout.expert_skeletons import Answer, skeleton
+from treadle.ir.layout.expert_traffic import cross_traffic, traffic_bound
 from treadle.ir.layout.experts import ExpertsPlan, ExpertsProblem, Policy, check, gpu_loads
 from treadle.ir.plan import Plan
 from treadle.solvers.experts.balance import greedy, peak
@@ -150,6 +151,36 @@ def test_groups_go_to_nodes_as_the_best_partition_of_brute_force_does() -> None:
     assert worst == min(everything) == max(values[pair] for pair in partition)
 
 
+@pytest.mark.parametrize("policy", list(Policy))
+def test_traffic_between_nodes_falls_and_the_peak_does_not_rise(policy: Policy) -> None:
+    random = np.random.default_rng(1)
+    tokens = random.random((4, 64)) * random.integers(0, 2, (4, 64)).repeat(1, axis=1) ** 2
+    loads = tuple(tokens.sum(axis=0).tolist())
+    plain = ExpertsProblem((loads,), 80, 16, 4, 8, policy)
+    problem = replace(plain, sources=(tuple(tuple(node) for node in tokens.tolist()),))
+    before, _ = solve_experts(plain)
+    plan, certificate = solve_experts(problem)
+    assert check(plan) == []
+    assert max(gpu_loads(problem, 0, plan.slots[0])) <= max(gpu_loads(problem, 0, before.slots[0]))
+    assert cross_traffic(problem, 0, plan.slots[0]) < cross_traffic(problem, 0, before.slots[0])
+    assert [level.name for level in certificate.levels] == ["layer 0 peak", "layer 0 traffic"]
+    envelope = Plan("experts", (), {}, {}, plan, (certificate,), ()).sealed()
+    assert review_plan(envelope, None).errors == ()
+    level = certificate.levels[1]
+    bold = replace(level, bound=(level.bound or 0) + 0.5 * (level.value - (level.bound or 0)))
+    forged = replace(envelope, certificates=(replace(certificate, levels=(certificate.levels[0], bold)),)).sealed()
+    assert [finding.code for finding in review_plan(forged, None).errors] == ["TRD458"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 9), min_size=4, max_size=4), min_size=2, max_size=2))
+def test_no_placement_has_less_traffic_than_the_bound(sources: list[list[int]]) -> None:
+    tables = (tuple(tuple(map(float, node)) for node in sources),)
+    problem = ExpertsProblem(((1.0,) * 4,), 4, 4, 2, 1, Policy.GLOBAL, tables)
+    least = min(cross_traffic(problem, 0, slots) for slots in product(range(4), repeat=4) if len(set(slots)) == 4)
+    assert traffic_bound(problem, 0) <= least
+
+
 def test_findings() -> None:
     problem = ExpertsProblem(((4.0, 3.0, 2.0, 1.0),), 4, 2, 2, 2, Policy.HIERARCHICAL)
     assert check(ExpertsPlan(problem, ((0, 1, 2, 3),))) == []
@@ -182,6 +213,10 @@ def test_reads_both_vocabularies_and_options(tmp_path: Path) -> None:
         ({"loads": [[1, 2]], "slots": 2, "gpus": 1, "policy": "x"}, WrongForm, "hierarchical, global"),
         ({"loads": [[1, 2], [1]], "slots": 2, "gpus": 1}, TreadleError, "different numbers"),
         ({"loads": [[1, -2]], "slots": 2, "gpus": 1}, TreadleError, "negative"),
+        ({"loads": [[1, 2]], "slots": 2, "gpus": 1, "sources": [[1]]}, InconsistentCounts, "`sources` need"),
+        ({"loads": [[1, 2]], "slots": 2, "gpus": 1, "sources": [[1, -1]]}, TreadleError, "negative"),
+        ({"loads": [[1, 2]], "slots": 2, "gpus": 1, "sources": 7}, WrongForm, "no table of tokens"),
+        ({"loads": [[1, 2]], "slots": 2, "gpus": 1, "sources": [[1, "x"]]}, WrongForm, "sources[0]"),
         ({"loads": [[1, 2]], "slots": 0, "gpus": 1}, WrongForm, "at least 1"),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 from treadle.ir.certificate import Level
 from treadle.ir.codec import decode, file_locator
 from treadle.ir.diagnostics import Finding, TreadleError
-from treadle.ir.layout import adapters, batch, buffers, expert_bounds, experts, tiers
+from treadle.ir.layout import adapters, batch, buffers, expert_bounds, expert_traffic, experts, tiers
 from treadle.ir.plan import Plan
 from treadle.ir.serving.tree import Tree, tree_bound
 from treadle.verification.core import Review
@@ -32,14 +32,15 @@ def review_experts(plan: Plan, folder: Path | None) -> Review:
     body: experts.ExpertsPlan = plan.body
 
     def claims() -> list[Claim]:
-        return [
-            (
-                f"layer {layer} peak",
-                float(value := max(experts.gpu_loads(body.problem, layer, slots))),
-                min(_experts_bound(plan, layer), float(value)),
-            )
-            for layer, slots in enumerate(body.slots)
-        ]
+        found: list[Claim] = []
+        for layer, slots in enumerate(body.slots):
+            value = float(max(experts.gpu_loads(body.problem, layer, slots)))
+            found.append((f"layer {layer} peak", value, min(_experts_bound(plan, layer), value)))
+            if body.problem.sources:
+                crossing = float(expert_traffic.cross_traffic(body.problem, layer, slots))
+                least = float(expert_traffic.traffic_bound(body.problem, layer))
+                found.append((f"layer {layer} traffic", crossing, min(least, crossing)))
+        return found
 
     return reviewed(plan, experts.check(body), claims)
 
