@@ -6,7 +6,7 @@ from html import escape
 
 from treadle.codegen.kubernetes.drawings import arrows, timeline
 from treadle.ir.certificate import Certificate
-from treadle.ir.cluster.cluster import PENDING
+from treadle.ir.cluster.cluster import PENDING, Amounts, usage
 from treadle.ir.cluster.migration import StepKind
 from treadle.ir.cluster.packing import PackingBody
 
@@ -42,8 +42,9 @@ def _levels(certificate: Certificate) -> str:
 
 
 def _bars(body: PackingBody) -> str:
-    """One pair of bars per node that changes (all nodes of a small cluster), in the dominant resource of each pod."""
+    """One pair of bars per node that changes (all nodes of a small cluster), in the node's fullest resource."""
     cluster = body.cluster
+    used = [usage(cluster, nodes) for nodes in (cluster.current, body.placement.nodes)]
     changed = {n for pod, n in zip(cluster.pods, body.placement.nodes, strict=True) if n not in (PENDING, pod.node)}
     changed |= {
         pod.node for pod, n in zip(cluster.pods, body.placement.nodes, strict=True) if pod.node not in (PENDING, n)
@@ -55,24 +56,32 @@ def _bars(body: PackingBody) -> str:
     for row, node in enumerate(shown):
         y = 30 * row
         drawn.append(f"<text x='0' y='{y + 14}'>{escape(cluster.nodes[node].name[:20])}</text>")
-        drawn += _bar(body, node, cluster.current, y, 10)
-        drawn += _bar(body, node, body.placement.nodes, y + 12, 12)
+        fullest = _fullest(cluster.nodes[node].capacity, [amounts[node] for amounts in used])
+        drawn += _bar(body, node, cluster.current, y, 10, fullest)
+        drawn += _bar(body, node, body.placement.nodes, y + 12, 12, fullest)
     drawn.append(arrows(body, {node: row for row, node in enumerate(shown)}))
     note = "" if small else f"<p class='note'>{len(shown)} of {len(changed)} changed nodes of {len(cluster.nodes)}.</p>"
-    legend = "Upper bar: now; lower: planned; outlined: arrives. Arrows: moves, coloured by wave."
+    legend = "Share of the node's fullest resource. Upper bar: now; lower: planned; outlined: arrives. "
+    legend += "Arrows: moves, coloured by wave."
     return f"{''.join(drawn)}</svg><p class='note'>{legend}</p>{note}"
 
 
-def _bar(body: PackingBody, node: int, nodes: tuple[int, ...], y: int, height: int) -> list[str]:
+def _fullest(capacity: Amounts, used: list[Amounts]) -> str:
+    """Return the resource of which most is asked for, before or after."""
+    shares = {name: max(amounts.get(name, 0) for amounts in used) / there for name, there in capacity.items() if there}
+    return max(sorted(shares), key=lambda name: shares[name], default="cpu")
+
+
+def _bar(body: PackingBody, node: int, nodes: tuple[int, ...], y: int, height: int, resource: str) -> list[str]:
     cluster, capacity, x = body.cluster, body.cluster.nodes[node].capacity, 130.0
     drawn = [f"<rect x='130' y='{y}' width='760' height='{height - 1}' fill='#eee'/>"]
     for pod, at in zip(cluster.pods, nodes, strict=True):
         if at != node:
             continue
         requests = cluster.shapes[pod.shape].requests
-        share = max((a / capacity[name] for name, a in requests.items() if capacity.get(name)), default=0.0)
+        share = requests.get(resource, 0) / (capacity.get(resource) or 1)
         arrives = " class='moved'" if pod.node != node else ""
-        title = f"<title>{escape(pod.name)}</title>"
+        title = f"<title>{escape(pod.name)}: {100 * share:.0f} % of {escape(resource)}</title>"
         width = min(760 * share, 890 - x)
         fill = f"hsl({pod.shape * 47 % 360} 55% 65%)"
         box = f"x='{x:.1f}' y='{y}' width='{max(0.5, width):.1f}' height='{height - 1}' fill='{fill}'"
@@ -96,4 +105,14 @@ def _waves(body: PackingBody) -> str:
             )
     if not rows:
         return "<p>Nothing moves.</p>"
-    return f"<table><tr><th>wave<th>step<th>pod<th>from<th>to{''.join(rows)}</table>"
+    return f"{_outages(body)}<table><tr><th>wave<th>step<th>pod<th>from<th>to{''.join(rows)}</table>"
+
+
+def _outages(body: PackingBody) -> str:
+    """Name the pods that are without a place for a while, restarts before a replacement included."""
+    steps, cluster = body.migration, body.cluster
+    if not steps.outages:
+        return "<p>No outages: every pod that moves is replaced before it goes.</p>"
+    named = [f"{cluster.pods[p].name} (priority {cluster.priority(p)})" for p in steps.outages[:_MAX_NODES]]
+    more = f" and {len(steps.outages) - _MAX_NODES} more" if len(steps.outages) > _MAX_NODES else ""
+    return f"<p>Outages, price {steps.outage_price}: {escape(', '.join(named))}{more}.</p>"
