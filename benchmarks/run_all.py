@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "kernel_static": [],
     "expert_layout": [],
     "kv_limit": [],
+    "serving_regret": [],
     "buffer_layout": [],
     "operator_overlap": [],
     "moe_overlap": [],
