@@ -154,7 +154,14 @@ class Quick:
         Overlap only hides time, so leaves without it are left out where there are any with it.
         """
         mesh = (branch.data, branch.tensor, branch.context, branch.pipeline, branch.expert, branch.expert_tensor)
-        key = ("branch", *mesh, branch.micro_batch, branch.recompute, branch.offload.activations, branch.zero == 3)
+        key: tuple[object, ...] = (
+            "branch",
+            *mesh,
+            branch.micro_batch,
+            branch.recompute,
+            branch.offload.activations,
+            branch.zero == 3,
+        )
         key = (*key, branch.sharding, len(leaves))
         if key not in self._work:
             quick = [leaf for leaf in leaves if leaf.overlap_tensor] or leaves
@@ -208,7 +215,7 @@ class Quick:
     def load(self, degrees: Degrees) -> Load:
         """Return the times of everything for one microbatch."""
         mesh = (degrees.data, degrees.tensor, degrees.context, degrees.pipeline, degrees.micro_batch, degrees.expert)
-        key = (*mesh, degrees.expert_tensor, degrees.recompute, degrees.zero == 3, degrees.order)
+        key: tuple[object, ...] = (*mesh, degrees.expert_tensor, degrees.recompute, degrees.zero == 3, degrees.order)
         key = (*key, degrees.sharding) if degrees.zero == 3 else key
         key = (*key, degrees.context_mode, degrees.overlap_tensor, degrees.offload.activations)
         if key not in self._work:

@@ -112,7 +112,14 @@ class LayerTimer:
         """Return the times of a layer kind."""
         here = shapes(degrees, self.setting.cluster.domain)
         tied = (degrees.data, degrees.sharding, here.replicas, here.copies) if degrees.zero == 3 else ()
-        key = (name, degrees.tensor, degrees.context, degrees.expert, degrees.expert_tensor, degrees.micro_batch)
+        key: tuple[object, ...] = (
+            name,
+            degrees.tensor,
+            degrees.context,
+            degrees.expert,
+            degrees.expert_tensor,
+            degrees.micro_batch,
+        )
         key = (*key, degrees.recompute, degrees.context_mode, degrees.overlap_tensor, degrees.offload.activations)
         key = (*key, here.tensor, here.context, here.expert, *tied)
         if key not in self._layers:

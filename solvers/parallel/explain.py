@@ -110,11 +110,11 @@ def requirements(setting: Setting) -> list[Requirement]:
     for name in ("data", "virtual", "micro_batch", "expert", "context", "pipeline", "tensor"):
         if values := getattr(space, name):
             found.append(Requirement(f"{name} in {list(values)}", _free(name, ()), f"leave search.{name} free"))
-    for name, words in _OPTIONS:
+    for name, advice in _OPTIONS:
         free = getattr(SearchSpace(), name)
         if set(getattr(space, name)) != set(free):
             values = [item.value for item in getattr(space, name)]
-            found.append(Requirement(f"{name} in {values}", _free(name, free), words))
+            found.append(Requirement(f"{name} in {values}", _free(name, free), advice))
     if space.zero != (0, 1, 3):
         found.append(Requirement(f"zero in {list(space.zero)}", _free("zero", (0, 1, 3)), "allow other ZeRO stages"))
     if set(space.recompute) != set(Recompute):

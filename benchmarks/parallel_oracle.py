@@ -1,0 +1,200 @@
+"""The parallel planner against brute force on random small problems over the whole space of choices.
+
+Each case is searched and certified; then every legal choice is solved and replayed without any bound, every 1F1B and
+ZB-H1 layout is replayed, the plan is reviewed, and changed plans must be rejected.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import combinations, pairwise
+from typing import Any, TypeVar
+
+from benchmarks.common import arguments, finish, table
+from treadle.costmodels.training_bounds import Quick
+from treadle.costmodels.training_layouts import choices
+from treadle.costmodels.training_replay import replay
+from treadle.costmodels.training_step import LayerTimer, Setting, setting_of
+from treadle.costmodels.training_tails import best_with_tails
+from treadle.driver.parallel import Options, plan_parallel
+from treadle.frontends.training import TrainingProblem
+from treadle.ir.plan import Plan
+from treadle.ir.training.cluster import ClusterTopology, NodeGroup
+from treadle.ir.training.model import Experts, Product, Shard, TrainingModel, dense_layer
+from treadle.ir.training.plan import StageLayout
+from treadle.ir.training.space import candidates
+from treadle.ir.training.spec import (
+    ContextMode,
+    Offload,
+    Order,
+    Pipeline,
+    Recompute,
+    SearchSpace,
+    Sharding,
+    TrainingSpec,
+)
+from treadle.solvers.parallel.explain import NoPlanFits
+from treadle.verification.parallel import review_decision, review_enumeration
+
+Option = TypeVar("Option")
+_HIDDEN = 1024
+
+
+def random_problem(chosen: random.Random) -> TrainingProblem:
+    """Return a small problem: 2 to 8 GPUs, 2 to 6 layers, some of the options."""
+    dense = dense_layer("block", _HIDDEN, 16, 4, 4 * _HIDDEN, gated=True, bias=False, dropout=False)
+    products = (Product("gate_up", _HIDDEN, 2 * _HIDDEN, Shard.COLUMN), Product("down", _HIDDEN, _HIDDEN, Shard.ROW))
+    routed = replace(dense, name="experts", experts=Experts(8, 2, products), expert_saved=5 * _HIDDEN)
+    layers = chosen.randint(2, 6)
+    first = chosen.randint(1, layers)
+    order = tuple(item for item in (("block", first), ("experts", layers - first)) if item[1])
+    predictors = chosen.randint(0, 1)
+    model = TrainingModel("random", _HIDDEN, 32000, (dense, routed)[: len(order)], order, predictors=predictors)
+    gpus = chosen.choice([2, 4, 8])
+    network, host = chosen.choice([1.0, 10.0, 50.0]), chosen.choice([0.0, 0.05, 64.0])
+    cluster = ClusterTopology((NodeGroup("a100", max(1, gpus // 4), min(gpus, 4)),), network, host_gbytes=host)
+    space = SearchSpace(
+        zero=chosen.choice([(0,), (1,), (0, 1), (1, 3), (2,)]),
+        recompute=some(chosen, tuple(Recompute)),
+        schedule=chosen.choice([tuple(Pipeline), tuple(Pipeline)[:2], tuple(Pipeline)[2:]]),
+        sharding=some(chosen, tuple(Sharding)),
+        context_mode=some(chosen, tuple(ContextMode)),
+        offload=some(chosen, tuple(Offload)),
+        overlap_tensor=chosen.choice([(False,), (True, False)]),
+        order=some(chosen, tuple(Order)),
+        most_virtual=3,
+        most_micro_batch=4,
+    )
+    batch, reserve = chosen.choice([4, 6, 8, 12, 16]), chosen.choice([0.06, 0.06, 0.97])
+    overlap = chosen.random() < 0.5
+    spec = TrainingSpec(batch, 1024, overlap_gradients=overlap, memory_reserve=reserve, search=space)
+    return TrainingProblem(model, cluster, spec, ())
+
+
+def some(chosen: random.Random, values: Sequence[Option]) -> tuple[Option, ...]:
+    """Return the plainest value and up to two others."""
+    return values[0], *chosen.sample(values[1:], chosen.randint(0, min(2, len(values) - 1)))
+
+
+def contiguous(layers: int, stages: int) -> Iterator[StageLayout]:
+    """Yield all splits with at least one layer on every stage but the first and the last."""
+    for cuts in combinations(range(layers + stages - 1), stages - 1):
+        counts = tuple(b - a - 1 for a, b in pairwise((-1, *cuts, layers + stages - 1)))
+        if min(counts[1:-1], default=1) > 0:
+            yield StageLayout(counts)
+
+
+def brute_force(setting: Setting) -> tuple[int, float, float]:
+    """Return the number of choices, the best with solved layouts, and the best over all layouts."""
+    timer, total = LayerTimer(setting), 0
+    quick, solved, anywhere = Quick(setting, timer), math.inf, math.inf
+    for degrees in candidates(setting.model, setting.cluster, setting.spec):
+        total += 1
+        for option in choices(setting, degrees, quick):
+            layout = option.layout
+            assert layout is not None
+            if degrees.virtual > 1:
+                solved = min(solved, replay(setting, degrees, layout, timer).step_us)
+                continue
+            if degrees.pipeline > 1:
+                layout = best_with_tails(setting, degrees, timer, layout, math.inf).layout
+                assert layout is not None
+            solved = min(solved, replay(setting, degrees, layout, timer).step_us)
+            for other in contiguous(setting.model.layers, degrees.pipeline):
+                played = replay(setting, degrees, other, timer)
+                if fits(setting, played.peak_bytes, max(stage.host_bytes for stage in played.stages)):
+                    anywhere = min(anywhere, played.step_us)
+    return total, solved, min(anywhere, solved)
+
+
+def fits(setting: Setting, peak: int, host: int) -> bool:
+    """Whether a replayed plan is within both memories."""
+    room = setting.gpu.memory_bytes * (1 - setting.spec.memory_reserve)
+    return peak <= room and host <= setting.cluster.host_gbytes * 1e9
+
+
+def changed(plan: Plan) -> Iterator[Plan]:
+    """Yield forged plans: another layout, microbatch, claimed time, bound, stage figure, count of candidates."""
+    body = plan.body
+    counts = body.layout.layers
+    yield replace(plan, body=replace(body, layout=StageLayout((*counts[:-1], counts[-1] + 1))))
+    batch = body.degrees.micro_batch * 3
+    yield replace(plan, body=replace(body, degrees=replace(body.degrees, micro_batch=batch)))
+    (certificate,) = plan.certificates
+    first, second = certificate.levels
+    faster = replace(first, value=first.value * 0.98, bound=first.value * 0.98)
+    yield replace(plan, certificates=(replace(certificate, levels=(faster, second)),))
+    counted = replace(first, evidence={**first.evidence, "candidates": first.evidence["candidates"] + 1})
+    yield replace(plan, certificates=(replace(certificate, levels=(counted, second)),))
+    stage = replace(body.stages[0], state_bytes=body.stages[0].state_bytes + 1)
+    yield replace(plan, body=replace(body, stages=(stage, *body.stages[1:])))
+
+
+def findings_of(setting: Setting, plan: Plan) -> int:
+    """Return how many findings a review has."""
+    found = review_decision(plan)
+    return len(found) or len(review_enumeration(setting, plan)[1])
+
+
+def measure(number: int) -> dict[str, Any]:
+    """Solve, check and forge one case."""
+    problem = random_problem(random.Random(number))
+    setting = setting_of(problem.model, problem.cluster, problem.spec)
+    total, solved, anywhere = brute_force(setting)
+    try:
+        plan = plan_parallel(problem, Options(0))
+    except NoPlanFits:
+        return {"case": number, "candidates": total, "equal": solved == math.inf, "plan": "nothing fits"}
+    closed, wide = plan.certificates[0].levels
+    played = replay(setting, plan.body.degrees, plan.body.layout)
+    forged = [findings_of(setting, other) > 0 for other in changed(plan)]
+    return {
+        "case": number,
+        "candidates": total,
+        "plan": plan.body.degrees.text(),
+        "equal": closed.value == solved and closed.bound == solved,
+        "bound_holds": wide.bound is not None and wide.bound <= anywhere * (1 + 1e-9),
+        "any_layout_equal": math.isclose(closed.value, anywhere, rel_tol=1e-9),
+        "replay_error": abs(played.step_us - closed.value) / closed.value,
+        "legal": findings_of(setting, plan) == 0,
+        "forged": len(forged),
+        "forged_rejected": sum(forged),
+    }
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the figures over all cases."""
+    planned = [row for row in rows if "legal" in row]
+    return {
+        "cases": len(rows),
+        "nothing_fits": len(rows) - len(planned),
+        "candidates": sum(row["candidates"] for row in rows),
+        "equal_to_brute_force": sum(row["equal"] for row in rows) / len(rows),
+        "bound_over_all_layouts_holds": sum(row["bound_holds"] for row in planned) / len(planned),
+        "best_over_all_layouts": sum(row["any_layout_equal"] for row in planned) / len(planned),
+        "largest_replay_error": max(row["replay_error"] for row in planned),
+        "legal": sum(row["legal"] for row in planned) / len(planned),
+        "forged": sum(row["forged"] for row in planned),
+        "forged_rejected": sum(row["forged_rejected"] for row in planned),
+    }
+
+
+def main() -> int:
+    """Print and write the figures."""
+    chosen = arguments(
+        "the parallel planner against brute force",
+        cases={"type": int, "default": 500, "help": "random problems (default 500)"},
+    )
+    rows = [measure(number) for number in range(chosen.cases)]
+    figures = summary(rows)
+    table(("figure", "value"), [(name, value) for name, value in figures.items()])
+    finish("parallel_oracle", figures, rows, chosen.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
