@@ -7,12 +7,14 @@ from fractions import Fraction
 from random import Random
 
 from treadle.costmodels.serving_regret import rate_of
+from treadle.ir.certificate import Certificate
 from treadle.ir.serving.front import price_goal, rate_problem
-from treadle.ir.serving.pool_program import program_of
-from treadle.ir.serving.pools import PoolsPlan, PoolsProblem
+from treadle.ir.serving.pool_program import program_of, routing_of
+from treadle.ir.serving.pools import Objective, Pools, PoolsPlan, PoolsProblem
 from treadle.ir.serving.program import Program
+from treadle.ir.serving.tree import Tree
 from treadle.solvers.serving.branch import maximise
-from treadle.solvers.serving.solve import solve_pools
+from treadle.solvers.serving.solve import TOLERANCE, certificate_of, idle_off, route, solve_pools
 
 DRAWS = 12
 """Draws of engine times per error."""
@@ -29,10 +31,41 @@ class Robust:
     counts_worst: float
 
 
+def hedged(plan: PoolsPlan, tree: Tree | None, error: float) -> tuple[PoolsPlan, Certificate, Robust]:
+    """Return the plan that loses least at worst under an error of the step times, and its certificate.
+
+    Of the plans that sustain the asked rate if there is no error. The bound stays that of the nominal problem: its gap
+    is what the hedge costs.
+
+    Args:
+        plan: the nominal optimum.
+        tree: what proves its bound; None where the recursion does.
+        error: relative, in (0, 1).
+    """
+    found = robust_choice(plan, error)
+    pools = with_counts(plan.problem, found.counts)
+    changed = PoolsPlan(plan.problem, pools) if pools is not None else plan
+    return changed, certificate_of(changed, tree), found
+
+
+def with_counts(problem: PoolsProblem, counts: tuple[int, ...]) -> Pools | None:
+    """Return given engines with the routing of the highest rate, or of the asked one; None where they fall short."""
+    asked = problem.rate_per_s if problem.objective is not Objective.MOST_REQUESTS else 0.0
+    if len(problem.classes) == 1:
+        rate = rate_of(problem, counts)
+        wanted = Fraction(str(asked)) if asked else Fraction(rate)
+        return Pools(counts, route(problem, counts, wanted)) if rate >= asked * (1 - TOLERANCE) else None
+    solved = maximise(_fixed(problem, counts))
+    if solved.solution is None:
+        return None
+    return Pools(counts, idle_off(counts, routing_of(problem, solved.solution)))
+
+
 def robust_choice(plan: PoolsPlan, error: float, draws: int = DRAWS) -> Robust:
     """Draw every engine's time from [1 - error, 1 + error] and compare plans over the draws, at the plan's price.
 
-    Plans are the nominal one and the best of each draw; the regret is the share of the draw's best rate that is lost.
+    Plans are the nominal one and the best of each draw, as far as they sustain the asked rate without an error; the
+    regret is the share of the draw's best rate that is lost.
     """
     goal = price_goal(plan.problem)
     pairs = list(zip(plan.problem.engines, plan.pools.counts, strict=True))
@@ -40,7 +73,8 @@ def robust_choice(plan: PoolsPlan, error: float, draws: int = DRAWS) -> Robust:
     random = Random(0)
     scenarios = [_disturbed(rate_problem(plan.problem, budget), error, random) for _ in range(draws)]
     best = [solve_pools(scenario)[0] for scenario in scenarios]
-    choices = list(dict.fromkeys((plan.pools.counts, *(one.pools.counts for one in best))))
+    others = [one.pools.counts for one in best if with_counts(plan.problem, one.pools.counts) is not None]
+    choices = list(dict.fromkeys((plan.pools.counts, *others)))
     regrets = {
         counts: sorted(
             max(0.0, 1 - fixed_rate(scenario, counts) / max(1e-12, float(one.rate_per_s)))
@@ -65,10 +99,13 @@ def fixed_rate(problem: PoolsProblem, counts: tuple[int, ...]) -> float:
     """Return the highest rate of given engines: a linear program, or a formula for one class."""
     if len(problem.classes) == 1:
         return rate_of(problem, counts)
+    return maximise(_fixed(problem, counts)).value or 0.0
+
+
+def _fixed(problem: PoolsProblem, counts: tuple[int, ...]) -> Program:
     program = program_of(problem)
     fixed = tuple(
         replace(variable, lower=Fraction(count), upper=Fraction(count))
         for variable, count in zip(program.variables, counts, strict=False)
     )
-    solved = maximise(Program((*fixed, *program.variables[len(counts) :]), program.rows))
-    return solved.value or 0.0
+    return Program((*fixed, *program.variables[len(counts) :]), program.rows)

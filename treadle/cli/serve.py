@@ -27,6 +27,12 @@ Roofline = Annotated[bool, typer.Option("--roofline", help="Accept estimated ste
 
 
 Pareto = Annotated[bool, typer.Option("--pareto", help="Also prove the front of price and rate, point by point.")]
+Hedge = Annotated[
+    float,
+    typer.Option(
+        "--hedge", help="Take the plan that loses least at worst if step times are off by this share.", min=0, max=0.9
+    ),
+]
 RobustFlag = Annotated[bool, typer.Option("--robust/--no-robust", help="Say what errors of the step times would cost.")]
 
 
@@ -39,6 +45,7 @@ def command(
     roofline: Roofline = False,
     pareto: Pareto = False,
     robust: RobustFlag = True,
+    hedge: Hedge = 0.0,
     output: OutputFolder = None,
     json: JsonFlag = False,
 ) -> None:
@@ -48,7 +55,7 @@ def command(
     or stopped at a limit. 1: the request cannot be met. 2: bad input.
     """
     started = time.perf_counter()
-    plan, deployment = plan_deployment(specification, roofline, say, pareto)
+    plan, deployment = plan_deployment(specification, roofline, say, pareto, hedge)
     files: list[str] = []
     if output is not None:
         plan = write_serving(output, plan, deployment).plan
