@@ -88,13 +88,24 @@ class _Warps:
         return round(self.machine.value(figure)) + wait
 
     def _waits_first(self, position: int) -> bool:
+        """Whether no reader that always comes before has waited for the same result already."""
         dependences = self.loop.dependences
-        source = dependences[position].source
+        source, target = dependences[position].source, dependences[position].target
         if source.endswith(".operands"):
             return False
-        return not any(
-            before.source == source and not before.target.endswith(".operands") for before in dependences[:position]
-        )
+        earlier = {name for name in self._before(target) if not name.endswith(".operands")}
+        return not any(before.source == source and before.target in earlier for before in dependences[:position])
+
+    def _before(self, name: str) -> set[str]:
+        """Return the operations of the same iteration that lead to one."""
+        found: set[str] = set()
+        left = [name]
+        while left:
+            target = left.pop()
+            more = {d.source for d in self.loop.dependences if d.target == target and d.distance == 0} - found
+            found |= more
+            left += more
+        return found - {name}
 
     def _signals(self, operation: Operation) -> bool:
         """Whether readers wait at a barrier; transfers of tensor memory have a fence of their own, nearly free."""

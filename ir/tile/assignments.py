@@ -17,7 +17,7 @@ from treadle.ir.tile.warps import WarpLoop, barriers, traffic_bytes
 
 MOST_NODES = 60_000
 """Partial assignments that one walk may visit: a few seconds. A longer walk claims nothing."""
-MOST_LEAVES = 1_500
+MOST_LEAVES = 600
 """Complete assignments whose registers and paths one walk may bound."""
 
 DECIDED = ("traffic_bytes", "barriers", "groups")
@@ -50,6 +50,8 @@ class _Walk:
     """Per class: earlier class, bytes and barriers of crossings with it."""
     reach: Reach | None = None
     """Longest paths that hold for every assignment."""
+    from_ii: int | None = None
+    """First interval of a range that ends with `ii`."""
     nodes: int = 0
     leaves: int = 0
 
@@ -73,13 +75,16 @@ def classes(warps: WarpLoop) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(names) for names in found.values())
 
 
-def assignments(warps: WarpLoop, ii: int, most: dict[str, int]) -> Iterator[Needs]:
+def assignments(warps: WarpLoop, ii: int, most: dict[str, int], *, from_ii: int | None = None) -> Iterator[Needs]:
     """Yield every assignment, up to names of groups, that no bound refutes at `ii` and whose levels keep to `most`.
+
+    With `from_ii`, those that no bound refutes at all intervals from it to `ii` at once.
 
     Raises:
         WalkTooLong: there are too many of them.
     """
     walk = _started(warps, ii, dict(most))
+    walk.from_ii = ii if from_ii is None else from_ii
     yield from _extend(walk, [], [0] * warps.limits.most_groups, (0, 0))
 
 
@@ -105,9 +110,13 @@ def least(warps: WarpLoop, ii: int, most: dict[str, int], level: str, below: int
 
 
 def least_interval(warps: WarpLoop, from_ii: int, to_ii: int) -> int:
-    """Return the least interval in the range that issue cycles and recurrences of some assignment allow.
+    """Return the least interval in the range that issue cycles, recurrences and registers of some assignment allow.
 
-    Both only get easier with a longer interval, so the range is halved. Raises WalkTooLong.
+    Issue and recurrences only get easier with a longer interval, so the range is halved; of registers, ranges of
+    intervals are refuted together (`register_peaks.least_peak`).
+
+    Raises:
+        WalkTooLong: there are too many assignments.
     """
     low, high = from_ii, to_ii
     while low < high:
@@ -116,6 +125,24 @@ def least_interval(warps: WarpLoop, from_ii: int, to_ii: int) -> int:
             high = middle
         else:
             low = middle + 1
+    return least_roomy(warps, low, to_ii)
+
+
+def least_roomy(warps: WarpLoop, low: int, to_ii: int) -> int:
+    """Return the first interval that a walk leaves, passing over longer ranges for as long as that works.
+
+    Raises:
+        WalkTooLong: there are too many assignments.
+    """
+    width, growing = 1, True
+    while low < to_ii:
+        if next(assignments(warps, min(low + width - 1, to_ii), {}, from_ii=low), None) is None:
+            low = min(low + width, to_ii)
+            width = 2 * width if growing else width
+        elif width == 1:
+            return low
+        else:
+            width, growing = width // 2, False
     return low
 
 
@@ -181,7 +208,7 @@ def _room_left(walk: _Walk, chosen: list[int], group: int) -> bool:
         return False
     groups = {name: home for names, home in zip(walk.members, chosen, strict=False) for name in names}
     most = min(walk.warps.limits.registers_per_group, walk.most.get("registers", walk.warps.limits.registers_per_group))
-    return least_peak(walk.warps, groups, group, walk.reach, walk.ii) <= most
+    return least_peak(walk.warps, groups, group, walk.reach, walk.ii, walk.from_ii) <= most
 
 
 def _added(walk: _Walk, chosen: list[int], group: int) -> tuple[int, int]:
@@ -212,7 +239,7 @@ def _needs(walk: _Walk, chosen: list[int], cost: tuple[int, int], *, paced_only:
     levels["length"] = max(
         head + operation.latency_cycles for head, operation in zip(heads, warps.loop.operations, strict=True)
     )
-    peaks = least_peaks(warps, groups, every, walk.ii)
+    peaks = least_peaks(warps, groups, every, walk.ii, walk.from_ii)
     if not within_limits(warps, peaks):
         return None
     levels["registers"] = max([*peaks.values(), *[warps.limits.role_registers] * len(warps.roles)])

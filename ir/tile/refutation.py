@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from treadle.ir.errors import InvalidValue
@@ -44,8 +45,16 @@ def shorter(loop: Loop, ii: int, most_cycles: int) -> Problem | None:
 def draft(loop: Loop, ii: int, most_cycles: int) -> Draft | None:
     """Return the problem of `shorter` with what more constraints need; raises as it does."""
     windows = _windows(loop, ii, most_cycles)
-    if any(first > last for first, last in windows):
-        return None
+    return None if any(first > last for first, last in windows) else drafted(loop, ii, windows, {})
+
+
+def drafted(loop: Loop, ii: int, windows: Sequence[tuple[int, int]], slots: dict[str, int]) -> Draft:
+    """Return the problem of starts in given windows, some of them at a given slot modulo the interval.
+
+    Starts are moved by whole intervals so that none is negative.
+    """
+    lift = -(min(first for first, _ in windows) // ii) * ii
+    windows = [(first + lift, last + lift) for first, last in windows]
     found = Draft(ii, windows)
     problem = found.problem
     starts = found.starts = [problem.variable(first, last) for first, last in windows]
@@ -53,6 +62,8 @@ def draft(loop: Loop, ii: int, most_cycles: int) -> Draft | None:
         delay = arc.delay_cycles - ii * arc.distance
         if windows[arc.source][1] + delay > windows[arc.target][0]:
             problem.at_most([starts[arc.source], _minus(starts[arc.target])], -delay)
+    for name, slot in slots.items():
+        problem.equal([found.slot(loop.index[name])], slot)
     _add_units(found, loop)
     _add_rings(problem, loop, ii, starts)
     return found

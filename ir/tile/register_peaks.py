@@ -17,7 +17,9 @@ LARGEST_SET = 4
 """Chains that are tried together."""
 
 
-def least_peaks(warps: WarpLoop, groups: dict[str, int], arcs: list[Arc], ii: int) -> dict[int, int]:
+def least_peaks(
+    warps: WarpLoop, groups: dict[str, int], arcs: list[Arc], ii: int, from_ii: int | None = None
+) -> dict[int, int]:
     """Return the fewest registers of every group without a role, fixed ones included.
 
     Args:
@@ -25,10 +27,12 @@ def least_peaks(warps: WarpLoop, groups: dict[str, int], arcs: list[Arc], ii: in
         groups: group of every issued operation.
         arcs: of the loop with the delays of crossings.
         ii: initiation interval; satisfies every recurrence.
+        from_ii: the registers are then the fewest at all intervals from this one to `ii`.
     """
     roles = {groups[issue.operation] for issue in warps.issues if issue.role}
     reach = Reach(warps, arcs, ii)
-    return {group: least_peak(warps, groups, group, reach, ii) for group in sorted(set(groups.values()) - roles)}
+    free = sorted(set(groups.values()) - roles)
+    return {group: least_peak(warps, groups, group, reach, ii, from_ii) for group in free}
 
 
 class Reach:
@@ -60,10 +64,17 @@ class Reach:
         return values
 
 
-def least_peak(warps: WarpLoop, groups: dict[str, int], group: int, reach: Reach, ii: int) -> int:
-    """Return the fewest registers of one group; operations without a group yet are left out."""
+def least_peak(
+    warps: WarpLoop, groups: dict[str, int], group: int, reach: Reach, ii: int, from_ii: int | None = None
+) -> int:
+    """Return the fewest registers of one group; operations without a group yet are left out.
+
+    Paths get no longer with the interval, waits of readers for later iterations no shorter: over a range of intervals
+    both are taken at their ends, and everything else at the longest interval.
+    """
     inside = [value for value in warps.values if groups.get(value.producer) == group]
-    found = [_chain(links, closed, groups, group, reach, ii) for links, closed in chain_links(inside)]
+    low = ii if from_ii is None else from_ii
+    found = [_chain(links, closed, groups, group, reach, (low, ii)) for links, closed in chain_links(inside)]
     always = sum(chain.registers * (chain.lifetime_cycles // ii) for chain in found)
     together = max((_overlap(chosen, ii) for chosen in _sets(found, ii)), default=0)
     at_starts = max((_at_start(warps, groups, group, found, issue.operation, ii) for issue in warps.issues), default=0)
@@ -73,7 +84,23 @@ def least_peak(warps: WarpLoop, groups: dict[str, int], group: int, reach: Reach
         for reader in value.readers
         if groups.get(value.producer, group) != group and groups.get(reader.operation) == group
     )
-    return max(always + together, at_starts, -(-volume // ii)) + warps.limits.fixed_registers
+    return (
+        max(always + together, always + _crowd(found, ii), at_starts, -(-volume // ii)) + warps.limits.fixed_registers
+    )
+
+
+def _crowd(found: list[Chain], ii: int) -> int:
+    """Stays on a circle that add up to more than `m` turns are somewhere `m + 1` at once, at least the least."""
+    most, rests = 0, 0
+    sizes: list[int] = []
+    for chain in sorted(found, key=lambda chain: -chain.registers):
+        if chain.lifetime_cycles % ii == 0:
+            continue
+        rests += chain.lifetime_cycles % ii
+        sizes.append(chain.registers)
+        at_once = -(-rests // ii)
+        most = max(most, sum(sizes[-at_once:]))
+    return most
 
 
 def _sets(found: list[Chain], ii: int) -> list[tuple[Chain, ...]]:
@@ -101,11 +128,17 @@ def _at_start(warps: WarpLoop, groups: dict[str, int], group: int, found: list[C
 
 
 def _chain(
-    links: list[RegisterValue], closed: bool, groups: dict[str, int], group: int, reach: Reach, ii: int
+    links: list[RegisterValue],
+    closed: bool,
+    groups: dict[str, int],
+    group: int,
+    reach: Reach,
+    intervals: tuple[int, int],
 ) -> Chain:
     names = tuple(value.name for value in links)
+    low, high = intervals
     if closed:
-        return Chain(names, links[0].registers, ii * max(1, closed_distance(links)))
+        return Chain(names, links[0].registers, high * max(1, closed_distance(links)))
     least = 0
     for value in links:
         for reader in value.readers:
@@ -113,7 +146,7 @@ def _chain(
             own = reach(links[0].producer, value.producer)
             home = groups.get(reader.operation)
             if home == group and path is not None:
-                least = max(least, path + reader.hold_cycles + ii * reader.distance)
+                least = max(least, path + reader.hold_cycles + low * reader.distance)
             elif home not in (None, group) and own is not None:
                 least = max(least, own + value.handoff_cycles)
     return Chain(names, links[0].registers, least)

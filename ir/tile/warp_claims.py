@@ -11,21 +11,23 @@ Evidence beyond that of `claims` (whose kinds for ``ii`` and ``length`` hold her
   recurrences (`assignments.least_interval`), then the intervals one by one, by registers too.
 - any other level by `enumeration`: interval, most (levels decided before); no assignment has less
   (`assignments.least`).
-- any other level by `proof-log`: see `warp_logs`.
+- any other level by `enumeration` with ``orders``: interval, most, refuted; paths under the orders of the full unit and
+  assignments leave nothing (`warp_refutation`). Of ``ii``: basis and refuted, every interval so.
+- any level by `proof-log`: see `warp_logs`.
 - any level by `solver`: basis, and who answered; ``ii`` also the refuted intervals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from treadle.ir.certificate import Certificate, Level, ProofKind
 from treadle.ir.diagnostics import Finding
-from treadle.ir.tile.assignments import DECIDED, Needs, WalkTooLong, assignments, least, least_interval
+from treadle.ir.tile.assignments import DECIDED, WalkTooLong, least, least_interval, least_roomy
 from treadle.ir.tile.claims import DERIVATIONS, Recheck, Refused, check_status, expect, guarded, named_solver
 from treadle.ir.tile.register_bound import register_bound, single_group_bound
-from treadle.ir.tile.warp_logs import by_logs
+from treadle.ir.tile.warp_logs import by_logs, by_orders, check_counted, check_logs
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule, barriers, traffic_bytes
 
 UNITS = {
@@ -203,29 +205,51 @@ def _paced(warps: WarpLoop, basis: int, most: int) -> int:
 def _interval_by_walk(
     warps: WarpLoop, made: WarpSchedule, bound: float, evidence: dict[str, Any], before: tuple[Level, ...]
 ) -> None:
+    intervals = _refuted_intervals(warps, made, bound, evidence, before)
+    interval = intervals[0] if intervals else int(bound)
+    while interval < bound:
+        try:
+            passed = least_roomy(warps, interval, int(bound))
+        except WalkTooLong:
+            passed = interval
+        if passed > interval:
+            interval = passed
+            continue
+        if evidence.get("orders") is not True:
+            raise Refused("TRD413", f"an assignment to groups is left at interval {interval}")
+        check_counted(warps, interval, {})
+        interval += 1
+
+
+def _interval_by_logs(
+    warps: WarpLoop, made: WarpSchedule, bound: float, evidence: dict[str, Any], before: tuple[Level, ...]
+) -> None:
+    refuted = _refuted_intervals(warps, made, bound, evidence, before)
+    for interval, logs, exact in zip(refuted, evidence["logs"], evidence["exact"], strict=True):
+        check_logs(warps, interval, {}, logs, exact)
+
+
+def _refuted_intervals(
+    warps: WarpLoop, made: WarpSchedule, bound: float, evidence: dict[str, Any], before: tuple[Level, ...]
+) -> list[int]:
+    """Return the intervals from the basis, as issue and recurrences over groups raise it, up to the bound."""
     basis = evidence["basis"]
     kind = ProofKind(basis["proof"])
     if kind in (ProofKind.SOLVER, ProofKind.ENUMERATION):
         raise Refused("TRD414", "a basis needs a kind that involves no search", "", kind.value)
     _derive(warps, made, "ii", kind, basis["value"], basis["evidence"], before)
-    first = _paced(warps, basis["value"], int(bound))
-    expect("intervals refuted", list(range(first, int(bound))), evidence["refuted"])
-    for interval in evidence["refuted"]:
-        if next(_walk(warps, interval, {}), None) is not None:
-            raise Refused("TRD413", f"an assignment to groups is left at interval {interval}")
-
-
-def _walk(warps: WarpLoop, interval: int, most: dict[str, int]) -> Iterator[Needs]:
-    try:
-        yield from assignments(warps, interval, most)
-    except WalkTooLong:
-        raise Refused("TRD413", "the assignments are too many to go through") from None
+    refuted = list(range(_paced(warps, basis["value"], int(bound)), int(bound)))
+    expect("intervals refuted", refuted, evidence["refuted"])
+    return refuted
 
 
 def _by_walk(name: str) -> Callable[..., None]:
     def derive(
         warps: WarpLoop, made: WarpSchedule, bound: float, evidence: dict[str, Any], before: tuple[Level, ...]
     ) -> None:
+        if evidence.get("orders") is True:
+            by_orders(name, warps, made, bound, evidence, before)
+            return
         expect("interval of the schedule", made.schedule.ii_cycles, evidence["interval"])
         decided = {level.name: level.value for level in before if level.name != "ii"}
         expect("levels decided before", decided, evidence["most"])
@@ -257,6 +281,7 @@ _OWN: dict[tuple[str, ProofKind], Callable[..., None]] = {
     ("groups", ProofKind.CAPACITY): _groups_by_registers,
     ("registers", ProofKind.CAPACITY): _registers_by_overlap,
     ("ii", ProofKind.ENUMERATION): _interval_by_walk,
+    ("ii", ProofKind.PROOF_LOG): _interval_by_logs,
     **{(name, ProofKind.ENUMERATION): _by_walk(name) for name in (*DECIDED, "registers", "length")},
     **{(name, ProofKind.PROOF_LOG): by_logs(name) for name in (*DECIDED, "registers", "length")},
 }

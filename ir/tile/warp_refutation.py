@@ -7,67 +7,133 @@ it more solutions than there are schedules, so refuting it says more.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from treadle.ir.proof_log.problem import Problem, Term
-from treadle.ir.tile.assignments import assignments
+from treadle.ir.tile.assignments import assignments, longest
 from treadle.ir.tile.constraints import arcs
 from treadle.ir.tile.loop import Loop
-from treadle.ir.tile.refutation import Draft, draft
+from treadle.ir.tile.orders import Order, Windows, core, orders, whole, windows
+from treadle.ir.tile.refutation import Draft, drafted
 from treadle.ir.tile.register_peaks import Reach
+from treadle.ir.tile.stays import stay_arcs
 from treadle.ir.tile.warps import WarpLoop
 
 
-def questions(
-    warps: WarpLoop, ii: int, decided: dict[str, int], level: str, bound: int, *, exact: bool
-) -> list[Problem]:
-    """Return what has to be refuted for `level` to be at least `bound` at `ii`, given the levels decided before.
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An assignment to groups under one order of the full unit, with the windows that paths leave to all starts.
 
-    One problem for each assignment to groups that counting leaves with a lesser value of the level (`assignments`);
-    those that paths or values alone refute are left out. `exact` as in `shorter_over_groups`.
+    `most_cycles` is None where the length does not matter; then `warps` is the core of the loop.
+    """
+
+    warps: WarpLoop
+    groups: dict[str, int]
+    ii: int
+    order: Order
+    windows: Windows
+    most_cycles: int | None
+    most_registers: int
+
+    def problem(self, *, exact: bool) -> Problem | None:
+        """Return the times that must not exist; None where values alone need more registers.
+
+        Unless `exact`, values take registers only for as long as longest paths say at least.
+        """
+        return _problem(self, exact=exact)
+
+
+def questions(warps: WarpLoop, ii: int, most: dict[str, int]) -> Iterator[Question]:
+    """Yield what has to be refuted for no schedule at `ii` to keep within `most`, levels with their values.
+
+    One question for each assignment to groups that counting leaves (`assignments`) and each order of the full unit that
+    paths leave.
 
     Raises:
         WalkTooLong: there are too many assignments.
     """
-    most = {**decided, level: bound - 1}
-    registers = most.get("registers", warps.limits.registers_per_group)
-    problems = (
-        shorter_over_groups(warps, needs.groups, ii, most.get("length"), registers, exact=exact)
-        for needs in assignments(warps, ii, most)
+    length, registers = most.get("length"), most.get("registers", warps.limits.registers_per_group)
+    reduced = whole if length is not None else core
+    known = reduced(warps, ii, most.get("traffic_bytes"))
+    for needs in assignments(warps, ii, most):
+        yield from over_groups(known, needs.groups, ii, length, registers)
+
+
+def refuted_by_orders(warps: WarpLoop, ii: int, most: dict[str, int]) -> bool:
+    """Whether paths leave no order of the full unit to any schedule at `ii` within `most`, whatever the groups are."""
+    bytes_ = most.get("traffic_bytes")
+    if "length" not in most and _no_order(core(warps, ii, bytes_), ii, most, moved=True):
+        return True
+    return _no_order(whole(warps, ii, bytes_), ii, most, moved=False)
+
+
+def _no_order(known: WarpLoop, ii: int, most: dict[str, int], *, moved: bool) -> bool:
+    if longest(len(known.loop.operations), list(arcs(known.loop)), ii) is None:
+        return True
+    stays = stay_arcs(known, ii, None, most.get("registers"))
+    return stays is None or all(
+        windows(known, ii, order, most.get("length"), moved=moved, stays=stays) is None
+        for order in orders(known.loop, ii)
     )
-    return [problem for problem in problems if problem is not None]
 
 
-def shorter_over_groups(
-    warps: WarpLoop, groups: dict[str, int], ii: int, most_cycles: int | None, most_registers: int, *, exact: bool
-) -> Problem | None:
-    """Return the problem of a schedule at interval `ii` over the given groups, no longer than `most_cycles`.
+def refuted_by_counting(warps: WarpLoop, ii: int, most: dict[str, int]) -> bool:
+    """Whether orders and assignments leave nothing to be searched at `ii` within `most`; raises as `questions`."""
+    return refuted_by_orders(warps, ii, most) or next(questions(warps, ii, most), None) is None
 
-    Without a length, schedules have the stages there may be, and may begin anywhere in the first interval, so the
-    operation that is longest on its unit is held at slot 0. `most_registers` are those of any group without a role, the
-    fixed ones included; unless `exact`, values take theirs only for as long as longest paths say at least. Returns None
-    where paths alone leave no start to some operation, or values alone need more registers. Raises InvalidValue as
-    `refutation.shorter`.
+
+def over_groups(
+    warps: WarpLoop, groups: dict[str, int], ii: int, most_cycles: int | None, most_registers: int
+) -> Iterator[Question]:
+    """Yield the questions of one assignment: schedules of at most so many cycles and registers in any group.
+
+    Args:
+        warps: the loop as `orders.whole` has it, or its core where the length does not matter.
+        groups: group of every issued operation; more operations than those of the loop do not matter.
+        ii: initiation interval; satisfies every recurrence.
+        most_cycles: length of an iteration; None for any in the stages there may be.
+        most_registers: of any group without a role, the fixed ones included.
     """
-    loop = crossed_loop(warps, groups)
-    turned = warps.limits.most_stages * ii + ii - 2 + max(o.latency_cycles for o in loop.operations)
-    found = draft(loop, ii, turned if most_cycles is None else most_cycles)
-    if found is None:
-        return None
-    if most_cycles is None:
-        anchor = max(range(len(loop.operations)), key=lambda vertex: loop.operations[vertex].occupancy_cycles)
-        found.problem.equal([found.slot(anchor)], 0)
-    roles = {groups[issue.operation] for issue in warps.issues if issue.role}
-    for group in sorted(set(groups.values())):
-        _add_issue(found, warps, groups, group)
-    stays = _stays(warps, loop, groups, ii)
-    room = most_registers - warps.limits.fixed_registers
-    for group in sorted(set(groups.values()) - roles):
+    crossed = replace(warps, loop=crossed_loop(warps, groups), crossings=())
+    if longest(len(crossed.loop.operations), list(arcs(crossed.loop)), ii) is None:
+        return
+    stays = stay_arcs(crossed, ii, groups, most_registers)
+    for order in orders(crossed.loop, ii) if stays is not None else ():
+        left = windows(crossed, ii, order, most_cycles, moved=most_cycles is None, stays=stays or ())
+        if left is not None:
+            yield Question(crossed, groups, ii, order, left, most_cycles, most_registers)
+
+
+def _problem(question: Question, *, exact: bool) -> Problem | None:
+    warps, groups, ii = question.warps, question.groups, question.ii
+    found = drafted(warps.loop, ii, question.windows, question.order.by_name)
+    if question.most_cycles is not None:
+        _add_iteration(found, warps.loop, question.most_cycles)
+    homes = {issue.operation: groups[issue.operation] for issue in warps.issues}
+    roles = {homes[issue.operation] for issue in warps.issues if issue.role}
+    for group in sorted(set(homes.values())):
+        _add_issue(found, warps, homes, group)
+    stays = _stays(warps, warps.loop, homes, ii)
+    room = question.most_registers - warps.limits.fixed_registers
+    for group in sorted(set(homes.values()) - roles):
         if not _add_least_registers(found, warps, stays[group], room):
             return None
         if exact:
             _add_registers(found, warps, stays[group], room)
     return found.problem
+
+
+def _add_iteration(found: Draft, loop: Loop, most_cycles: int) -> None:
+    """Let all operations start and end within so many cycles, from wherever the first one starts."""
+    first = found.problem.variable(min(w[0] for w in found.windows), max(w[1] for w in found.windows))
+    for (earliest, latest), start, operation in zip(found.windows, found.starts, loop.operations, strict=True):
+        bounds = found.problem.bounds[first.variable]
+        if bounds[1] > earliest:
+            found.problem.at_most([first, Term(start.variable, -1, -start.offset)], 0)
+        most = most_cycles - operation.latency_cycles
+        if latest - bounds[0] > most:
+            found.problem.at_most([start, Term(first.variable, -1)], most)
 
 
 def crossed_loop(warps: WarpLoop, groups: dict[str, int]) -> Loop:

@@ -26,11 +26,13 @@ from treadle.solvers.pipeline.model import (
 from treadle.solvers.pipeline.symmetry import half_turn
 
 
-def assemble(warps: WarpLoop, network: Network, ii: int, intervals: int | None, *, turned: bool = True) -> Joint:
+def assemble(
+    warps: WarpLoop, network: Network, ii: int, intervals: int | None, *, turned: bool = True, registers: bool = True
+) -> Joint:
     """Return the joint model: starts up to `intervals` beyond the longest path, or in all the stages there may be.
 
     With `turned` a full unit's operation is held at slot 0 (all slots may be turned together), for which starts get one
-    interval more; without, starts count from the first operation, as the length needs it.
+    interval more; without, starts count from the first operation, as the length needs it. `registers`: see there.
     """
     head = heads(network, ii)
     assert head is not None
@@ -49,15 +51,21 @@ def assemble(warps: WarpLoop, network: Network, ii: int, intervals: int | None, 
     joint = Joint(warps, base, last // ii + 1, anchor)
     if max(head) > last:
         base.cp.add_bool_or([])
-    add_groups(joint)
     if turned:
         _add_span(joint)
+    add_warps(joint, registers=registers)
+    return joint
+
+
+def add_warps(joint: Joint, *, registers: bool = True) -> None:
+    """State what warp groups add to a loop: groups, crossings, issue, registers (unless they are known to fit)."""
+    add_groups(joint)
     add_crossed(joint)
     add_crossing_delays(joint)
     add_issue(joint)
     add_issue_budget(joint)
-    add_registers(joint)
-    return joint
+    if registers:
+        add_registers(joint)
 
 
 def _add_span(joint: Joint) -> None:

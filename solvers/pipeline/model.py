@@ -25,6 +25,10 @@ class Joint:
     """A number of stages that no schedule of the model exceeds."""
     anchor: int | None = None
     """Operation that starts at slot 0, time being turned."""
+    copies: int | None = None
+    """Iterations, besides one, after which all values that can be alive together are there; None to count stages."""
+    first: cp_model.IntVar | None = None
+    """Where it is stated: no start is before it."""
     inside: dict[GroupKey, cp_model.IntVar] = field(default_factory=dict[GroupKey, cp_model.IntVar])
     crossed: dict[int, cp_model.IntVar] = field(default_factory=dict[int, cp_model.IntVar])
     used: dict[int, cp_model.IntVar] = field(default_factory=dict[int, cp_model.IntVar])
@@ -178,6 +182,7 @@ def add_registers(joint: Joint) -> None:
     limits = joint.warps.limits
     room = limits.registers_per_group - limits.fixed_registers
     lengths = {value.name: _stay(joint, value) for value in joint.warps.values}
+    _add_volumes(joint, room, lengths)
     for group in joint.free_groups:
         peak = joint.cp.new_int_var(0, max(room, 0), f"registers of {group}")
         joint.peaks[group] = peak
@@ -186,6 +191,16 @@ def add_registers(joint: Joint) -> None:
     for group, peak in joint.peaks.items():
         joint.cp.add(joint.peak >= peak + limits.fixed_registers).only_enforce_if(joint.used[group])
     _add_register_file(joint)
+
+
+def _add_volumes(joint: Joint, room: int, lengths: dict[str, cp_model.IntVar]) -> None:
+    """Redundant: registers times cycles of values that must share a group fit the interval."""
+    together = _classes(joint.warps)
+    for first in dict.fromkeys(together.values()):
+        inside = [value for value in joint.warps.values if together[value.producer] == first]
+        if inside:
+            used = sum(value.registers * lengths[value.name] for value in inside)
+            joint.cp.add(used <= max(room, 0) * joint.base.ii)
 
 
 def _stay(joint: Joint, value: RegisterValue) -> cp_model.IntVar:
@@ -219,12 +234,13 @@ def _add_group_registers(joint: Joint, group: int, peak: cp_model.IntVar, length
     ii, cp = joint.base.ii, joint.cp
     intervals: list[cp_model.IntervalVar] = []
     demands: list[int] = []
-    copies = max((_copies(joint, value) for value in joint.warps.values), default=0)
+    stages = max((_copies(joint, value) for value in joint.warps.values), default=0)
+    copies = stages if joint.copies is None else joint.copies
     for value in joint.warps.values:
         home = joint.inside.get((value.producer, group))
         if home is not None:
             start, length = joint.start(value.producer), lengths[value.name]
-            end = cp.new_int_var(0, 2 * ii * (copies + 1), f"end of {value.name} in {group}")
+            end = cp.new_int_var(0, 2 * ii * (stages + 1), f"end of {value.name} in {group}")
             for copy in range(copies + 1):
                 shift = ii * copy
                 intervals.append(cp.new_optional_interval_var(start + shift, length, end + shift, home, value.name))

@@ -8,7 +8,6 @@ from dataclasses import replace
 from treadle.ir.certificate import Certificate
 from treadle.ir.tile.assignments import DECIDED, Needs, WalkTooLong, assignments
 from treadle.ir.tile.warps import WarpLoop, traffic_bytes
-from treadle.solvers.modulo.network import network_of
 from treadle.solvers.pipeline.solve import Options, Solution, schedule_groups
 
 WIDER = (1.0, 1.5, 2.0, 4.0)
@@ -25,7 +24,7 @@ def others(
     found within the limits are passed over, so of these only the interval is certified.
     """
     tell = tell or (lambda _: None)
-    ii, network = best.schedule.schedule.ii_cycles, network_of(warps.loop)
+    ii = best.schedule.schedule.ii_cycles
     known = _canonical(warps, best.schedule.groups)
     found: list[Solution] = []
     for needs in _candidates(warps, ii, best, 4 * count + 4, options):
@@ -34,7 +33,7 @@ def others(
         if _canonical(warps, needs.groups) == known:
             continue
         tell(f"interval {ii}: another assignment to {needs.levels['groups']} groups")
-        made = schedule_groups(warps, network, ii, needs.groups, options)
+        made = schedule_groups(warps, ii, needs.groups, options)
         if made is not None:
             level = best.certificate["ii"]
             found.append(Solution(made, Certificate(best.certificate.problem, options.cost_model, (replace(level),))))

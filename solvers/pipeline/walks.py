@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 
 from treadle.ir.certificate import ProofKind
-from treadle.ir.tile.assignments import DECIDED, WalkTooLong, assignments, least, least_interval
+from treadle.ir.tile.assignments import DECIDED, WalkTooLong, assignments, least, least_interval, least_roomy
 from treadle.ir.tile.warps import WarpLoop
 from treadle.solvers.modulo.bounds import Bound
 
@@ -14,6 +14,16 @@ BOUNDED = (*DECIDED, "registers", "length")
 MOST_SURVIVORS = 6
 """Assignments that are scheduled one by one; with more of them all are asked about together."""
 UNREACHED = 10**12
+
+
+def decided_levels(order: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the leading levels after the interval that an assignment alone decides."""
+    found: list[str] = []
+    for name in order[1:]:
+        if name not in DECIDED:
+            break
+        found.append(name)
+    return tuple(found)
 
 
 def walked_bound(warps: WarpLoop, ii: int, name: str, fixed: dict[str, int], below: int) -> Bound | None:
@@ -26,13 +36,22 @@ def walked_bound(warps: WarpLoop, ii: int, name: str, fixed: dict[str, int], bel
     return Bound(value, ProofKind.ENUMERATION, {"interval": ii, "most": most})
 
 
-def paced_bound(warps: WarpLoop, basis: Bound, longest: int) -> Bound:
-    """Return the least interval that issue cycles and recurrences over groups allow, from a bound without groups."""
+def paced_bound(warps: WarpLoop, basis: Bound, longest: int) -> tuple[Bound, bool]:
+    """Return the least interval that walks over the assignments leave, and whether they can be gone through at it."""
     try:
         value = least_interval(warps, basis.value, longest)
+        next(assignments(warps, value, {}), None)
     except WalkTooLong:
-        return basis
-    return raised(basis, value, [])
+        return basis, False
+    return raised(basis, value, []), True
+
+
+def passed_by_walk(warps: WarpLoop, ii: int, last: int) -> int:
+    """Return the first interval from `ii` that walks leave, or `ii` where they are too long."""
+    try:
+        return least_roomy(warps, ii, last)
+    except WalkTooLong:
+        return ii
 
 
 def raised(bound: Bound, value: int, refuted: list[int]) -> Bound:
@@ -41,7 +60,8 @@ def raised(bound: Bound, value: int, refuted: list[int]) -> Bound:
         return bound
     basis = bound.evidence.get("basis") if bound.proof is ProofKind.ENUMERATION else None
     plain = {"value": bound.value, "proof": bound.proof.value, "evidence": bound.evidence}
-    return Bound(value, ProofKind.ENUMERATION, {"basis": basis or plain, "refuted": refuted})
+    evidence = {"basis": basis or plain, "refuted": refuted}
+    return Bound(value, ProofKind.ENUMERATION, {**evidence, "orders": True} if "orders" in bound.evidence else evidence)
 
 
 def survivors(warps: WarpLoop, ii: int, fixed: dict[str, int]) -> list[dict[str, int]] | None:
