@@ -16,8 +16,18 @@ from treadle.frontends.hf import parse_model
 from treadle.frontends.training_model import training_model
 from treadle.ir.training.cluster import ClusterTopology, NodeGroup
 from treadle.ir.training.model import TrainingModel
-from treadle.ir.training.spec import SearchSpace, TrainingSpec
+from treadle.ir.training.spec import (
+    ContextMode,
+    Order,
+    Pipeline,
+    Recompute,
+    SearchSpace,
+    Sharding,
+    TrainingSpec,
+)
 from treadle.solvers.parallel.solve import certificate, search
+from treadle.solvers.stage_layout.solve import StageProblem
+from treadle.solvers.stage_layout.solve import solve as solve_layout
 
 _LLAMA = (
     '{{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": {hidden}, '
@@ -55,6 +65,17 @@ class Case:
     space: SearchSpace = SearchSpace()  # noqa: RUF009  (a frozen value)
 
 
+NAMED = SearchSpace(
+    schedule=(Pipeline.ONE_F_ONE_B, Pipeline.INTERLEAVED),
+    sharding=(Sharding.GLOBAL,),
+    context_mode=(ContextMode.RING,),
+    overlap_tensor=(False,),
+    order=(Order.DATA_FIRST,),
+    recompute=(Recompute.NONE, Recompute.SELECTIVE, Recompute.FULL),
+)
+"""Degrees with experts and context ranks, virtual stages, recomputation and layout; the rest as trainers have it."""
+
+
 def llama(hidden: int, ffn: int, layers: int, heads: int) -> TrainingModel:
     """Return a Llama 3.1 model."""
     return training_model(parse_model(_LLAMA.format(hidden=hidden, ffn=ffn, layers=layers, heads=heads)))
@@ -71,9 +92,10 @@ def cases(growth: bool) -> list[Case]:
     found = [
         Case("Llama 70B / 512", small, 512, 1024, 8192, 2.0),
         Case("Llama 405B / 16384", llama(16384, 53248, 126, 128), 16384, 2048, 8192, 10.0),
-        Case("DeepSeek-V3 class 1T / 16384", deepseek(384, 61), 16384, 16384, 4096, 60.0),
+        Case("DeepSeek-V3 class 1T / 16384", deepseek(384, 61), 16384, 16384, 4096, 60.0, NAMED),
     ]
     if growth:
+        found.append(Case("1T / 16384, whole space", deepseek(384, 61), 16384, 16384, 4096))
         found += [Case(f"70B / {gpus}", small, gpus, 4096, 8192) for gpus in (8, 64, 512, 4096, 32768, 131072)]
         found += [Case(f"70B width, {n} layers / 512", llama(8192, 28672, n, 64), 512, 1024, 8192) for n in (32, 126)]
     return found
@@ -103,6 +125,29 @@ def measure(case: Case) -> dict[str, Any]:
         record |= {"plan": best.degrees.text(), "layout": list(best.layout.layers), "step_s": best.replay.step_us / 1e6}
         record |= {"status": closed.status.value, "gap_any_layout": wide.gap}
     return record
+
+
+def stage_layouts() -> list[dict[str, Any]]:
+    """Solve the stage layout alone: embedding, dense layers before experts, multi-token prediction and loss."""
+    rows: list[dict[str, Any]] = []
+    for layers in (61, 80, 126, 128):
+        for ranks, chunks in ((8, 1), (16, 1), (64, 1), (8, 2), (16, 4), (8, 8), (16, 8), (64, 2)):
+            if ranks * chunks > layers + 2:
+                continue
+            times = (0.7,) * 3 + (1.0,) * (layers - 3)
+            start = time.perf_counter()
+            _, level = solve_layout(StageProblem(times, ranks, chunks, 0.2, 2.4))
+            took = time.perf_counter() - start
+            rows.append(
+                {
+                    "case": f"{layers} layers, {ranks} stages x {chunks}",
+                    "seconds": round(took, 4),
+                    "status": level.status.value,
+                    "busiest_rank": level.value,
+                    "target_s": 1.0,
+                }
+            )
+    return rows
 
 
 def drawn(rows: Sequence[dict[str, Any]]) -> str:
@@ -141,10 +186,16 @@ def main() -> int:
             for row in rows
         ],
     )
+    layouts = stage_layouts()
+    table(
+        ("stage layout alone", "seconds", "target", "status"),
+        [(row["case"], row["seconds"], row["target_s"], row["status"]) for row in layouts],
+    )
     figures = {row["case"]: {"seconds": row["seconds"], "gap": row.get("gap_any_layout")} for row in rows}
+    figures |= {row["case"]: {"seconds": row["seconds"], "status": row["status"]} for row in layouts}
     if chosen.figure is not None:
         chosen.figure.write_text(drawn(rows), encoding="utf-8")
-    finish("parallel_speed", figures, rows, chosen.json)
+    finish("parallel_speed", figures, [*rows, *layouts], chosen.json)
     return 0
 
 
