@@ -21,7 +21,10 @@ _HUNDREDS = {
     "3": "Requests that no plan meets",
     "4": "Findings of the checker",
     "5": "Kernels and generated files",
+    "6": "Serving and training",
 }
+_FINDINGS = ("4", "6")
+"""Hundreds in which checkers have codes."""
 _EXITS = {ExitCode.UNMET: "1", ExitCode.USAGE: "2", ExitCode.LIMIT: "3", ExitCode.INTERNAL: "101", ExitCode.DONE: "0"}
 
 
@@ -40,8 +43,8 @@ def page() -> str:
     for digit, title in _HUNDREDS.items():
         mine = [error for error in errors if error.code[3] == digit]
         lines += ["", f"## TRD{digit}xx: {title.lower()}", ""]
-        if digit == "4":
-            lines += _finding_lines()
+        if digit in _FINDINGS:
+            lines += _finding_lines(digit)
         if mine:
             lines += ["| code | situation | message | exit | next step |", "| --- | --- | --- | --- | --- |"]
             lines += [_row(error) for error in mine]
@@ -58,9 +61,11 @@ def _plain(text: str) -> str:
     return text.replace("`", "").replace("|", "\\|")
 
 
-def _finding_lines() -> list[str]:
+def _finding_lines(digit: str) -> list[str]:
     lines = ["| code | says | checked in |", "| --- | --- | --- |"]
     for code, (says, modules) in sorted(findings().items()):
+        if code[3] != digit:
+            continue
         lines.append(f"| {code} | {'; '.join(_plain(text) for text in says)} | {', '.join(modules)} |")
     return [*lines, ""]
 
@@ -102,7 +107,8 @@ _SAID = re.compile(r"(TRD4\d\d):?\s+([^,.;`]+?)(?=[,.;`]|\n\n|$)")
 
 def _finding_code(node: ast.AST) -> str:
     value = node.value if isinstance(node, ast.Constant) else None
-    return value if isinstance(value, str) and len(value) == 6 and value.startswith("TRD4") else ""
+    starts = tuple(f"TRD{digit}" for digit in _FINDINGS)
+    return value if isinstance(value, str) and len(value) == 6 and value.startswith(starts) else ""
 
 
 def _literal(node: ast.expr | None) -> str:
