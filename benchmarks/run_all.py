@@ -32,6 +32,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "serving_replay": [],
     "distserve": [],
     "parallel_speed": ["--growth", "--figure", "docs/figures/parallel_growth.svg"],
+    "parallel_oracle": [],
     "training_runs": [],
     "replan": [],
     "sequence_groups": [],
