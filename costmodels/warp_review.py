@@ -22,7 +22,7 @@ from treadle.ir.warp.program import WarpProgram
 TOLERANCE = 0.01
 """Share of the interval by which the simulated pace may differ from it."""
 
-CROWDED = 0.5
+CROWDED = 0.2
 """Share of the interval from which on a unit is taken to be one that groups may get into each other's way on."""
 
 SHORT_CYCLES = 16
