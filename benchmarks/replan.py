@@ -92,9 +92,10 @@ def measure(case: Case, body: ParallelBody, name: str, event: Event, terms: Term
     walls: list[float] = []
     busy: list[float] = []
     try:
+        found = replan(body, event, terms)
         for _ in range(repeats):
             start, used = time.perf_counter(), time.process_time()
-            found = replan(body, event, terms)
+            replan(body, event, terms)
             walls.append(time.perf_counter() - start)
             busy.append(time.process_time() - used)
     except TreadleError as error:

@@ -10,7 +10,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 
 def main() -> int:
@@ -49,7 +49,7 @@ def _made(torch: Any, path: Path, name: str) -> Any:
         made = factory()
     if isinstance(made, torch.export.ExportedProgram):
         return made
-    model, inputs, *keywords = made
+    model, inputs, *keywords = tuple(cast(Any, made))
     return torch.export.export(model.to("meta"), tuple(inputs), *keywords)
 
 
@@ -59,7 +59,7 @@ def _listed(program: Any) -> dict[str, Any]:
     nodes: list[dict[str, Any]] = []
     inputs: list[list[int]] = []
     for node in program.graph.nodes:
-        value = node.meta.get("val")
+        value: Any = node.meta.get("val")
         if node.op == "placeholder" and node.name not in names and hasattr(value, "shape"):
             inputs.append([int(size) for size in value.shape])
         if node.op != "call_function":

@@ -6,7 +6,7 @@ import csv
 from io import StringIO
 
 from treadle.codegen.svg import element, label, text
-from treadle.codegen.training.page import levels_list, page, table
+from treadle.codegen.training.page import levels_list, page, shown, table
 from treadle.costmodels.training_grouping import bounds_us, group_us, rounds_us
 from treadle.ir.plan import Plan
 from treadle.ir.training.grouping import Group, GroupingBody
@@ -49,7 +49,7 @@ def grouping_report(plan: Plan) -> bytes:
         )
         for place, (groups, us) in enumerate(zip(body.rounds, times, strict=True))
     ]
-    figures = [(item.name.replace("_", " "), f"{item.value:,.5g} {item.unit}") for item in plan.predictions]
+    figures = [(item.name.replace("_", " "), shown(item.value, item.unit)) for item in plan.predictions]
     limits = [(name, f"{value / 1e3:.1f} ms") for name, value in bounds_us(problem).items()]
     parts = [
         f"<p>{len(problem.lengths)} sequences, {sum(problem.lengths):,} tokens, longest {max(problem.lengths):,}, on "
@@ -60,10 +60,6 @@ def grouping_report(plan: Plan) -> bytes:
         table(("round", "groups", "sizes", "sequences", "ms"), rows, text=(2,)),
     ]
     return page("Sequence groups", parts)
-
-
-def _sequences(groups: tuple[Group, ...]) -> int:
-    return sum(len(group.sequences) for group in groups)
 
 
 def _sizes(groups: tuple[Group, ...]) -> str:

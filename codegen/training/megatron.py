@@ -128,7 +128,7 @@ def _recompute(granularity: str, modules: list[str], body: ParallelBody) -> Reco
     """Return the mode that a granularity and its modules say, among those that run the same modules again."""
     if granularity != "selective":
         return Recompute(granularity)
-    words = {name for name, word in _MODULES.items() if word in modules}
+    words = frozenset(name for name, word in _MODULES.items() if word in modules)
     same = [mode for mode in Recompute if mode.modules(body.spec.fused_attention) == words]
     if not same:
         raise NotReadBack(file="megatron arguments", reason=f"no recomputation of {' '.join(modules)}")

@@ -39,11 +39,22 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], text: Sequence[i
     return f"<div class=wide><table><tr>{head}{''.join(lines)}</table></div>"
 
 
+def shown(value: float, unit: str) -> str:
+    """Return a figure with its unit: microseconds and bytes in sizes people read, shares in percent."""
+    if unit == "us":
+        return f"{value / 1e6:,.4f} s"
+    if unit == "B":
+        return f"{value / 1e9:,.3f} GB"
+    if unit == "1":
+        return f"{value:,.0f}" if float(value).is_integer() else f"{value:.2%}"
+    return f"{value:,.0f} {unit}" if abs(value) >= 1000 else f"{value:,.4g} {unit}"
+
+
 def levels_list(certificate: Certificate) -> str:
     """Return the levels with value, bound, gap and kind of proof."""
     items = "".join(
-        f"<li>{escape(level.name.replace('_', ' '))}: {level.value:,.6g} {escape(level.unit)}, {level.status.value}"
-        f", bound {(level.bound or 0):,.6g}, gap {level.gap or 0:.2%} [{level.proof.value}]</li>"
+        f"<li>{escape(level.name.replace('_', ' '))}: {escape(shown(level.value, level.unit))}, {level.status.value}"
+        f", bound {escape(shown(level.bound or 0.0, level.unit))}, gap {level.gap or 0:.2%} [{level.proof.value}]</li>"
         for level in certificate.levels
     )
     return f"<ul>{items}</ul>"

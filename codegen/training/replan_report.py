@@ -6,7 +6,7 @@ from collections import Counter
 from html import escape
 
 from treadle.codegen.svg_lines import Chart, Mark, Series, lines_svg
-from treadle.codegen.training.page import levels_list, page, table
+from treadle.codegen.training.page import levels_list, page, shown, table
 from treadle.codegen.training.replan_files import as_even
 from treadle.costmodels.training_elastic import wasted_share
 from treadle.ir.plan import Plan
@@ -18,7 +18,7 @@ _MOST_NODES = 24
 def replan_report(plan: Plan) -> bytes:
     """Return a self-contained HTML page."""
     body: ReplanBody = plan.body
-    figures = [(item.name.replace("_", " "), f"{item.value:,.4g} {item.unit}") for item in plan.predictions]
+    figures = [(item.name.replace("_", " "), shown(item.value, item.unit)) for item in plan.predictions]
     parts = [
         f"<p>{escape(happened(body))}</p>",
         f"<p>before: {escape(body.before.degrees.text())}<br>now: {escape(body.degrees.text())}</p>",
@@ -28,7 +28,9 @@ def replan_report(plan: Plan) -> bytes:
         "<h2>Microbatches</h2>" + _counts(body),
         "<h2>Checkpoints</h2>" + _saving(body.checkpoints, body.terms),
     ]
-    return page(f"{body.before.model.name}: {len(body.seats)} seats go on", parts)
+    return page(
+        f"{body.before.model.name}: {len(body.seats) * max(1, body.unit // node_size(body.before))} nodes go on", parts
+    )
 
 
 def happened(body: ReplanBody) -> str:

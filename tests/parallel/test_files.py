@@ -33,9 +33,6 @@ PLANS = [
         Degrees(1, 2, 1, 4, 1, 2, zero=0, schedule=Pipeline.INTERLEAVED, order=Order.PIPELINE_FIRST),
         (1, 2, 2, 1, 1, 1, 1, 0),
     ),
-]
-
-PLANS += [
     body(Degrees(2, 1, 1, 4, 1, zero=1, schedule=Pipeline.ZERO_BUBBLE), (2, 2, 2, 2)),
     body(Degrees(4, 1, 1, 2, 2, 2, zero=0, schedule=Pipeline.ZERO_BUBBLE_V), (2, 2, 2, 2)),
     body(Degrees(8, 1, 1, 1, 1, zero=3, sharding=Sharding.NODE), (8,)),
