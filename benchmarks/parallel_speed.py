@@ -95,7 +95,6 @@ def cases(growth: bool) -> list[Case]:
         Case("DeepSeek-V3 class 1T / 16384", deepseek(384, 61), 16384, 16384, 4096, 60.0, NAMED),
     ]
     if growth:
-        found.append(Case("1T / 16384, whole space", deepseek(384, 61), 16384, 16384, 4096))
         found += [Case(f"70B / {gpus}", small, gpus, 4096, 8192) for gpus in (8, 64, 512, 4096, 32768, 131072)]
         found += [Case(f"70B width, {n} layers / 512", llama(8192, 28672, n, 64), 512, 1024, 8192) for n in (32, 126)]
     return found

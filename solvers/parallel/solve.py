@@ -286,6 +286,8 @@ def alternatives(state: Search, top: int) -> tuple[Alternative, ...]:
 def reason(best: Found, other: Found) -> str:
     """Return why a plan is slower: idle time, work, or what follows the pipeline."""
     lost = other.replay.step_us - best.replay.step_us
+    if lost <= best.replay.step_us * ROUNDING:
+        return "as fast: comes later in the order of choices"
     parts = {
         "more work per GPU (communication, recomputation, smaller products)": max(other.replay.busy_us)
         - max(best.replay.busy_us),
