@@ -42,7 +42,7 @@ def _attempts(search: Search, rounds: tuple[float, ...]) -> Answer:
     open_ = [(intervals, turned, half) for half in halves for intervals in SHORT_HORIZONS for turned in (True, False)]
     report: SolverReport | None = None
     for share in rounds:
-        for attempt in list(open_):
+        for attempt in [] if budget.over else list(open_):
             joint = assemble(warps, search.network, search.ii, attempt[0], turned=attempt[1])
             if attempt[2]:
                 add_half_turn(joint)

@@ -22,6 +22,13 @@ class Budget:
     spent_s: float = 0.0
     """Deterministic seconds of all answers."""
     wall_s: float = 0.0
+    until_s: float | None = None
+    """Deterministic seconds at which to stop for now."""
+
+    def slice(self, share: float | None) -> None:
+        """Leave only a share of the whole for what comes next; None leaves all there is."""
+        whole = self.limits.deterministic_s
+        self.until_s = None if share is None or whole is None else self.spent_s + whole * share
 
     @classmethod
     def of(cls, limits: Limits) -> Budget:
@@ -34,13 +41,14 @@ class Budget:
         """Whether nothing is left."""
         limits = self.limits
         used_up = limits.deterministic_s is not None and self.spent_s >= limits.deterministic_s
+        used_up = used_up or (self.until_s is not None and self.spent_s >= self.until_s)
         return used_up or (limits.wall_s is not None and self.wall_s >= limits.wall_s)
 
     def share(self, share: float) -> Limits:
         """Return limits of one question: a share of the whole, no more than what is left."""
         return replace(
             self.limits,
-            deterministic_s=_part(self.limits.deterministic_s, self.spent_s, share),
+            deterministic_s=_part(self.limits.deterministic_s, self.spent_s, share, self.until_s),
             wall_s=_part(self.limits.wall_s, self.wall_s, share),
         )
 
@@ -51,5 +59,6 @@ class Budget:
         return outcome
 
 
-def _part(whole: float | None, spent: float, share: float) -> float | None:
-    return None if whole is None else max(0.0, min(whole * share, whole - spent))
+def _part(whole: float | None, spent: float, share: float, until: float | None = None) -> float | None:
+    end = whole if until is None else until
+    return None if whole is None or end is None else max(0.0, min(whole * share, whole - spent, end - spent))

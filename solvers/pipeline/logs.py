@@ -13,7 +13,7 @@ from treadle.ir.tile.warp_refutation import Question, questions, refuted_by_orde
 from treadle.ir.tile.warps import WarpLoop
 from treadle.solvers.refutation.log import logged_all
 
-MOST_LOGS = 64
+MOST_LOGS = 16
 """Questions that are refuted one by one; with more of them the level stays on the solver's word."""
 LOG_S = 0.5
 """Wall-clock seconds for one log."""

@@ -92,6 +92,8 @@ def _any(search: Search, frame: Framed, groups: dict[str, int] | None, share: fl
     open_, report = _open(search, frame), None
     for round_ in _rounds(frame):
         for case in _asked(frame, open_, round_):
+            if search.budget.over:
+                break
             joint = assemble_case(frame, case)
             if groups is not None:
                 fix_groups(joint, _core_groups(joint, groups))
@@ -213,7 +215,7 @@ def _least(search: Search, frame: Framed, target: Target, share: float) -> Answe
     closed: list[int] = []
     for round_ in _rounds(frame):
         for case in _asked(frame, _still(frame, open_), round_):
-            if best <= target.least:
+            if best <= target.least or search.budget.over:
                 break
             joint = assemble_case(frame, case)
             if round_.half:

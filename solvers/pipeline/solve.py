@@ -39,7 +39,8 @@ MOST_SINGLE_STEPS = 16
 ASSIGNMENT_SHARE = 0.03
 FIRST_SHARE = 0.03
 LEVEL_SHARE = 0.3
-"""Shares of the limit for one question: an assignment, any schedule, a level."""
+INTERVAL_SHARE = 0.08
+"""Shares of the limit: for an assignment, any schedule, a level, and all questions about one interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +167,10 @@ def _least_interval(
             ii = passed
             continue
         tell(f"interval {ii}: searching")
+        budget.slice(INTERVAL_SHARE)
         search = searched(warps, network, ii, budget, walkable=first.walkable)
         answer = _cheapest(search, options) or _any(search)
+        budget.slice(None)
         if answer.point is not None:
             return search, answer.point, bound
         step = max(1, ii // 16)
