@@ -10,6 +10,8 @@ from treadle.codegen.svg import element, label, text
 WIDTH = 860.0
 _SQUARE, _GAP, _ENGINE_GAP = 13.0, 3.0, 9.0
 _LEFT, _PAD = 250.0, 14.0
+_LETTER = 7.7
+"""Width of a letter of a pool's name."""
 _MOST_GPUS = 512
 """GPUs of a pool that are drawn; larger pools say how many more there are."""
 
@@ -29,8 +31,9 @@ def pools_svg(pools: Sequence[PoolPicture]) -> str:
     """Return the picture of all pools, one below the other."""
     parts: list[str] = []
     y = 4.0
+    left = min(0.6 * WIDTH, max(_LEFT, *(28 + _LETTER * len(pool.name) for pool in pools), 0.0))
     for pool in pools:
-        squares, height = _squares(pool, y + _PAD)
+        squares, height = _squares(pool, left, y + _PAD)
         height = max(height, 30.0)
         parts.append(
             element("rect", x=1, y=y, width=WIDTH - 2, height=height + 2 * _PAD, rx=6, class_="box")
@@ -50,16 +53,16 @@ def pools_svg(pools: Sequence[PoolPicture]) -> str:
     )  # fmt: skip
 
 
-def _squares(pool: PoolPicture, top: float) -> tuple[str, float]:
+def _squares(pool: PoolPicture, left: float, top: float) -> tuple[str, float]:
     drawn: list[str] = []
-    x, y, row = _LEFT, top, 0.0
+    x, y, row = left, top, 0.0
     shown = min(pool.replicas, max(1, _MOST_GPUS // pool.gpus_each))
     columns = min(pool.gpus_each, 8)
     rows = -(-pool.gpus_each // columns)
     width = columns * (_SQUARE + _GAP)
     for replica in range(shown):
         if x + width > WIDTH - 12:
-            x, y = _LEFT, y + row + _ENGINE_GAP
+            x, y = left, y + row + _ENGINE_GAP
         boxes = [
             element(
                 "rect",
