@@ -68,8 +68,11 @@ def test_missing_values_and_other_types_are_left_out_with_a_reason(tmp_path: Pat
 
 
 def test_an_unstated_microbatch_is_the_fastest_that_fits(tmp_path: Path) -> None:
-    (row,), _ = read(written(tmp_path, HEADER, RUNS[0].replace("2,32,", ",32,")))
+    path = written(tmp_path, f"{HEADER},recompute", RUNS[0].replace("2,32,", ",32,") + ",full")
+    (row,), _ = read(path)
     assert [degrees.micro_batch for degrees in row.tuned] == [1, 2, 4]
+    (other,), _ = read(written(tmp_path, HEADER, RUNS[0]))
+    assert [degrees.recompute.value for degrees in other.tuned] == ["none", "selective", "full"]
     times = [row.predict().step_us]
     times += [replace(row, degrees=degrees, tuned=()).predict().step_us for degrees in row.tuned]
     assert times[0] == min(times[1:])
