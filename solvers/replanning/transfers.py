@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ class Transfers:
         self.state, self.old, self.new = state, state.before.degrees, degrees
         self.pieces, self.recovery = pieces, recovery
         self._runs: dict[int, tuple[_Run, ...]] = {}
-        self._turns: dict[tuple[int, int], int] = {}
+        self._sent: Counter[Cell] = Counter()
         self._alive: dict[tuple[int, int], list[int]] = {}
         self._homes: dict[int, tuple[int, ...]] = {}
         for piece in range(len(pieces.sizes)):
@@ -50,14 +51,15 @@ class Transfers:
             self._homes[piece] = tuple(homes)
 
     def all(self, seats: tuple[int, ...]) -> tuple[Transfer, ...]:
-        """Return every transfer for a choice of seats."""
+        """Return every transfer: slices, which have one source, then copies from whoever sends least."""
         found: list[Transfer] = []
-        for cell in cells(self.new):
-            own = own_cell(self.state.unit, self.old, self.new, seats, cell)
-            for run in self.runs(cell[0]):
-                for part, size in zip(PARTS, run.sizes, strict=True):
-                    if size:
-                        found += self._of_part(cell, own, run, part, size)
+        for sliced in (True, False):
+            for cell in cells(self.new):
+                own = own_cell(self.state.unit, self.old, self.new, seats, cell)
+                for run in self.runs(cell[0]):
+                    for part, size in zip(PARTS, run.sizes, strict=True):
+                        if size and splits(part, self.old) == sliced:
+                            found += self._of_part(cell, own, run, part, size)
         return tuple(found)
 
     def runs(self, stage: int) -> tuple[_Run, ...]:
@@ -86,7 +88,9 @@ class Transfers:
         for lack in missing(need, have):
             for source, piece, mirror in self._sources(run.sources, cell[1], part, size, lack):
                 first = rank_of(self.old, source)
-                yield Transfer(first, target, part, run.first, run.after, *piece, mirror=mirror)
+                found = Transfer(first, target, part, run.first, run.after, *piece, mirror=mirror)
+                self._sent[source] += found.lane_bytes
+                yield found
 
     def _sources(
         self, stages: tuple[int, ...], holder: int, part: Part, size: int, lack: Span
@@ -126,7 +130,5 @@ class Transfers:
                 every = range(holder % classes, holders_of(self.old), classes)
                 self._alive[key] = [number for number in every if self.state.alive((stage, number))]
             if alive := self._alive[key]:
-                turn = self._turns.get(key, 0)
-                self._turns[key] = turn + 1
-                return stage, alive[turn % len(alive)]
+                return stage, min(alive, key=lambda number: self._sent[stage, number])
         raise AssertionError("`survives` was not asked")
