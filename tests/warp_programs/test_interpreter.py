@@ -76,7 +76,7 @@ def test_races_show_in_the_results() -> None:
         if kind not in ("drop a wait", "deepen a wait", "drop a signal", "signal at once"):
             continue
         try:
-            shown += any(differences(interpret(damaged, 6, MixedSemantics(), seed), expected) for seed in range(4))
+            shown += any(differences(interpret(damaged, 6, MixedSemantics(), seed), expected) for seed in range(12))
         except Stuck:
             shown += 1
     assert shown >= 4

@@ -50,7 +50,7 @@ def test_groups_that_wait_for_each_other_are_named() -> None:
     load, consumer = solved.lowered.groups
     kept = tuple(i for i in consumer.steady if i.action is not Action.RELEASE)
     held = replace(solved.lowered, groups=(load, replace(consumer, steady=kept)))
-    with pytest.raises(Stuck, match="acquire load_[ab]"):
+    with pytest.raises(Stuck, match=r"acquire load_[ab]"):
         simulate(held, solved.warps, solved.facts, 20)
 
 
