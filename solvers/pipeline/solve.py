@@ -39,8 +39,10 @@ MOST_SINGLE_STEPS = 16
 ASSIGNMENT_SHARE = 0.03
 FIRST_SHARE = 0.03
 LEVEL_SHARE = 0.3
+BOUND_SHARE = 0.25
 INTERVAL_SHARE = 0.08
-"""Shares of the limit: for an assignment, any schedule, a level, and all questions about one interval."""
+"""Shares of the limit: for an assignment, any schedule, a level, all questions about
+the bound itself, and about any longer interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,7 @@ def _least_interval(
             ii = passed
             continue
         tell(f"interval {ii}: searching")
-        budget.slice(INTERVAL_SHARE)
+        budget.slice(INTERVAL_SHARE if ii > first.ii else BOUND_SHARE)
         search = searched(warps, network, ii, budget, walkable=first.walkable)
         answer = _cheapest(search, options) or _any(search)
         budget.slice(None)
