@@ -105,8 +105,11 @@ def request_of(dtype: str, ttft_s: float, tpot_s: float) -> ServingRequest:
 def forged_refused(plan: ServingPlan, certificate: Certificate) -> bool:
     """Give the chosen engines the peer's batch, with and without the tokens it needs: both have to be found."""
     problem, need = plan.pools.problem, PEER_BATCHES[0] * (PROMPT + OUTPUT)
-    for changes in ({"batch": PEER_BATCHES[0]}, {"batch": PEER_BATCHES[0], "kv_tokens_needed": need}):
-        engines = tuple(replace(engine, **changes) for engine in problem.engines)
+    for honest in (False, True):
+        engines = tuple(
+            replace(engine, batch=PEER_BATCHES[0], kv_tokens_needed=need if honest else engine.kv_tokens_needed)
+            for engine in problem.engines
+        )
         forged = replace(plan, pools=replace(plan.pools, problem=replace(problem, engines=engines)))
         if not review_plan(Plan("serving", (), {}, {}, forged, (certificate,)).sealed(), None).errors:
             return False

@@ -42,7 +42,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "roadef": ["--window", "45", "--hard", "280"],
     "pack_growth": ["--window", "55"],
 }
-"""Module -> arguments. The long ones (pod_packing, openb, serving_peer, training_fit) and training_kernels are run by hand."""
+"""Module -> arguments. By hand: pod_packing, openb, serving_peer, training_fit (long), training_kernels."""
 
 
 def main() -> int:

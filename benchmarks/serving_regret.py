@@ -42,13 +42,13 @@ def case(specification: Path) -> list[dict[str, Any]]:
         return []
     body: ServingPlan = plan.body
     rows: list[dict[str, Any]] = []
-    for error in ERRORS:
+    for share in ERRORS:
         started = time.perf_counter()
-        found = robust_choice(body.pools, error)
+        found = robust_choice(body.pools, share)
         rows.append(
             {
                 "case": specification.parent.name,
-                "error": error,
+                "error": share,
                 "median": round(found.median, 4),
                 "worst": round(found.worst, 4),
                 "best_worst": round(found.counts_worst, 4),

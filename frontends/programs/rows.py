@@ -94,6 +94,4 @@ def _part(operation: TileOperation, part: int, parts: int, rows: frozenset[str])
         Operand(f"{operand.value}_{part}" if operand.value in rows else operand.value, operand.distance)
         for operand in operation.operands
     )
-    return replace(
-        operation, name=f"{operation.name}_{part}", operands=operands, result=_cut(operation.result, parts)
-    )
+    return replace(operation, name=f"{operation.name}_{part}", operands=operands, result=_cut(operation.result, parts))

@@ -123,7 +123,7 @@ class UnsupportedClaim(TreadleError):
 
     code = "TRD581"
     template = "the device claim of {what} cannot be honoured: {reason}"
-    hint = "dump resourceslices,resourceclaims,resourceclaimtemplates,deviceclasses too, or take the pod out of the dump"
+    hint = "dump resourceslices, resourceclaims, resourceclaimtemplates, deviceclasses too, or leave the pod out"
 
 
 class NoClient(TreadleError):

@@ -135,7 +135,7 @@ def test_errors(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(TINY))
     file = str(tmp_path / "config.json")
     tight = run(file, "--machine", "h100", "--tokens", "64", "--capacity", "1000000")
-    assert "TRD340" in repr(tight.exception) or tight.exception.code == "TRD340"  # type: ignore[union-attr]
+    assert "TRD340" in repr(tight.exception) or tight.exception.code == "TRD340"
     assert run(file, "--host-memory", "5").exit_code == 2
     (tmp_path / "spaces.toml").write_text('[[space]]\nname = "ssd"\nout_bytes_per_s = 1\n')
     broken = run(file, "--machine", "h100", "--spaces", str(tmp_path / "spaces.toml"))
