@@ -1,7 +1,8 @@
 """The state of an engine that interleaves prompts and decoding at a request rate: batch, load, mean step, by Little.
 
 The batch is the rate times the output tokens times the mean step, and the mean step grows with the batch and with the
-share of steps that carry prompt chunks. The fixed point is found by secants: the step is nearly affine in the batch.
+share of steps that carry prompt chunks. The fixed point is found by secants, where the step is nearly affine in the
+batch, and by halves of the way elsewhere.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ MOST_BATCH = 2048.0
 MOST_LOAD = 0.98
 """Share of its time that prompts may take."""
 _CLOSE = 1e-3
-_ROUNDS = 12
+_ROUNDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +79,11 @@ def running_at(kind: KindOfEngine, traffic: Traffic, rate_per_s: float) -> Runni
         if abs(excess) <= _CLOSE * batch:
             return now
         slope = (excess - old_excess) / (batch - old)
-        if slope >= 0:  # the wanted batch grows as fast as the batch: no balance
+        # Where more sequences touch more experts, the wanted batch may grow as fast as the batch for a while.
+        step = -excess / slope if slope < 0 else 0.5 * excess
+        if batch + excess > MOST_BATCH:
             return None
-        old, old_excess, batch = batch, excess, max(0.5 * _CLOSE, batch - excess / slope)
-        if batch > MOST_BATCH:
-            return None
+        old, old_excess, batch = batch, excess, batch + min(max(step, -0.5 * batch), batch)
     return now
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from treadle.ir.certificate import Status
 from treadle.solvers.backend import SolverReport, solve
+from treadle.solvers.modulo import model as modulo
 from treadle.solvers.pipeline.assemble import add_half_turn, assemble
-from treadle.solvers.pipeline.points import read
+from treadle.solvers.pipeline.points import Point, read
 from treadle.solvers.pipeline.search import TUNING, Answer, Search
 from treadle.solvers.pipeline.symmetry import half_turn
 
 SHORT_HORIZONS = (1, 2)
 """Intervals beyond the longest path that are tried before all the stages there may be."""
+VARIED_HORIZONS = (1, 2, 0)
 QUICK = (0.002,)
 THOROUGH = (0.01, 0.03)
 """Shares of the limit that one attempt gets, round by round."""
 LAST_SHARE = 0.05
+VARIED = (0.01, 0.02)
+"""Shares of the limit of attempts that vary horizon and tuning as well."""
 
 
 def quick_schedule(search: Search) -> Answer:
@@ -34,6 +38,32 @@ def thorough_schedule(search: Search) -> Answer:
     outcome = search.budget.charge(solve(joint.cp, search.budget.share(LAST_SHARE), tuning=TUNING))
     point = read(joint, outcome) if outcome.solved else None
     return Answer(point, None, None, outcome.status, outcome.report)
+
+
+def varied_schedule(search: Search) -> Point | None:
+    """Ask for any schedule in every way there is, each for a short while: what one way misses another finds at once."""
+    halves = (False, True) if half_turn(search.warps) else (False,)
+    ways = [
+        (intervals, turned, half, tuning)
+        for intervals in VARIED_HORIZONS
+        for turned in (False, True)
+        for half in halves
+        for tuning in (modulo.TUNING, TUNING)
+    ]
+    for share in VARIED:
+        for way in list(ways):
+            if search.budget.over:
+                return None
+            intervals, turned, half, tuning = way
+            joint = assemble(search.warps, search.network, search.ii, intervals, turned=turned)
+            if half:
+                add_half_turn(joint)
+            outcome = search.budget.charge(solve(joint.cp, search.budget.share(share), tuning=tuning))
+            if outcome.solved:
+                return read(joint, outcome)
+            if outcome.status is Status.INFEASIBLE:
+                ways.remove(way)
+    return None
 
 
 def _attempts(search: Search, rounds: tuple[float, ...]) -> Answer:

@@ -30,6 +30,15 @@ class Budget:
         whole = self.limits.deterministic_s
         self.until_s = None if share is None or whole is None else self.spent_s + whole * share
 
+    def extend(self, share: float) -> None:
+        """Leave a share of the whole for what comes next, as `slice`, even where less is left."""
+        limits = self.limits
+        if limits.deterministic_s is not None:
+            self.spent_s = min(self.spent_s, limits.deterministic_s * (1 - share))
+        if limits.wall_s is not None:
+            self.wall_s = min(self.wall_s, limits.wall_s * (1 - share))
+        self.slice(share)
+
     @classmethod
     def of(cls, limits: Limits) -> Budget:
         """Return the budget of a whole solve: `QUESTIONS` times the deterministic limit, and the wall-clock limit."""

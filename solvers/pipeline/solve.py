@@ -16,6 +16,7 @@ from treadle.solvers.pipeline.attempts import quick_schedule, thorough_schedule
 from treadle.solvers.pipeline.bounds import forced_bound, group_bound, interval_bound, length_bound, register_bound
 from treadle.solvers.pipeline.budget import Budget
 from treadle.solvers.pipeline.errors import NoWarpSchedule, RegistersExceeded
+from treadle.solvers.pipeline.fallback import any_interval
 from treadle.solvers.pipeline.logs import with_logs
 from treadle.solvers.pipeline.points import Point, value_at, warp_schedule
 from treadle.solvers.pipeline.search import Answer, Search, Target, any_schedule, least, searched
@@ -32,10 +33,8 @@ from treadle.solvers.pipeline.walks import (
 
 OBJECTIVE = ("ii", "traffic_bytes", "barriers", "groups", "registers", "length")
 UNITS = {"ii": "cycles", "traffic_bytes": "bytes", "length": "cycles"}
-MOST_INTERVALS = 32
-"""Intervals tried before giving up."""
 MOST_SINGLE_STEPS = 16
-"""Refuted intervals after which the search goes on in larger steps, giving up the proof for a schedule."""
+"""Refuted intervals after which the proof is given up for a schedule."""
 ASSIGNMENT_SHARE = 0.03
 FIRST_SHARE = 0.03
 LEVEL_SHARE = 0.3
@@ -157,15 +156,15 @@ def _refuse_too_many_registers(warps: WarpLoop, long_ii: int) -> None:
 def _least_interval(
     first: Search, bound: Bound, options: Options, tell: Callable[[str], None]
 ) -> tuple[Search, Point, Bound]:
-    """Try the bound, then grow; refuted intervals right above the bound raise it."""
+    """Try the bound, which refuted intervals raise; where it is open, any interval that has a schedule."""
     warps, network, budget = first.warps, first.network, first.budget
     ii, last = bound.value, serial_interval(network) * 2
-    for _ in range(MOST_INTERVALS):
+    for _ in range(MOST_SINGLE_STEPS):
         if ii > last or budget.over:
             break
         passed = passed_by_walk(warps, ii, last) if first.walkable else ii
         if passed > ii:
-            bound = _passed(bound, ii, passed) if bound.value == ii else bound
+            bound = _passed(bound, ii, passed)
             ii = passed
             continue
         tell(f"interval {ii}: searching")
@@ -175,12 +174,14 @@ def _least_interval(
         budget.slice(None)
         if answer.point is not None:
             return search, answer.point, bound
-        step = max(1, ii // 16)
-        if answer.status is Status.INFEASIBLE and bound.value == ii:
-            bound = _refuted(bound, ii, answer.report)
-            step = 1 if len(bound.evidence["refuted"]) < MOST_SINGLE_STEPS else step
-        ii += step
-    raise NoWarpSchedule(loop=warps.loop.name, groups=warps.limits.most_groups, ii=ii)
+        if answer.status is not Status.INFEASIBLE:
+            break
+        bound = _refuted(bound, ii, answer.report)
+        ii += 1
+    found = any_interval(first, ii, last, tell)
+    if found is None:
+        raise NoWarpSchedule(loop=warps.loop.name, groups=warps.limits.most_groups, ii=last)
+    return searched(warps, network, found.ii, budget, walkable=first.walkable), found.point, bound
 
 
 def _cheapest(search: Search, options: Options) -> Answer | None:

@@ -134,7 +134,7 @@ def test_a_single_gpu_has_no_collective(config: Path) -> None:
 
 
 def test_bad_requests(config: Path) -> None:
-    with pytest.raises(NanoBatchNumber, match="found 5"):
+    with pytest.raises(NanoBatchNumber, match="5 nano-batches"):
         plan_overlap(config, OverlapRequest("h100", 8, STEP, 5), lambda _: None)
     with pytest.raises(GroupTooLarge, match="16"):
         plan_overlap(config, OverlapRequest("h100", 16, STEP), lambda _: None)
