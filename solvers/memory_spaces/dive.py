@@ -16,7 +16,7 @@ ALMOST = 0.7
 SHARE = 8
 """When there are none, one in so many of those in use is taken, the largest first."""
 
-WHOLE = 80
+WHOLE = 30
 """Choices that may be left for the integer program at the end."""
 
 

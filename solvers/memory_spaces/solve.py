@@ -30,12 +30,13 @@ Tell = Callable[[str], None]
 class SpacesEffort:
     """How much to spend.
 
-    Rounds of the integer program and nodes of each tree, rounds of offsets, choices kept beside the relaxation's,
-    choices up to which the integer program is solved, and trials of the descent.
+    Rounds of the integer program, nodes of each tree and nodes where choices are many, rounds of offsets, choices kept
+    beside those of the relaxation, choices up to which the integer program is solved, trials of the descent.
     """
 
     whole: int = 2
     nodes: int = 200
+    few_nodes: int = 10
     offsets: int = 5
     kept: int = 250
     exact: int = 200
@@ -144,9 +145,9 @@ def best_choices(program: Program, promising: list[int], effort: SpacesEffort, p
     if len(kept) <= effort.exact:
         return exact_choices(program, kept, effort, progress)
     try:
-        plan = plan_of(program, dive(program, kept, effort.nodes))
+        plan = plan_of(program, dive(program, kept, effort.few_nodes))
     except NoPlacementFound:
-        plan = exact_choices(program, kept, effort, progress)
+        plan = exact_choices(program, kept, replace(effort, nodes=effort.few_nodes, whole=1), progress)
     progress(f"whole choices: {replay(plan).step_ns / 1e6:.3f} ms")
     better = descend(program, plan, effort.trials)
     progress(f"by descent {replay(better).step_ns / 1e6:.3f} ms")
