@@ -15,11 +15,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from treadle.costmodels.training_factors import even_factor, mixed_factor, split_factor
 from treadle.costmodels.training_memory import (
     capacity_bytes,
     host_bytes,
     host_capacity_bytes,
     layer_saved_bytes,
+    stage_capacities,
     stage_parameters,
     state_bytes,
 )
@@ -38,6 +40,7 @@ from treadle.costmodels.training_step import (
     traffic_us,
 )
 from treadle.ir.training.model import TrainingModel
+from treadle.ir.training.placement import stage_groups
 from treadle.ir.training.plan import Degrees, StageLayout
 from treadle.ir.training.space import Leaf
 from treadle.ir.training.spec import Offload, Pipeline, Recompute, Sharding
@@ -51,60 +54,6 @@ class Bound:
 
     step_us: float
     layout: StageLayout | None = None
-
-
-@lru_cache(maxsize=65536)
-def even_factor(ranks: int, microbatches: int) -> float:
-    """Return K such that the step is at least K times the time of all layers for one microbatch, whatever the cut.
-
-    m >= p + 1: (m + p - 1) / p. Fewer microbatches: r / (r - 1) with r = (m / (m - 1))^p, from fill and work alone.
-    """
-    if ranks == 1:
-        return float(microbatches)
-    if microbatches > ranks:
-        return (microbatches + ranks - 1) / ranks
-    if microbatches == 1:
-        return 1.0
-    ratio = (microbatches / (microbatches - 1)) ** ranks
-    return ratio / (ratio - 1)
-
-
-_STEPS = 256
-"""Shares are rounded down to whole steps of 1/256, so that factors are remembered."""
-
-
-def split_factor(ranks: int, microbatches: int, early: float, forward: float) -> float:
-    """Return K as `even_factor`, for ZB-H1.
-
-    `early` is the least share of forward and input gradients in any work, `forward` the most of the forward. With x_j
-    the work of rank j for one microbatch, the inequalities of `Tables` with the way home are, for m > p and otherwise:
-
-        T >= early (sum of x_j over j < i) + ((m - p) + (i + 1) early) x_i + 2 early (sum of x_j over j > i)
-        T >= early (sum of x_j over j != i) + (m early - (m' - 1) forward + max(0, m - 1 - i) (1 - early)) x_i
-
-    with m' = min(m, p - i). Any weights of the rows that are not negative give a bound: the least column sum over the
-    sum of the weights.
-    """
-    return _split_factor(ranks, microbatches, int(early * _STEPS), -int(-forward * _STEPS))
-
-
-@lru_cache(maxsize=65536)
-def _split_factor(ranks: int, microbatches: int, early_steps: int, forward_steps: int) -> float:
-    early, forward, numbers = early_steps / _STEPS, forward_steps / _STEPS, np.arange(ranks)
-    matrix = np.full((ranks, ranks), early)
-    if microbatches > ranks:
-        matrix += np.triu(np.full((ranks, ranks), early), 1)
-        own = microbatches - ranks + early * (numbers + 1)
-    else:
-        ahead = np.minimum(microbatches, ranks - numbers) - 1
-        own = microbatches * early - ahead * forward + np.maximum(0, microbatches - 1 - numbers) * (1 - early)
-    np.fill_diagonal(matrix, own)
-    try:
-        weights = np.linalg.solve(matrix.T, np.ones(ranks)).clip(min=0.0)
-    except np.linalg.LinAlgError:
-        weights = np.zeros(ranks)
-    mixed = float((matrix.T @ weights).min() / weights.sum()) if weights.any() else 0.0
-    return max(microbatches / ranks, mixed * (1 - 1e-12))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +72,8 @@ class Load:
     """Forward of the quickest layer."""
     backward_us: float
     """All backwards, which may hide gradient traffic."""
+    parts_us: tuple[float, ...] = ()
+    """The layers of each kind, embedding, loss, predictors; their sum is the work."""
 
 
 def _kinds(model: TrainingModel) -> dict[str, int]:
@@ -141,12 +92,38 @@ class Quick:
         self._capacity, self._layers = capacity_bytes(setting), setting.model.layers
         self._work: dict[tuple[object, ...], Load] = {}
         self._tails: dict[tuple[object, ...], tuple[float, float]] = {}
+        self._groups: dict[int, Quick] = {}
         self._need: dict[tuple[object, ...], tuple[tuple[float, float, float], float]] = {}
 
     def bound_us(self, degrees: Degrees) -> float:
         """Return a bound for all layouts from the total work; only the fixed part of the tail is charged after it."""
+        if degrees.placement:
+            return self._mixed_us(degrees)
         load = self.load(degrees)
         return self._bound_us(degrees, load, self._after_us(degrees, load))
+
+    def _mixed_us(self, degrees: Degrees) -> float:
+        """Return a bound for stages of several types: each layer counts what it costs least, weighed by type.
+
+        With weights of one over what a type takes for everything, slow ranks pay as much as fast ones.
+        """
+        groups = stage_groups(self.setting.cluster, degrees)
+        loads = {group: self._of_group(group).load(degrees) for group in degrees.placement}
+        targets = {group: 1 / load.work_us for group, load in loads.items()}
+        kinds = zip(*(loads[group].parts_us for group in degrees.placement), strict=True)
+        weights = [targets[group] for group in degrees.placement]
+        work = sum(min(weight * time for weight, time in zip(weights, kind, strict=True)) for kind in kinds)
+        split = degrees.schedule is Pipeline.ZERO_BUBBLE
+        early = min(load.early_share for load in loads.values()) if split else 1.0
+        forward = max(load.forward_share for load in loads.values())
+        factor = mixed_factor(tuple(targets[group] for group in groups), self._microbatches(degrees), early, forward)
+        return float(factor * work) + min(gpu.constants.step_us for gpu, _ in self.setting.parts)
+
+    def _of_group(self, group: int) -> Quick:
+        if group not in self._groups:
+            timer = self.timer.of_group(group)
+            self._groups[group] = Quick(timer.setting, timer)
+        return self._groups[group]
 
     def branch_us(self, branch: Degrees, leaves: tuple[Leaf, ...]) -> float:
         """Return a bound for all leaves of a branch; with the plainest state, one for all states of a family.
@@ -163,6 +140,8 @@ class Quick:
             branch.zero == 3,
         )
         key = (*key, branch.sharding, len(leaves))
+        if branch.placement:
+            return min(self._mixed_us(leaf.of(branch)) for leaf in leaves)
         if key not in self._work:
             quick = [leaf for leaf in leaves if leaf.overlap_tensor] or leaves
             loads = [self.load(leaf.of(branch)) for leaf in quick]
@@ -224,21 +203,24 @@ class Quick:
             if model.predictors:
                 ends.append(predictor_pass(setting, degrees, self.timer) * model.predictors)
             times = {name: self.timer.layer(name, degrees) for name, _ in model.order}
-            total = sum(times[name].total_us * count for name, count in model.order)
-            total += sum(item.total_us for item in ends)
+            kinds = [times[name].total_us * count for name, count in _kinds(model).items()]
+            parts = (*kinds, *(item.total_us for item in ends))
+            total = sum(parts)
             share = min(1 - item.weight_us / item.total_us for item in (*ends, *times.values()))
             most = max(item.forward_us / item.total_us for item in (*ends, *times.values()))
             least = min(item.total_us for item in times.values())
             first = min(item.forward_us for item in times.values())
             backward = sum(times[name].backward_us * count for name, count in model.order)
             backward += sum(item.backward_us for item in ends)
-            self._work[key] = Load(total, least, hop_us(setting, degrees), share, most, first, backward)
+            self._work[key] = Load(total, least, hop_us(setting, degrees), share, most, first, backward, parts)
         return self._work[key]
 
     def may_fit(self, degrees: Degrees) -> bool:
         """Whether some layout may fit: the ranks' room for the leanest layers against all layers."""
         least, ends = self._needs(degrees)
         capacity, layers = self._capacity, self._layers
+        if degrees.placement:
+            return self._may_fit_mixed(degrees, least, ends)
         if ends + layers * (least[0] + least[1]) > degrees.pipeline * capacity:
             return False
         if degrees.virtual > 1:
@@ -249,6 +231,16 @@ class Quick:
             if room >= layers:
                 return True
         return False
+
+    def _may_fit_mixed(self, degrees: Degrees, least: tuple[float, float, float], ends: float) -> bool:
+        """Whether ranks of several types have room for the leanest layers."""
+        capacities, layers = stage_capacities(self.setting, degrees), self._layers
+        if ends + layers * (least[0] + least[1]) > sum(capacities):
+            return False
+        held = _held(degrees.pipeline, degrees.schedule, min(self._microbatches(degrees), degrees.pipeline))
+        held = held if degrees.schedule.splits_backward else held[::-1]
+        needs = [least[0] + before * least[1] + after * least[2] for before, after in held]
+        return sum(int(min(room / need, layers)) for room, need in zip(capacities, needs, strict=True)) >= layers
 
     def _microbatches(self, degrees: Degrees) -> int:
         return degrees.microbatches(self.setting.spec.global_batch)
@@ -315,8 +307,12 @@ def best_contiguous(setting: Setting, degrees: Degrees, timer: LayerTimer) -> Bo
 
     Matrices are over (first layer, layer after the last). O(p L^2) elementary operations.
     """
-    tables = Tables(setting, degrees, timer)
-    ranks, layers = degrees.pipeline, setting.model.layers
+    return best_of(Tables(setting, degrees, timer))
+
+
+def best_of(tables: Tables) -> Bound:
+    """Return the least value of the largest inequality of these tables, and its layout."""
+    ranks, layers = tables.degrees.pipeline, tables.setting.model.layers
     after = np.full(layers + 1, np.inf)
     after[layers] = 0.0
     choices: list[NDArray[np.int64]] = []
@@ -412,26 +408,28 @@ class Tables:
 
     def inequality(self, rank: int) -> Matrix:
         """Return the right-hand side of the rank's inequality for every range of layers."""
-        head = 0.0 if rank == 0 else 1.0
-        hop = self.hop if self.degrees.pipeline > 1 else 0.0
-        drain = head * (self.backward[0, :][:, None] + self.embedding.backward_us + hop * rank)
         tail, tail_first = self.tail(rank)
-        return np.asarray(self.until_last_backward(rank) + np.maximum(tail, drain + tail_first))
+        return np.asarray(self.until_last_backward(rank) + np.maximum(tail, self.before(rank)[1] + tail_first))
+
+    def before(self, rank: int) -> tuple[Matrix, Matrix]:
+        """Return forward and backward of one microbatch on the ranks before, hops included, per first layer."""
+        if rank == 0:
+            return np.zeros((1, 1)), np.zeros((1, 1))
+        forward = self.forward[0, :][:, None] + self.embedding.forward_us + self.hop * rank
+        return forward, self.backward[0, :][:, None] + self.embedding.backward_us + self.hop * rank
+
+    def behind(self, rank: int) -> Matrix:
+        """Return a microbatch's way through the ranks after and back, hops included, per layer after the last."""
+        if self._ends(rank)[1]:
+            return np.zeros((1, 1))
+        total = self.forward[:, -1] + self.backward[:, -1]
+        return np.asarray(total[None, :] + self.loss.total_us + 2 * self.hop * (self.degrees.pipeline - 1 - rank))
 
     def until_last_backward(self, rank: int) -> Matrix:
         """Return the least time at which the rank's last backward ends, for every range of layers."""
-        first, last = self._ends(rank)
         forward, backward = self.times(rank)
-        ranks, microbatches, hop = (
-            self.degrees.pipeline,
-            self.microbatches,
-            self.hop if self.degrees.pipeline > 1 else 0.0,
-        )
-        total = self.forward[:, -1] + self.backward[:, -1]
-        behind = total[None, :] + (0.0 if last else self.loss.total_us) + 2 * hop * (ranks - 1 - rank)
-        behind = behind * (0.0 if last else 1.0)
-        head = 0.0 if first else 1.0
-        fill = head * (self.forward[0, :][:, None] + self.embedding.forward_us + hop * rank)
+        ranks, microbatches = self.degrees.pipeline, self.microbatches
+        behind, fill = self.behind(rank), self.before(rank)[0]
         ahead = min(microbatches, ranks - rank) - 1
         warm = np.maximum(0.0, behind - ahead * forward)
         weights = self.weights(rank)
@@ -445,7 +443,10 @@ class Tables:
         return np.asarray(fill + np.maximum(flow, trips))
 
     def tail(self, rank: int) -> tuple[Matrix, float]:
-        """Return the rank's own tail, and the least tail of the first rank; all ranks but the ends have the same."""
+        """Return the rank's own tail, and the least tail of the first rank; all ranks but the ends have the same.
+
+        At the ends a sum over a tied embedding is part of it.
+        """
         ends = self._ends(rank)
         if ends not in self._tails:
             self._tails[ends] = self._tail(rank, *ends)

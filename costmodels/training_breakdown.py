@@ -8,13 +8,14 @@ the rest (compute), the idle time of the pipeline and the tail add up to the ste
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from treadle.costmodels.training_memory import capacity_bytes
+from treadle.costmodels.training_memory import stage_capacities
 from treadle.costmodels.training_replay import Event, Replay, Work, work_of
 from treadle.costmodels.training_step import LayerTimer, Setting
-from treadle.ir.training.plan import Degrees, StageLayout
+from treadle.ir.training.plan import Degrees, ParallelBody, StageFigures, StageLayout
 from treadle.ir.training.spec import Recompute
 
 COMPUTE, HOST, COMMUNICATION, AGAIN = "compute", "waiting for the host", "communication", "recomputation"
@@ -45,10 +46,9 @@ def breakdowns(setting: Setting, degrees: Degrees, layout: StageLayout, played: 
     """
     count = degrees.microbatches(setting.spec.global_batch)
     plain = replace(degrees, recompute=Recompute.NONE)
-    links = replace(setting.links, fast_bytes_per_us=math.inf, slow_bytes_per_us=math.inf, latency_us=0.0, curves=())
-    joined = replace(setting, links=links)
-    constants = replace(setting.gpu.constants, host_us_per_kernel=0.0)
-    swift = replace(joined, gpu=replace(setting.gpu, constants=constants))
+    endless: dict[str, Any] = {"fast_bytes_per_us": math.inf, "slow_bytes_per_us": math.inf, "latency_us": 0.0}
+    joined = setting.changed(links=lambda links: replace(links, curves=(), **endless))
+    swift = joined.changed(lambda gpu: replace(gpu, constants=replace(gpu.constants, host_us_per_kernel=0.0)))
     works = [
         _busy(work_of(problem, choice, layout), count)
         for problem, choice in ((setting, degrees), (setting, plain), (joined, plain), (swift, plain))
@@ -98,7 +98,22 @@ def memory_over_time(
     return tuple(points)
 
 
-def binding_stage(setting: Setting, played: Replay) -> tuple[int, float]:
+def binding_stage(setting: Setting, degrees: Degrees, stages: Sequence[StageFigures]) -> tuple[int, float]:
     """Return the stage nearest its memory, and the share of the allowed memory it takes."""
-    stage = max(played.stages, key=lambda item: item.memory_bytes)
-    return stage.rank, stage.memory_bytes / capacity_bytes(setting)
+    capacities = stage_capacities(setting, degrees)
+    shares = [stage.memory_bytes / capacity for stage, capacity in zip(stages, capacities, strict=True)]
+    rank = shares.index(max(shares))
+    return rank, shares[rank]
+
+
+def figures_of(setting: Setting, body: ParallelBody, played: Replay) -> dict[str, tuple[float, str]]:
+    """Return the figures people ask for, with their units; memory is that of the stage nearest its capacity."""
+    rank = binding_stage(setting, body.degrees, played.stages)[0]
+    gpu = LayerTimer(setting).of_stages(body.degrees)[rank].setting.gpu
+    tokens = body.spec.global_batch * body.spec.sequence_tokens
+    return {
+        "step_time": (played.step_us / 1e6, "s"),
+        "peak_memory": (played.stages[rank].memory_bytes / 2**30, "GiB"),
+        "tokens_per_gpu": (tokens / (played.step_us / 1e6) / body.degrees.gpus, "token/s"),
+        "capacity": (gpu.memory_bytes / 2**30, "GiB"),
+    }

@@ -19,6 +19,7 @@ from treadle.costmodels.training_memory import (
     state_bytes,
     transient_bytes,
 )
+from treadle.costmodels.training_mixed import best_mixed
 from treadle.costmodels.training_replay import peak_saved_bytes
 from treadle.costmodels.training_step import (
     LayerTimer,
@@ -40,7 +41,8 @@ def choices(setting: Setting, degrees: Degrees, quick: Quick) -> list[Bound]:
     The bound of 1F1B holds for all its layouts, the others each for their own.
     """
     if degrees.virtual == 1:
-        found = best_contiguous(setting, degrees, quick.timer)
+        solve = best_mixed if degrees.placement else best_contiguous
+        found = solve(setting, degrees, quick.timer)
         return [found] if found.layout else []
     judge = _Judge(setting, degrees, quick.timer)
     fitting = [layout for layout in layouts(setting.model.layers, degrees) if judge.fits(layout)]

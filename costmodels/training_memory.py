@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from treadle.costmodels.training_step import Setting, tokens_of
 from treadle.ir.training.model import LayerKind, TrainingModel
+from treadle.ir.training.placement import stage_groups
 from treadle.ir.training.plan import Degrees, StageLayout
 from treadle.ir.training.sharing import shares
 from treadle.ir.training.spec import ContextMode, Recompute, TrainingSpec
@@ -154,8 +155,17 @@ def host_capacity_bytes(setting: Setting) -> float:
 
 
 def capacity_bytes(setting: Setting) -> float:
-    """Return the memory of a GPU that a plan may use."""
-    return setting.gpu.memory_bytes * (1 - setting.spec.memory_reserve)
+    """Return the memory of a GPU that a plan may use: what the reserve leaves, or the search's limit."""
+    room = setting.gpu.memory_bytes * (1 - setting.spec.memory_reserve)
+    return min(room, setting.spec.search.most_memory or room)
+
+
+def stage_capacities(setting: Setting, degrees: Degrees) -> list[float]:
+    """Return the memory of a GPU of every pipeline rank that a plan may use."""
+    groups = stage_groups(setting.cluster, degrees)
+    if not groups:
+        return [capacity_bytes(setting)] * degrees.pipeline
+    return [capacity_bytes(setting.part(group)) for group in groups]
 
 
 def stage_kinds(model: TrainingModel, layout: StageLayout, degrees: Degrees) -> list[list[dict[str, int]]]:

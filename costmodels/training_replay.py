@@ -8,6 +8,7 @@ against.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,11 +89,13 @@ def work_of(setting: Setting, degrees: Degrees, layout: StageLayout, timer: Laye
     """Return times and sizes of every virtual stage of a plan."""
     timer = timer or LayerTimer(setting)
     kinds = stage_kinds(setting.model, layout, degrees)
-    chunks = [_chunks(setting, degrees, timer, rank, items) for rank, items in enumerate(kinds)]
+    stages = timer.of_stages(degrees)
+    chunks = [_chunks(stages[rank], degrees, rank, items) for rank, items in enumerate(kinds)]
     passes = tuple(item[0] for item in chunks)
     tails: list[float] = []
     sizes: list[tuple[float, float, float, float]] = []
     for rank, items in enumerate(kinds):
+        here = stages[rank].setting
         merged: dict[str, int] = {}
         for counts in items:
             for name, count in counts.items():
@@ -100,21 +103,27 @@ def work_of(setting: Setting, degrees: Degrees, layout: StageLayout, timer: Laye
         first, last = rank == 0, rank == degrees.last_rank
         dense, routed = stage_parameters(setting.model, degrees, merged, first, last)
         layers = sum(merged.values())
-        tail = tail_us(setting, degrees, dense, routed, sum(item.backward_us for item in passes[rank]), layers)
-        tails.append(tail + (tied_sum_us(setting, degrees) if first != last else 0.0))
-        state = state_bytes(setting, degrees, dense, routed)
-        kept = host_bytes(setting, degrees, dense, routed, merged)
-        sizes.append((dense + routed, state, transient_bytes(setting, degrees, merged, last), kept))
+        tail = tail_us(here, degrees, dense, routed, sum(item.backward_us for item in passes[rank]), layers)
+        tails.append(tail + (slowest(stages, lambda one: tied_sum_us(one, degrees)) if first != last else 0.0))
+        state = state_bytes(here, degrees, dense, routed)
+        kept = host_bytes(here, degrees, dense, routed, merged)
+        sizes.append((dense + routed, state, transient_bytes(here, degrees, merged, last), kept))
     parameters, states, transients, hosts = zip(*sizes, strict=True)
     saved, whole = tuple(item[1] for item in chunks), tuple(item[2] for item in chunks)
-    hop = hop_us(setting, degrees)
+    hop = slowest(stages, lambda one: hop_us(one, degrees))
     return Work(passes, saved, hop, tuple(tails), parameters, states, transients, whole, hosts)
 
 
+def slowest(stages: list[LayerTimer], time: Callable[[Setting], float]) -> float:
+    """Return the longest time that any stage's GPU type takes for something between stages: the slower end decides."""
+    settings = {id(stage): stage.setting for stage in stages}
+    return max(time(setting) for setting in settings.values())
+
+
 def _chunks(
-    setting: Setting, degrees: Degrees, timer: LayerTimer, rank: int, chunks: list[dict[str, int]]
+    timer: LayerTimer, degrees: Degrees, rank: int, chunks: list[dict[str, int]]
 ) -> tuple[tuple[Pass, ...], tuple[float, ...], tuple[float, ...]]:
-    model = setting.model
+    setting, model = timer.setting, timer.setting.model
     times: list[Pass] = []
     kept: list[float] = []
     whole: list[float] = []

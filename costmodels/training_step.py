@@ -10,7 +10,8 @@ ring (arXiv 2310.01889), experts by all-to-all.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from treadle.costmodels.collectives import Group, Links, all_reduce_us, all_to_all_us, gather_us, send_us
 from treadle.costmodels.training_exchange import Exchange, exposed_us, gather_group, reduction_us
@@ -18,6 +19,7 @@ from treadle.costmodels.training_machine import TrainingGpu, links_of, training_
 from treadle.costmodels.training_products import product_parts
 from treadle.ir.training.cluster import ClusterTopology
 from treadle.ir.training.model import LayerKind, Product, Shard, TrainingModel
+from treadle.ir.training.placement import stage_groups
 from treadle.ir.training.plan import Degrees
 from treadle.ir.training.ranks import shapes
 from treadle.ir.training.sharing import shares
@@ -66,6 +68,22 @@ class Setting:
     spec: TrainingSpec
     gpu: TrainingGpu = field(hash=False, compare=False)
     links: Links = field(hash=False, compare=False)
+    parts: tuple[tuple[TrainingGpu, Links], ...] = field(default=(), hash=False, compare=False, repr=False)
+    """On a cluster of several GPU types, those of each node group."""
+
+    def part(self, group: int) -> Setting:
+        """Return the problem as a node group sees it."""
+        gpu, links = self.parts[group]
+        return replace(self, gpu=gpu, links=links, parts=())
+
+    def changed(
+        self,
+        gpu: Callable[[TrainingGpu], TrainingGpu] = lambda gpu: gpu,
+        links: Callable[[Links], Links] = lambda it: it,
+    ) -> Setting:
+        """Return the problem with other GPUs and links, those of every node group too."""
+        parts = tuple((gpu(one), links(joined)) for one, joined in self.parts)
+        return replace(self, gpu=gpu(self.gpu), links=links(self.links), parts=parts)
 
     def peak(self) -> float:
         """Return the matrix rate in FLOP per microsecond that products are measured against."""
@@ -73,10 +91,21 @@ class Setting:
 
 
 def setting_of(model: TrainingModel, cluster: ClusterTopology, spec: TrainingSpec) -> Setting:
-    """Resolve the GPU type (of the slowest group) and the links; raises UnknownTrainingGpu, UnsupportedPrecision."""
+    """Resolve the GPU types and the links; raises UnknownTrainingGpu, UnsupportedPrecision.
+
+    Of several types, one that is nowhere better than any of them stands for stages that have them all.
+    """
     types = [training_gpu(group.gpu) for group in cluster.groups]
     gpu = min(types, key=lambda kind: kind.peak(spec.precision) * kind.constants.product_efficiency)
-    return Setting(model, cluster, spec, gpu, links_of(cluster, gpu))
+    if not cluster.mixed:
+        return Setting(model, cluster, spec, gpu, links_of(cluster, gpu))
+    least = {
+        name: min(getattr(kind, name) for kind in types)
+        for name in ("memory_bytes", "memory_bytes_per_us", "links_bytes_per_us", "network_bytes_per_us")
+    }
+    parts = tuple((kind, links_of(cluster, kind)) for kind in types)
+    slowest = replace(gpu, host_bytes_per_us=min(kind.host_bytes_per_us for kind in types), **least)
+    return Setting(model, cluster, spec, slowest, links_of(cluster, slowest), parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +136,18 @@ class LayerTimer:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self._layers: dict[tuple[object, ...], Pass] = {}
+        self._of_groups: dict[int, LayerTimer] = {}
+
+    def of_group(self, group: int) -> LayerTimer:
+        """Return the timer of a node group's GPU type."""
+        if group not in self._of_groups:
+            self._of_groups[group] = LayerTimer(self.setting.part(group))
+        return self._of_groups[group]
+
+    def of_stages(self, degrees: Degrees) -> list[LayerTimer]:
+        """Return the timer of every pipeline rank; its setting is the problem as that rank sees it."""
+        groups = stage_groups(self.setting.cluster, degrees)
+        return [self.of_group(group) for group in groups] if groups else [self] * degrees.pipeline
 
     def layer(self, name: str, degrees: Degrees) -> Pass:
         """Return the times of a layer kind."""

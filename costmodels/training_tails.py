@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass
 
 from treadle.costmodels.training_bounds import Bound, Matrix, Tables
+from treadle.costmodels.training_mixed import Blocks, MixedTables, best_mixed_with_tails, boundary_of
 from treadle.costmodels.training_step import LayerTimer, Setting
 from treadle.ir.training.plan import Degrees, StageLayout
 
@@ -40,11 +41,21 @@ def best_with_tails(
         first: a layout to begin with (of `best_contiguous`).
         cutoff_us: values from here on do not matter: the bound is then the cutoff, without a layout.
     """
+    if degrees.placement:
+        blocks = Blocks(setting, degrees, timer)
+        value = _value(MixedTables(setting, degrees, blocks, boundary_of(blocks, first)), first)
+        known = Bound(value, first) if value < cutoff_us else Bound(cutoff_us)
+        return best_mixed_with_tails(setting, degrees, blocks, known, _below)
     tables = Tables(setting, degrees, timer)
-    known = _value(tables, first)
-    if known < cutoff_us:
-        found = _search(tables, known)
-        return Bound(found.worst_us, _layout(found)) if found else Bound(known, first)
+    value = _value(tables, first)
+    if value < cutoff_us:
+        found = _below(tables, value)
+        return found if found.layout else Bound(value, first)
+    return _below(tables, cutoff_us)
+
+
+def _below(tables: Tables, cutoff_us: float) -> Bound:
+    """Return the best cut below the cutoff, or the cutoff without a layout."""
     found = _search(tables, cutoff_us)
     return Bound(found.worst_us, _layout(found)) if found else Bound(cutoff_us)
 

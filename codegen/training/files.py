@@ -9,6 +9,8 @@ from treadle.codegen.training import deepspeed, megatron, mesh, schedule, torcht
 from treadle.codegen.training.errors import NotReadBack
 from treadle.costmodels.training_schedules import schedule_of
 from treadle.ir.diagnostics import Finding, TreadleError
+from treadle.ir.training.cluster import ClusterTopology
+from treadle.ir.training.placement import group_of_rank
 from treadle.ir.training.plan import Degrees, ParallelBody, StageLayout
 from treadle.ir.training.ranks import position_of
 from treadle.ir.training.spec import Trainer
@@ -22,7 +24,7 @@ _MOST_CELLS = 2_000_000
 def files(body: ParallelBody) -> dict[str, bytes]:
     """Return the trainer files by path in the plan folder: of every trainer that can say the plan, and notes."""
     degrees = body.degrees
-    found = {"training/device_mesh.py": mesh.snippet(body), "training/ranks.csv": ranks(degrees)}
+    found = {"training/device_mesh.py": mesh.snippet(body), "training/ranks.csv": ranks(degrees, body.cluster)}
     if not unsaid(Trainer.MEGATRON, degrees):
         found["training/megatron_args.sh"] = megatron.script(body)
         found["training/megatron_bridge.json"] = megatron.bridge(body)
@@ -38,13 +40,19 @@ def files(body: ParallelBody) -> dict[str, bytes]:
     return {path: text.encode() for path, text in found.items()}
 
 
-def ranks(degrees: Degrees) -> str:
-    """Return the position of every global rank in the plan's rank order."""
-    lines = ["rank,tensor,context,data,pipeline"]
+def ranks(degrees: Degrees, cluster: ClusterTopology) -> str:
+    """Return the position of every global rank in the plan's rank order, and the node group it must run on."""
+    placed = bool(degrees.placement)
+    lines = ["rank,tensor,context,data,pipeline" + (",group" if placed else "")]
     for rank in range(degrees.gpus):
-        place = position_of(degrees, rank)
-        lines.append(f"{rank},{place['tp']},{place['cp']},{place['dp']},{place['pp']}")
+        lines.append(",".join(map(str, _row(degrees, cluster, rank))))
     return "\n".join(lines) + "\n"
+
+
+def _row(degrees: Degrees, cluster: ClusterTopology, rank: int) -> tuple[int, ...]:
+    place, group = position_of(degrees, rank), group_of_rank(cluster, degrees, rank)
+    row = rank, *(place[name] for name in ("tp", "cp", "dp", "pp"))
+    return row if group is None else (*row, group)
 
 
 def read_back(body: ParallelBody, contents: Mapping[str, str]) -> list[Finding]:
@@ -69,7 +77,7 @@ def read_back(body: ParallelBody, contents: Mapping[str, str]) -> list[Finding]:
 
 def _compared(body: ParallelBody, path: str, degrees: Degrees, layout: StageLayout | None) -> list[Finding]:
     findings: list[Finding] = []
-    wanted = body.degrees
+    wanted = replace(body.degrees, placement=())  # which node group a rank runs on is said by ranks.csv alone
     if path.startswith("training/megatron") and wanted.zero == 2:
         wanted = replace(wanted, zero=1)
     if degrees != wanted:
@@ -85,10 +93,7 @@ def _same_ranks(body: ParallelBody, text: str) -> bool:
         rows = [tuple(int(cell) for cell in line.split(",")) for line in text.splitlines()[1:]]
     except ValueError:
         raise NotReadBack(file="ranks.csv", reason="a cell is no number") from None
-    wanted = [
-        (rank, *(position_of(body.degrees, rank)[name] for name in ("tp", "cp", "dp", "pp"))) for rank, *_ in rows
-    ]
-    return rows == wanted and [row[0] for row in rows] == list(range(body.degrees.gpus))
+    return rows == [_row(body.degrees, body.cluster, rank) for rank in range(body.degrees.gpus)]
 
 
 def _same_schedule(body: ParallelBody, text: str) -> bool:

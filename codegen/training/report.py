@@ -8,10 +8,11 @@ from treadle.codegen.svg import element, label, text
 from treadle.codegen.svg_lines import Chart, Mark, Series, lines_svg, ticks
 from treadle.codegen.training.page import levels_list, page, table
 from treadle.costmodels.training_breakdown import COMPUTE, PARTS, binding_stage, breakdowns, memory_over_time
-from treadle.costmodels.training_memory import capacity_bytes
+from treadle.costmodels.training_memory import capacity_bytes, stage_capacities
 from treadle.costmodels.training_replay import Event, Replay, replay
 from treadle.costmodels.training_step import Setting, setting_of
 from treadle.ir.certificate import Certificate
+from treadle.ir.training.placement import stage_groups
 from treadle.ir.training.plan import Degrees, ParallelBody
 from treadle.ir.training.trainers import notes
 
@@ -34,11 +35,11 @@ def report(body: ParallelBody, certificate: Certificate) -> bytes:
         "<h2>What binds</h2>" + _binds(setting, body, played),
         "<h2>One step</h2>" + timeline(played.events, body.degrees, played.step_us),
         "<h2>Memory over time</h2>" + _memory(setting, body, played),
-        "<h2>Stages</h2>" + _stages(body, capacity_bytes(setting)),
+        "<h2>Stages</h2>" + _stages(body, stage_capacities(setting, body.degrees)),
         "<h2>Other plans</h2>" + _others(body),
         f"<h2>Trainers</h2><ul>{said}</ul>" if said else "",
     ]
-    return page(f"{body.model.name} on {body.degrees.gpus} x {setting.gpu.id}", parts)
+    return page(f"{body.model.name} on {body.cluster.text}", parts)
 
 
 def _rate(body: ParallelBody, step_us: float) -> float:
@@ -49,7 +50,7 @@ def _binds(setting: Setting, body: ParallelBody, played: Replay) -> str:
     """Return the breakdown of the busiest rank as a bar per rank and in words."""
     found = breakdowns(setting, body.degrees, body.layout, played)
     busiest = max(found, key=lambda item: sum(item.parts_us[name] for name in PARTS[:4]))
-    rank, share = binding_stage(setting, played)
+    rank, share = binding_stage(setting, body.degrees, played.stages)
     shown = "; ".join(f"{name} {busiest.parts_us[name] / played.step_us:.1%}" for name in PARTS)
     words = (
         f"<p>Busiest is rank {busiest.rank}: {escape(shown)}. "
@@ -147,11 +148,19 @@ def _memory(setting: Setting, body: ParallelBody, played: Replay) -> str:
             Series(one.name, tuple((x / 1e3, y / 2**30) for x, y in one.points), one.colour, steps=True)
             for one in series
         ),
-        (Mark("allowed", capacity_bytes(setting) / 2**30),),
+        _allowed(setting, body),
     )
     pairs = zip(series, chosen, strict=True)
     names = " ".join(f'<span class="key l{one.colour}">stage {rank}</span>' for one, rank in pairs)
     return f"<p>{names}</p>{lines_svg(chart, 'memory')}"
+
+
+def _allowed(setting: Setting, body: ParallelBody) -> tuple[Mark, ...]:
+    """Return a line at what each GPU type in use may hold."""
+    named = zip(stage_groups(body.cluster, body.degrees), stage_capacities(setting, body.degrees), strict=False)
+    capacities = {f"allowed on {body.cluster.groups[group].gpu}": capacity for group, capacity in named}
+    capacities = capacities or {"allowed": capacity_bytes(setting)}
+    return tuple(Mark(name, capacity / 2**30) for name, capacity in capacities.items())
 
 
 def _thinned(points: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
@@ -163,11 +172,13 @@ def _thinned(points: tuple[tuple[float, float], ...]) -> tuple[tuple[float, floa
     return tuple(max(part, key=lambda point: point[1]) for part in parts)
 
 
-def _stages(body: ParallelBody, capacity: float) -> str:
+def _stages(body: ParallelBody, capacities: list[float]) -> str:
     degrees, layers = body.degrees, body.layout.layers
+    groups = stage_groups(body.cluster, degrees) or [0] * degrees.pipeline
     rows = [
         (
             str(stage.rank),
+            *((body.cluster.groups[group].gpu,) if degrees.placement else ()),
             " + ".join(str(layers[slot]) for slot in degrees.slots_of(stage.rank)),
             f"{stage.forward_us / 1e3:.2f}",
             f"{stage.backward_us / 1e3:.2f}",
@@ -177,9 +188,10 @@ def _stages(body: ParallelBody, capacity: float) -> str:
             f"{stage.transient_bytes / 2**30:.1f}",
             f"{stage.memory_bytes / capacity:.0%}",
         )
-        for stage in body.stages
+        for stage, group, capacity in zip(body.stages, groups, capacities, strict=True)
     ]
-    head = ("rank", "layers", "forward ms", "backward ms", "parameters G")
+    typed = ("GPU",) if degrees.placement else ()
+    head = ("rank", *typed, "layers", "forward ms", "backward ms", "parameters G")
     return table((*head, "state GiB", "activations GiB", "transient GiB", "of allowed"), rows)
 
 

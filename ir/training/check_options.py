@@ -10,6 +10,7 @@ from __future__ import annotations
 from treadle.ir.diagnostics import Finding
 from treadle.ir.training.cluster import ClusterTopology
 from treadle.ir.training.model import AttentionCore, TrainingModel
+from treadle.ir.training.placement import check_placement
 from treadle.ir.training.plan import Degrees
 from treadle.ir.training.ranks import same_stages, shapes
 from treadle.ir.training.spec import ContextMode, Offload, Recompute, Sharding, Trainer, TrainingSpec
@@ -25,6 +26,7 @@ def check_options(
         *check_sharding(cluster, degrees),
         *check_context_mode(model, cluster, degrees),
         *check_order(model, cluster, spec, degrees),
+        *check_placement(cluster, degrees),
         *check_offload(cluster, degrees),
         *check_overlap(spec, degrees),
         *check_trainer(spec, degrees),

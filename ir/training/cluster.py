@@ -101,3 +101,15 @@ class ClusterTopology:
     def gpu(self) -> str:
         """The GPU type of the first group."""
         return self.groups[0].gpu
+
+    @property
+    def mixed(self) -> bool:
+        """Whether there are several GPU types."""
+        return len({group.gpu for group in self.groups}) > 1
+
+    @property
+    def text(self) -> str:
+        """Number and type of its GPUs: `64 x h100`, or `16 x h100 + 32 x a100`."""
+        if not self.mixed:
+            return f"{self.gpus} x {self.gpu}"
+        return " + ".join(f"{group.gpus} x {group.gpu}" for group in self.groups)

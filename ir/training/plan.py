@@ -39,6 +39,8 @@ class Degrees:
     offload: Offload = Offload.NONE
     overlap_tensor: bool = False
     """Sums over tensor ranks run beside the products before and after them."""
+    placement: tuple[int, ...] = ()
+    """Node groups of the cluster along the pipeline, where each stage has one GPU type; empty: all stages are alike."""
 
     def __post_init__(self) -> None:
         sizes = (self.data, self.tensor, self.context, self.pipeline, self.micro_batch, self.virtual, self.expert)
@@ -102,6 +104,8 @@ class Degrees:
             found.append(f"offload={self.offload.value}")
         if self.overlap_tensor:
             found.append("overlap=tp")
+        if self.placement:
+            found.append(f"groups={'-'.join(map(str, self.placement))}")
         return found + ([f"order={self.order.value}"] if self.order is not Order.DATA_FIRST else [])
 
 

@@ -19,6 +19,7 @@ from treadle.ir.training.check_options import (
 )
 from treadle.ir.training.cluster import ClusterTopology
 from treadle.ir.training.model import TrainingModel
+from treadle.ir.training.placement import check_placement, placements
 from treadle.ir.training.plan import Degrees
 from treadle.ir.training.ranks import Shapes, dense_sizes, expert_sizes, shapes
 from treadle.ir.training.spec import ContextMode, Offload, Order, Pipeline, Recompute, Sharding, Trainer, TrainingSpec
@@ -88,6 +89,7 @@ def _with(base: Degrees, state: State, leaf: Leaf) -> Degrees:
         leaf.context_mode,
         state.offload,
         leaf.overlap_tensor,
+        base.placement,
     )
 
 
@@ -112,15 +114,17 @@ class Space:
         for base in _meshes(self.model, self.cluster, self.spec):
             for expert, expert_tensor in _expert_choices(self.model, self.spec, base):
                 for family in _microbatch_choices(self.model, self.spec, base, expert, expert_tensor):
-                    if self.branches(family):
-                        yield family
+                    for placement in placements(self.cluster, family):
+                        placed = replace(family, placement=placement) if placement else family
+                        if self.branches(placed):
+                            yield placed
 
     def branches(self, family: Degrees) -> Branches:
         """Return a family's branches in a fixed order, each with its leaves; none without leaves."""
         mesh = (family.data, family.tensor, family.context, family.pipeline, family.expert, family.expert_tensor)
-        key = (*mesh, family.schedule)
+        key = (*mesh, family.schedule, bool(family.placement))
         if key not in self._branches:
-            leaves = self._shared_leaves(family, mesh)
+            leaves = self._shared_leaves(family, (*mesh, bool(family.placement)))
             grouped = tuple(leaf for leaf in leaves if self._has_groups(leaf.of(family)))
             pairs = (
                 (state, leaves if state.sharding is Sharding.GLOBAL else grouped) for state in self._remembered(family)
@@ -132,7 +136,7 @@ class Space:
         """Return how many choices a family holds."""
         return sum(len(leaves) for _, leaves in self.branches(family))
 
-    def _shared_leaves(self, family: Degrees, mesh: tuple[int, ...]) -> tuple[Leaf, ...]:
+    def _shared_leaves(self, family: Degrees, mesh: tuple[object, ...]) -> tuple[Leaf, ...]:
         """Return a family's leaves: the same for all schedules, unless a trainer has a say in it."""
         key = mesh if self.spec.search.trainer is Trainer.ANY else (*mesh, family.schedule)
         if key not in self._known_leaves:
@@ -189,7 +193,8 @@ class Space:
                 continue
             named.add(used)
             ordered = replace(family, order=order)
-            if check_order(self.model, self.cluster, self.spec, ordered):
+            refused = check_order(self.model, self.cluster, self.spec, ordered)
+            if refused or check_placement(self.cluster, ordered):
                 continue
             here = shapes(ordered, self.cluster.domain)
             if here not in seen:

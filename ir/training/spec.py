@@ -174,11 +174,15 @@ class SearchSpace:
     most_virtual: int = 8
     most_micro_batch: int = 64
     tensor_inside_domain: bool = True
+    most_memory: int = 0
+    """Bytes of a GPU that a plan may use; 0: what the reserve leaves."""
 
     def __post_init__(self) -> None:
         for name in ("data", "tensor", "context", "pipeline", "virtual", "expert", "expert_tensor", "micro_batch"):
             if any(value < 1 for value in getattr(self, name)):
                 raise InvalidValue(message=f"search.{name} has a value below 1")
+        if self.most_memory < 0:
+            raise InvalidValue(message="search.most_memory is negative")
         if any(stage not in (0, 1, 2, 3) for stage in self.zero):
             raise InvalidValue(message="search.zero takes the stages 0, 1, 2 and 3")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from treadle.costmodels.training_bounds import Quick
 from treadle.costmodels.training_layouts import choices
+from treadle.costmodels.training_machine import TrainingGpu
 from treadle.costmodels.training_step import LayerTimer, Setting
 from treadle.ir.diagnostics import TreadleError
 from treadle.ir.errors import Unmet
@@ -124,10 +125,12 @@ def requirements(setting: Setting) -> list[Requirement]:
         found.append(Requirement("no host memory", _hosts, "give cluster.host_memory to offload"))
     gpus = setting.cluster.gpus
     found.append(Requirement(f"{gpus} GPUs", lambda problem: more_gpus(problem, 2**_MOST_DOUBLINGS)))
-    gib = setting.gpu.memory_bytes * (1 - spec.memory_reserve) / 2**30
-    found.append(
-        Requirement(f"memory of {setting.gpu.id}: {gib:.1f} GiB", _endless_memory, "use GPUs with more memory")
-    )
+    if space.most_memory:
+        limit = f"search.most_memory {space.most_memory / 2**30:.1f} GiB"
+        found.append(Requirement(limit, _free("most_memory", 0), "raise search.most_memory"))
+    rooms = {gpu.id: gpu.memory_bytes * (1 - spec.memory_reserve) / 2**30 for gpu in _types(setting)}
+    said = ", ".join(f"{name}: {room:.1f} GiB" for name, room in rooms.items())
+    found.append(Requirement(f"memory of {said}", _endless_memory, "use GPUs with more memory"))
     return found
 
 
@@ -137,7 +140,11 @@ def more_gpus(setting: Setting, factor: int) -> Setting:
     return replace(setting, cluster=replace(setting.cluster, groups=groups))
 
 
-def _free(name: str, value: tuple[object, ...]) -> Callable[[Setting], Setting]:
+def _types(setting: Setting) -> list[TrainingGpu]:
+    return [gpu for gpu, _ in setting.parts] or [setting.gpu]
+
+
+def _free(name: str, value: object) -> Callable[[Setting], Setting]:
     def without(setting: Setting) -> Setting:
         changed: dict[str, Any] = {name: value}
         space = replace(setting.spec.search, **changed)
@@ -151,7 +158,7 @@ def _hosts(setting: Setting) -> Setting:
 
 
 def _endless_memory(setting: Setting) -> Setting:
-    return replace(setting, gpu=replace(setting.gpu, memory_bytes=math.inf))
+    return setting.changed(lambda gpu: replace(gpu, memory_bytes=math.inf))
 
 
 def _only(setting: Setting, everything: list[Requirement], kept: list[Requirement]) -> Setting:

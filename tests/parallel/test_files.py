@@ -142,5 +142,5 @@ def test_layout_string_of_the_megatron_documentation() -> None:
 def test_ranks_cover_every_place_once() -> None:
     for order in Order:
         degrees = replace(PLANS[2].degrees, order=order)
-        places = [line.split(",")[1:] for line in ranks(degrees).splitlines()[1:]]
+        places = [line.split(",")[1:] for line in ranks(degrees, PLANS[2].cluster).splitlines()[1:]]
         assert len({tuple(place) for place in places}) == degrees.gpus

@@ -37,7 +37,7 @@ def test_memory_over_time_peaks_at_the_stages_figure(plan: ParallelBody) -> None
         points = memory_over_time(setting, plan.degrees, plan.layout, played.events, stage.rank)
         assert max(size for _, size in points) == pytest.approx(stage.memory_bytes, rel=1e-6)
         assert points[-1][1] == pytest.approx(stage.state_bytes + stage.transient_bytes, rel=1e-6)
-    assert binding_stage(setting, played)[1] > 0
+    assert binding_stage(setting, plan.degrees, played.stages)[1] > 0
 
 
 def test_report_shows_breakdown_timeline_and_memory() -> None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.parallel.problems import dense_model, mixed_model, problem, problems
-from treadle.costmodels.training_bounds import Bound, Quick, best_contiguous, even_factor
+from treadle.costmodels.training_bounds import Bound, Quick, best_contiguous
+from treadle.costmodels.training_factors import even_factor
 from treadle.costmodels.training_layouts import choices, layouts
 from treadle.costmodels.training_memory import capacity_bytes
 from treadle.costmodels.training_replay import replay

@@ -93,7 +93,7 @@ def _print(plan: Plan, output: Path | None) -> None:
     figures = {item.name: item for item in plan.predictions}
     sys.stdout.write(
         f"{body.model.name}: {body.model.parameters / 1e9:.1f} B parameters, {body.model.layers} layers, on "
-        f"{body.cluster.gpus} x {body.cluster.gpu}\n  {body.degrees.text()}\n"
+        f"{body.cluster.text}\n  {body.degrees.text()}\n"
     )
     for level in plan.certificates[0].levels:
         sys.stdout.write(f"  {level_line(level)}\n")

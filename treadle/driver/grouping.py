@@ -8,7 +8,7 @@ from treadle.codegen.folder import write_plan
 from treadle.codegen.training.grouping_files import grouping_report, groups_text
 from treadle.costmodels.training_group_costs import group_costs
 from treadle.costmodels.training_grouping import grouping_predictions
-from treadle.costmodels.training_memory import capacity_bytes
+from treadle.costmodels.training_memory import stage_capacities
 from treadle.costmodels.training_step import setting_of
 from treadle.driver.versions import versions
 from treadle.frontends.sequence_lengths import read_lengths
@@ -28,10 +28,9 @@ def grouping_problem(body: ParallelBody, lengths: tuple[int, ...]) -> GroupingPr
     degrees = body.degrees
     ranks = degrees.data * degrees.context
     held = degrees.micro_batch * body.spec.sequence_tokens / degrees.context
-    capacity = capacity_bytes(setting)
     rooms = [
         held * (capacity - stage.state_bytes) / (stage.activation_bytes + stage.transient_bytes)
-        for stage in body.stages
+        for stage, capacity in zip(body.stages, stage_capacities(setting, degrees), strict=True)
     ]
     most = max(degrees.slots and sum(body.layout.layers[rank :: degrees.pipeline]) for rank in range(degrees.pipeline))
     sizes = tuple(1 << power for power in range(ranks.bit_length()) if 1 << power <= ranks)

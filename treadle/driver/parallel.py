@@ -9,6 +9,8 @@ from pathlib import Path
 from treadle.codegen.folder import write_plan
 from treadle.codegen.training.files import files
 from treadle.codegen.training.report import report
+from treadle.costmodels.training_breakdown import figures_of
+from treadle.costmodels.training_replay import Replay
 from treadle.costmodels.training_step import Setting, setting_of
 from treadle.driver.executors import opened
 from treadle.driver.versions import versions
@@ -74,19 +76,13 @@ def plan_parallel(
         versions(),
         body,
         (certificate(state),),
-        predictions(setting, body, best.replay.step_us, best.replay.peak_bytes),
+        predictions(setting, body, best.replay),
     )
 
 
-def predictions(setting: Setting, body: ParallelBody, step_us: float, peak_bytes: int) -> tuple[Prediction, ...]:
+def predictions(setting: Setting, body: ParallelBody, played: Replay) -> tuple[Prediction, ...]:
     """Return the figures people ask for."""
-    tokens = body.spec.global_batch * body.spec.sequence_tokens
-    return (
-        Prediction("step_time", step_us / 1e6, "s"),
-        Prediction("peak_memory", peak_bytes / 2**30, "GiB"),
-        Prediction("tokens_per_gpu", tokens / (step_us / 1e6) / body.degrees.gpus, "token/s"),
-        Prediction("capacity", setting.gpu.memory_bytes / 2**30, "GiB"),
-    )
+    return tuple(Prediction(name, *value) for name, value in figures_of(setting, body, played).items())
 
 
 def write_parallel(folder: Path, plan: Plan) -> Plan:

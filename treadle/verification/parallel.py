@@ -11,8 +11,9 @@ from pathlib import Path
 
 from treadle.codegen.training.files import read_back
 from treadle.costmodels.training_bounds import Bound, Quick
+from treadle.costmodels.training_breakdown import figures_of
 from treadle.costmodels.training_layouts import choices
-from treadle.costmodels.training_memory import capacity_bytes, host_capacity_bytes
+from treadle.costmodels.training_memory import host_capacity_bytes, stage_capacities
 from treadle.costmodels.training_replay import Replay, replay
 from treadle.costmodels.training_step import LayerTimer, Setting, setting_of
 from treadle.costmodels.training_tails import best_with_tails
@@ -53,7 +54,7 @@ def review_decision(plan: Plan) -> list[Finding]:
     if findings:
         return findings
     played = replay(setting, body.degrees, body.layout)
-    findings += _memory("plan", setting, played)
+    findings += _memory("plan", setting, body.degrees, played)
     if played.stages != body.stages:
         findings.append(Finding("TRD425", "stages", "figures of the stages differ from the replay"))
     findings += _figures(plan, played)
@@ -73,11 +74,11 @@ def _alternative(
     if findings:
         return findings
     played = replay(setting, degrees, layout)
-    return [*_memory(where, setting, played), *_close(where, claimed_us, played.step_us)]
+    return [*_memory(where, setting, degrees, played), *_close(where, claimed_us, played.step_us)]
 
 
-def _memory(where: str, setting: Setting, played: Replay) -> list[Finding]:
-    capacity = capacity_bytes(setting)
+def _memory(where: str, setting: Setting, degrees: Degrees, played: Replay) -> list[Finding]:
+    capacities = stage_capacities(setting, degrees)
     hosts = [
         Finding(
             "TRD622",
@@ -97,7 +98,7 @@ def _memory(where: str, setting: Setting, played: Replay) -> list[Finding]:
             f"<= {capacity:.0f} B",
             str(stage.memory_bytes),
         )
-        for stage in played.stages
+        for stage, capacity in zip(played.stages, capacities, strict=True)
         if stage.memory_bytes > capacity
     ]
 
@@ -110,13 +111,8 @@ def _close(where: str, claimed: float, found: float) -> list[Finding]:
 
 def _figures(plan: Plan, played: Replay) -> list[Finding]:
     body: ParallelBody = plan.body
-    tokens = body.spec.global_batch * body.spec.sequence_tokens
-    wanted = {
-        "step_time": played.step_us / 1e6,
-        "peak_memory": played.peak_bytes / 2**30,
-        "tokens_per_gpu": tokens / (played.step_us / 1e6) / body.degrees.gpus,
-        "capacity": setting_of(body.model, body.cluster, body.spec).gpu.memory_bytes / 2**30,
-    }
+    setting = setting_of(body.model, body.cluster, body.spec)
+    wanted = {name: value for name, (value, _) in figures_of(setting, body, played).items()}
     claimed = figures(plan)
     findings = [Finding("TRD424", f"predictions.{name}", "is missing") for name in wanted if name not in claimed]
     for name, value in wanted.items():
