@@ -1,23 +1,38 @@
 """From an engine's profile to candidates: which batch and chunk meet the latencies, and what rate that sustains.
 
 Prefill engines are M/G/1 queues of whole prompts. Decode engines hold the largest batch whose step meets the time per
-token. Aggregated engines interleave: a share of steps carries a prompt chunk. The share, the batch (Little's law) and
-the mean step time form a fixed point per request rate; the highest rate that meets all limits is kept. These are
-estimates for the search; the event replay judges them.
+token. Aggregated engines interleave: a share of steps carries a prompt chunk. Their batch gives the request rate, the
+share and the mean step (`engine_balance.py`); of the batches that meet all limits, the one of the highest rate is kept.
+These are estimates for the search; the event replay judges them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from math import ceil
+from functools import lru_cache, partial
+from math import ceil, sqrt
 
-from treadle.costmodels.engine_balance import Running, Traffic, cached, peak_of, running_at
+from treadle.costmodels.engine_balance import (
+    LEAST_BATCH,
+    MOST_BATCH,
+    Running,
+    Traffic,
+    cached,
+    peak_of,
+    running_with,
+)
+from treadle.costmodels.prompt_times import (
+    PREFILL_TOKENS,
+    moments,
+    prefill_moments,
+    prompt_s,
+    prompt_times,
+    some_cuts,
+)
 from treadle.costmodels.queues import largest_load, wait_quantile_mg1
 from treadle.ir.serving.plan import KindOfEngine, ServingPlan, Stream
 from treadle.ir.serving.pools import Engine, Role
-from treadle.ir.serving.profile import Profile
 from treadle.ir.serving.reuse import HitCurve
 from treadle.ir.serving.traffic import Lengths
 from treadle.ir.workload import Metric, ServiceLevel
@@ -31,11 +46,8 @@ CHUNKS = (512, 2048, 8192)
 DECODE_RESERVE = 0.92
 """Share of its rate that a decode phase is loaded with when it is planned for (the peer's usual reserve)."""
 
-RATES = 13
-"""Request rates tried by bisection for an aggregated engine: to a ten-thousandth of the prefill rate."""
-
-PREFILL_TOKENS = 16384
-"""Tokens of a step of a prefill engine: a prompt up to this length is one step."""
+BATCH_ROUNDS = 16
+"""Halvings of the range of an aggregated engine's batch: to one part in five thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +153,24 @@ def candidates(kind: KindOfEngine, stream: Stream, setting: Setting) -> tuple[En
 
 
 def _best_aggregated(kind: KindOfEngine, lengths: Lengths, limits: Limits, hits: HitCurve | None) -> Engine | None:
-    kept = [engine for chunk in CHUNKS if (engine := _aggregated(kind, lengths, limits, chunk, hits)) is not None]
-    return min(kept, key=lambda engine: engine.seconds[0], default=None)
+    """Return the candidate of the highest rate among all chunks.
+
+    First tokens are what takes time to compute: without their limit each chunk has a rate that it cannot exceed.
+    """
+    context = lengths.mean_context
+    without: list[tuple[Traffic, Running]] = []
+    for chunk in CHUNKS:
+        traffic = Traffic(lengths, context, hits, chunk)
+        if most := _busiest(partial(_within_step, kind, traffic, limits), MOST_BATCH):
+            without.append((traffic, most))
+    best: tuple[Traffic, Running] | None = None
+    for traffic, most in sorted(without, key=lambda one: -one[1].rate_per_s):
+        if best is not None and most.rate_per_s <= best[1].rate_per_s:
+            break
+        running = _in_time(kind, traffic, limits, most)
+        if running is not None and (best is None or running.rate_per_s > best[1].rate_per_s):
+            best = traffic, running
+    return _aggregated(kind, limits, *best) if best is not None else None
 
 
 def _no_faster(engine: Engine, seconds: float) -> Engine:
@@ -160,8 +188,7 @@ def _for_stream(engine: Engine, stream: Stream, classes: int) -> Engine:
 
 def _split(kind: KindOfEngine, lengths: Lengths, limits: Limits, hits: HitCurve | None) -> Engine | None:
     """Both phases side by side on shares of each GPU, one cache: the slower phase sets the rate (semi-PD, Nexus)."""
-    first = replace(kind, profile=kind.profile.on_share(kind.prefill_share), prefill_share=0.0)
-    second = replace(kind, profile=kind.profile.on_share(1 - kind.prefill_share), prefill_share=0.0)
+    first, second = _on_share(kind, kind.prefill_share), _on_share(kind, 1 - kind.prefill_share)
     decode = _decode(second, lengths, limits)
     prefill = _prefill(first, lengths, limits, 0.0, hits, decode.kv_tokens_needed) if decode is not None else None
     if prefill is None or decode is None:
@@ -172,19 +199,9 @@ def _split(kind: KindOfEngine, lengths: Lengths, limits: Limits, hits: HitCurve 
     return replace(split, cache_blocks=prefill.cache_blocks, hit_share=prefill.hit_share)
 
 
-def prompt_s(
-    profile: Profile, tokens: int, chunk: int, batch: int = 0, context: float = 0.0, *, found: int = 0
-) -> float:
-    """Return the time a prompt takes alone in steps of `chunk` tokens, beside `batch` decoding sequences.
-
-    `found` of its tokens are in a cache.
-    """
-    time, done = 0.0, found
-    while done < tokens:
-        take = min(chunk, tokens - done)
-        time += profile.step_s(take, done, batch, context)
-        done += take
-    return time
+@lru_cache(maxsize=4096)  # for every stream alike
+def _on_share(kind: KindOfEngine, share: float) -> KindOfEngine:
+    return replace(kind, profile=kind.profile.on_share(share), prefill_share=0.0)
 
 
 def _prefill(
@@ -202,15 +219,10 @@ def _prefill(
     """
     need = lengths.batch_tokens(1)
     reuse, blocks = cached(kind, hits, max(need, needed_tokens))
-    times = [prompt_s(kind.profile, prompt, PREFILL_TOKENS) for prompt in lengths.prompts]
-    mean, second = _moments(times)
+    mean, second = prefill_moments(kind.profile, lengths)
     if reuse.share:
         whole = mean
-        shorter = [
-            prompt_s(kind.profile, prompt, PREFILL_TOKENS, found=int(reuse.share * prompt))
-            for prompt in lengths.prompts
-        ]
-        mean = sum(shorter) / len(shorter) + reuse.read_s_per_token * lengths.mean_prompt
+        mean = prefill_moments(kind.profile, lengths, reuse.share)[0] + reuse.read_s_per_token * lengths.mean_prompt
         second *= mean / whole
     own = prompt_s(kind.profile, lengths.prompt_at(limits.ttft_share), PREFILL_TOKENS)
     if own + transfer_s > limits.ttft_s or need > kind.kv_tokens:
@@ -224,61 +236,74 @@ def _prefill(
 
 
 def _decode(kind: KindOfEngine, lengths: Lengths, limits: Limits) -> Engine | None:
-    best: Engine | None = None
+    context, longest = lengths.mean_context, lengths.output_at(limits.e2e_share)
+    most_step = min(limits.tpot_s, limits.e2e_s / longest)
+    best: tuple[float, int, float, int] | None = None
     for batch in BATCHES:
-        step = kind.profile.step_s(0, 0, batch, batch * lengths.mean_context)
-        need = lengths.batch_tokens(batch)
-        late = step * lengths.output_at(limits.e2e_share) > limits.e2e_s
-        if step > limits.tpot_s or need > kind.kv_tokens or late:
+        step, need = kind.profile.step_s(0, 0, batch, batch * context), lengths.batch_tokens(batch)
+        if step > most_step or need > kind.kv_tokens:
             break
-        seconds = lengths.mean_output * step / batch
-        if best is None or seconds < best.seconds[0]:
-            best = _engine(kind, Role.DECODE, batch, seconds, batch, 0.0, step, need)
-    return best
+        if best is None or step / batch < best[0]:
+            best = step / batch, batch, step, need
+    if best is None:
+        return None
+    per_token, batch, step, need = best
+    return _engine(kind, Role.DECODE, batch, lengths.mean_output * per_token, batch, 0.0, step, need)
 
 
-def _aggregated(
-    kind: KindOfEngine, lengths: Lengths, limits: Limits, chunk: int, hits: HitCurve | None
-) -> Engine | None:
-    """Return the candidate at the highest rate whose latencies and memory are within the limits."""
-    traffic = Traffic(lengths, lengths.mean_context, hits, chunk)
-    prompt = ceil(lengths.mean_prompt)
-    found = int(cached(kind, hits, 0)[0].share * prompt)
-    low, high = 0.0, 1.0 / (prompt_s(kind.profile, prompt, chunk, found=found) + 1e-9)
-    best = None
-    for _ in range(RATES):
-        middle = (low + high) / 2
-        running = running_at(kind, traffic, middle)
-        engine = _aggregated_at(kind, traffic, limits, middle, running) if running is not None else None
-        if engine is None:
+def _busiest(state: Callable[[float], Running | None], high: float) -> Running | None:
+    """Return the state of the highest rate on the way to the largest batch that has one, by bisection in logarithms."""
+    low, best = LEAST_BATCH, None
+    for _ in range(BATCH_ROUNDS):
+        middle = sqrt(low * high)
+        running = state(middle)
+        if running is None:
             high = middle
-        else:
-            low, best = middle, engine
+            continue
+        low = middle
+        if best is None or running.rate_per_s > best.rate_per_s:
+            best = running
     return best
 
 
-def _aggregated_at(
-    kind: KindOfEngine, traffic: Traffic, limits: Limits, rate: float, running: Running
-) -> Engine | None:
-    """Return the candidate at a request rate, None when a limit breaks."""
-    lengths, peak = traffic.lengths, peak_of(running.batch)
-    need = lengths.batch_tokens(peak)
-    if running.step_s > limits.tpot_s or need > kind.kv_tokens:
+def _within_step(kind: KindOfEngine, traffic: Traffic, limits: Limits, batch: float) -> Running | None:
+    """Return the state with a batch; None where it takes too long for a token or for all, or does not fit the cache."""
+    lengths = traffic.lengths
+    if lengths.batch_tokens(peak_of(batch)) > kind.kv_tokens:
         return None
-    ttft = _aggregated_ttft(kind, traffic, limits, running)
-    if ttft > limits.ttft_s or ttft + running.step_s * lengths.output_at(limits.e2e_share) > limits.e2e_s:
+    running = running_with(kind, traffic, batch)
+    if running is None or running.step_s > limits.tpot_s:
         return None
-    engine = _engine(kind, Role.AGGREGATED, peak, 1.0 / rate, traffic.chunk, ttft, running.step_s, need)
+    return running if running.step_s * lengths.output_at(limits.e2e_share) <= limits.e2e_s else None
+
+
+def _in_time(kind: KindOfEngine, traffic: Traffic, limits: Limits, most: Running) -> Running | None:
+    """Return the busiest state, up to `most`, whose first tokens (and so whole answers) are in time."""
+
+    def timely(running: Running | None) -> Running | None:
+        if running is None:
+            return None
+        ttft = _aggregated_ttft(kind, traffic, limits, running)
+        whole = ttft + running.step_s * traffic.lengths.output_at(limits.e2e_share)
+        return running if ttft <= limits.ttft_s and whole <= limits.e2e_s else None
+
+    return timely(most) or _busiest(lambda batch: timely(_within_step(kind, traffic, limits, batch)), most.batch)
+
+
+def _aggregated(kind: KindOfEngine, limits: Limits, traffic: Traffic, running: Running) -> Engine:
+    """Return the candidate in a state."""
+    peak = peak_of(running.batch)
+    ttft, need = _aggregated_ttft(kind, traffic, limits, running), traffic.lengths.batch_tokens(peak)
+    engine = _engine(kind, Role.AGGREGATED, peak, 1.0 / running.rate_per_s, traffic.chunk, ttft, running.step_s, need)
     return replace(engine, cache_blocks=running.blocks, hit_share=running.reuse.share)
 
 
 def _aggregated_ttft(kind: KindOfEngine, traffic: Traffic, limits: Limits, running: Running) -> float:
-    """Time to first token of prompts that queue for chunks beside a decoding batch; every fourth length suffices."""
+    """Time to first token of prompts that queue for chunks beside a decoding batch."""
     context = running.batch * traffic.mean_context
-    whole = max(1, ceil(running.batch))
-    lengths = traffic.lengths.prompts[1::4]
-    times = [prompt_s(kind.profile, length, traffic.chunk, whole, context) for length in lengths]
-    mean, second = _moments(times)
+    cuts = some_cuts(traffic.lengths.prompts, traffic.chunk)
+    times = prompt_times(kind.profile, cuts, traffic.chunk, max(1, ceil(running.batch)), context)
+    mean, second = moments(times)
     own = times[min(len(times) - 1, int(limits.ttft_share * len(times)))]
     if running.reuse.share:
         mean, second = mean * (1 - running.reuse.share), second * (1 - running.reuse.share)
@@ -305,7 +330,3 @@ def _engine(
         draft_tokens=kind.profile.draft_tokens,
         prefill_share=kind.prefill_share,
     )
-
-
-def _moments(times: list[float]) -> tuple[float, float]:
-    return sum(times) / len(times), sum(time * time for time in times) / len(times)

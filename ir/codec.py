@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from fractions import Fraction
 from functools import cache
@@ -23,6 +23,7 @@ Path = tuple[str | int, ...]
 Locator = Callable[[Path], Place]
 """Where the value at a path stands in the source."""
 
+_PLAIN = frozenset((int, float, str, bool))
 _SCALARS: dict[type, tuple[Callable[[Any], str], Callable[[str], Any]]] = {}
 
 
@@ -47,7 +48,7 @@ def encode(value: object) -> Any:
             if not _is_default(field, item := getattr(value, field.name))
         }
     if isinstance(value, tuple | list):
-        return [encode(item) for item in value]
+        return [item if type(item) in _PLAIN else encode(item) for item in value]
     if isinstance(value, dict):
         return {str(key): encode(item) for key, item in value.items()}
     for kind, (encode_to, _) in _SCALARS.items():
@@ -101,6 +102,8 @@ def _decode(kind: Any, data: Any, path: Path, locate: Locator) -> Any:
         return _decode_tuple(get_args(kind), data, path, locate)
     if origin is dict:
         _expect(isinstance(data, dict), "a table of fields", data, path, locate)
+        if _all_plain(get_args(kind)[1], data.values()):
+            return dict(data)
         return {key: _decode(get_args(kind)[1], item, (*path, key), locate) for key, item in data.items()}
     if dataclasses.is_dataclass(kind):
         return _decode_dataclass(kind, data, path, locate)
@@ -134,11 +137,18 @@ def _decode_dataclass(kind: Any, data: Any, path: Path, locate: Locator) -> Any:
 def _decode_tuple(kinds: tuple[Any, ...], data: Any, path: Path, locate: Locator) -> Any:
     _expect(isinstance(data, list | tuple), "a list", data, path, locate)
     if len(kinds) == 2 and kinds[1] is Ellipsis:
+        if _all_plain(kinds[0], data):
+            return tuple(data)
         kinds = (kinds[0],) * len(data)
     _expect(len(data) == len(kinds), f"a list of {len(kinds)}", data, path, locate)
     return tuple(
         _decode(kind, item, (*path, index), locate) for index, (kind, item) in enumerate(zip(kinds, data, strict=True))
     )
+
+
+def _all_plain(kind: Any, items: Iterable[Any]) -> bool:
+    """Whether all items are of a kind that is written as it is: no need to look at them one by one."""
+    return kind in _PLAIN and all(type(item) is kind for item in items)
 
 
 def _decode_union(kinds: tuple[Any, ...], data: Any, path: Path, locate: Locator) -> Any:

@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil, gcd, lcm
 
 from treadle.ir.certificate import ProofKind
 from treadle.ir.diagnostics import Finding
 from treadle.ir.errors import InvalidValue
+
+_ROUNDING = Fraction(1, 10**9)
+"""What a peak in decimal digits may be below the exact one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,35 @@ def load_bound(problem: AdaptersProblem) -> tuple[Fraction, ProofKind, str]:
     if len(loads) > count:
         pair = (loads[count - 1] + loads[count]) / max(speeds)
         choices.append((pair, ProofKind.COUNT, f"two of the {count + 1} largest adapters share a replica"))
-    return max(choices, key=lambda choice: choice[0])
+    bound, proof, argument = max(choices, key=lambda choice: choice[0])
+    unit = _unit(loads)
+    reached = min(ceil(bound * speed / unit) * unit / speed for speed in set(speeds)) if unit else bound
+    return max(bound, reached), proof, argument
+
+
+def _unit(loads: list[Fraction]) -> Fraction:
+    """Return the largest number of which every load is a whole multiple; 0 where all loads are 0."""
+    denominator = lcm(*(load.denominator for load in loads))
+    return Fraction(gcd(*(int(load * denominator) for load in loads)), denominator)
+
+
+def least_moves(problem: AdaptersProblem, peak: Fraction | float) -> int:
+    """Return a bound on the moves to any placement of at most this peak.
+
+    From every replica enough adapters have to leave for its slots and for the peak; the heaviest take most load along.
+    """
+    least = 0
+    for replica in problem.replicas:
+        loads = sorted((Fraction(a.load) for a in problem.adapters if a.current == replica.name), reverse=True)
+        room = Fraction(peak) * Fraction(replica.speed) * (1 + _ROUNDING)
+        load, leave = sum(loads, Fraction(0)), 0
+        while leave < len(loads) and (load > room or len(loads) - leave > replica.slots):
+            load -= loads[leave]
+            leave += 1
+        least += leave
+    return least + sum(
+        bool(a.current) and a.current not in {r.name for r in problem.replicas} for a in problem.adapters
+    )
 
 
 def check(plan: AdaptersPlan) -> list[Finding]:

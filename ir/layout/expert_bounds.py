@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from heapq import heapify, heapreplace
 from itertools import combinations
-from math import ceil, comb
+from math import comb
 
 from treadle.ir.certificate import ProofKind
 from treadle.ir.layout.expert_skeletons import Answer, skeleton
@@ -151,18 +152,16 @@ def pool_bound(loads: tuple[Fraction, ...], slots: int, gpus: int) -> LoadBound:
 
 
 def least_replica_load(loads: Sequence[Fraction], slots: int) -> Fraction:
-    """Return the smallest M with sum(ceil(w / M)) <= slots: no replica assignment has all replicas below it."""
-    candidates = sorted({load / count for load in loads if load for count in range(1, slots - len(loads) + 2)})
-    low, high = 0, len(candidates) - 1
-    if high < 0:
-        return Fraction(0)
-    while low < high:
-        middle = (low + high) // 2
-        if sum(max(1, ceil(load / candidates[middle])) for load in loads) <= slots:
-            high = middle
-        else:
-            low = middle + 1
-    return candidates[low]
+    """Return the smallest M with sum(ceil(w / M)) <= slots: no replica assignment has all replicas below it.
+
+    One more replica always goes to the expert whose replicas are largest: what is left largest is least (exchange).
+    """
+    heap = [(-load, load, 1) for load in loads]
+    heapify(heap)
+    for _ in range(slots - len(loads)):
+        _, load, count = heap[0]
+        heapreplace(heap, (-load / (count + 1), load, count + 1))
+    return -heap[0][0]
 
 
 def enumerable(experts: int, slots: int, gpus: int) -> bool:

@@ -52,7 +52,8 @@ def _check_gpus(plan: PoolsPlan) -> list[Finding]:
 def _check_budget(plan: PoolsPlan) -> list[Finding]:
     limit = Fraction(str(plan.problem.budget))
     pairs = zip(plan.problem.engines, plan.pools.counts, strict=True)
-    price = sum((plan.problem.price(engine, plan.problem.budget_in) * count for engine, count in pairs), Fraction(0))
+    goal = plan.problem.budget_in
+    price = sum((plan.problem.price(engine, goal) * count for engine, count in pairs if count), Fraction(0))
     if not limit or price <= limit:
         return []
     return [Finding("TRD453", "budget", "the engines cost more", f"<= {float(limit)}", str(float(price)))]
@@ -87,6 +88,8 @@ def _check_load(plan: PoolsPlan) -> list[Finding]:
     findings: list[Finding] = []
     triples = zip(plan.problem.engines, plan.pools.counts, plan.pools.routing_per_s, strict=True)
     for engine, count, rates in triples:
+        if not any(rates):
+            continue
         busy = sum((Fraction(t) * Fraction(x) for t, x in zip(engine.seconds, rates, strict=True)), Fraction(0))
         room = plan.problem.discount(engine.role) * count
         if busy > room * (1 + TOLERANCE) + TOLERANCE * (count > 0):
@@ -104,6 +107,8 @@ def _check_flow(plan: PoolsPlan) -> list[Finding]:
         served = Fraction(0)
         balance: dict[str, Fraction] = {}
         for engine, rates in zip(problem.engines, plan.pools.routing_per_s, strict=True):
+            if not rates[position]:
+                continue
             rate = Fraction(rates[position])
             served += rate if engine.role is not Role.PREFILL else 0
             if engine.role is not Role.AGGREGATED:
@@ -131,7 +136,7 @@ def _check_mix(plan: PoolsPlan) -> list[Finding]:
     findings: list[Finding] = []
     for engine, rates in zip(problem.engines, plan.pools.routing_per_s, strict=True):
         total = sum(rates)
-        for position, rate in enumerate(rates):
+        for position, rate in enumerate(rates if total else ()):
             expected = total * float(problem.part(engine, position))
             wrong = rate and not engine.takes(position)
             if wrong or (problem.natural_mix and abs(rate - expected) > float(TOLERANCE) * max(1.0, total)):

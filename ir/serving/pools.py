@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
+from functools import lru_cache
 
 from treadle.ir.errors import InvalidValue
 
@@ -163,10 +164,7 @@ class PoolsProblem:
 
     def part(self, engine: Engine, position: int) -> Fraction:
         """Return the share of a class among the requests that an engine takes in natural proportion."""
-        if not engine.takes(position):
-            return Fraction(0)
-        shares = [Fraction(f"{one.share:.12g}") for one in self.classes]
-        return shares[position] / sum(share for index, share in enumerate(shares) if engine.takes(index))
+        return _parts(self.classes, engine.serves)[position]
 
     def price(self, engine: Engine, goal: Objective | None = None) -> Fraction:
         """Return what one engine adds to the objective that is minimised, or to another goal."""
@@ -183,6 +181,14 @@ class PoolsProblem:
             Objective.LEAST_POWER: Fraction(str(pool.watts)),
         }
         return per_gpu[goal]
+
+
+@lru_cache(maxsize=256)
+def _parts(classes: tuple[RequestClass, ...], serves: tuple[int, ...]) -> tuple[Fraction, ...]:
+    """Return the share of each class among the requests of the classes served (empty: of all)."""
+    taken = serves or tuple(range(len(classes)))
+    shares = [Fraction(f"{one.share:.12g}") if index in taken else Fraction(0) for index, one in enumerate(classes)]
+    return tuple(share / sum(shares) for share in shares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,5 +223,5 @@ class PoolsPlan:
         total = Fraction(0)
         for engine, rates in zip(self.problem.engines, self.pools.routing_per_s, strict=True):
             if engine.role is not Role.PREFILL:
-                total += sum((Fraction(rate) for rate in rates), Fraction(0))
+                total += sum((Fraction(rate) for rate in rates if rate), Fraction(0))
         return total

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil, floor
 
 from treadle.ir.errors import InvalidValue
@@ -73,7 +74,8 @@ def tree_bound(program: Program, tree: Tree) -> Fraction | None:
     return worst if worst is None or not program.integral else Fraction(floor(worst))
 
 
-_UNIT = 10**24
+_DIGITS = 24
+_UNIT: int = 10**_DIGITS
 """Numbers are whole multiples of 1 / _UNIT; what rounding to them may change is added to the bound."""
 
 Box = tuple[tuple[int, int], ...]
@@ -110,14 +112,14 @@ class _Scaled:
             program,
             tuple(
                 (
-                    tuple((index, round(factor * _UNIT)) for index, factor in row.terms),
-                    round(row.limit * _UNIT),
+                    tuple((index, _units(factor)) for index, factor in row.terms),
+                    _units(row.limit),
                     row.equal,
                     row.name,
                 )
                 for row in program.rows
             ),
-            tuple(round(variable.objective * _UNIT) for variable in program.variables),
+            tuple(_units(variable.objective) for variable in program.variables),
             tuple((floor(one.lower * _UNIT), ceil(one.upper * _UNIT)) for one in program.variables),
         )
 
@@ -133,7 +135,7 @@ class _Scaled:
         total, used = 0, 0
         for key, text in leaf.multipliers.items():
             terms, limit, equal, name = self.rows[_position(key, len(self.rows))]
-            multiplier = round(Fraction(text) * _UNIT)
+            multiplier = _parsed(text)
             if multiplier < 0 and not equal:
                 raise InvalidValue(message=f"row `{name}` has a negative multiplier")
             total += multiplier * limit * _UNIT
@@ -148,6 +150,20 @@ class _Scaled:
         if leaf.empty and total >= 0:
             raise InvalidValue(message="a leaf is claimed empty and its ray proves nothing")
         return None if leaf.empty else Fraction(total, _UNIT**3)
+
+
+def _units(value: Fraction) -> int:
+    """Return a number in units, to the nearest."""
+    return (2 * value.numerator * _UNIT + value.denominator) // (2 * value.denominator)
+
+
+@lru_cache(maxsize=4096)  # the leaves of a tree share most of their multipliers
+def _parsed(text: str) -> int:
+    """Return a multiplier in units."""
+    whole, _, digits = text.partition(".")
+    if whole.isdigit() and len(digits) <= _DIGITS and (digits or "0").isdigit() and text.isascii():
+        return int(whole + digits.ljust(_DIGITS, "0"))
+    return _units(Fraction(text))
 
 
 def _position(key: str, count: int) -> int:

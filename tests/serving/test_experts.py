@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations, product
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -226,3 +227,16 @@ def test_bad_documents(tmp_path: Path, data: object, error: type[TreadleError], 
     with pytest.raises(error) as raised:
         read_experts(file, ExpertOptions())
     assert words in raised.value.render()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=6), st.integers(0, 6))
+def test_the_least_replica_load_is_the_least_that_fits_the_slots(loads: list[int], spare: int) -> None:
+    slots = len(loads) + spare
+    fitting = [
+        peak
+        for peak in {Fraction(load, count) for load in loads if load for count in range(1, slots + 1)}
+        if sum(max(1, ceil(load / peak)) for load in loads) <= slots
+    ]
+    found = least_replica_load([Fraction(load) for load in loads], slots)
+    assert found == min(fitting, default=Fraction(0))

@@ -6,6 +6,7 @@ import json
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from treadle.ir.diagnostics import TreadleError
 from treadle.ir.layout import adapters, batch, tiers
 from treadle.ir.layout.errors import DoesNotFit, WrongForm
 from treadle.solvers.adapters.solve import solve_adapters
+from treadle.solvers.backend import Limits
 from treadle.solvers.batch_order.solve import solve_batch
 from treadle.solvers.tiers.solve import solve_tiers
 
@@ -39,6 +41,43 @@ def test_adapters_equal_brute_force(loads: list[int], replicas: int, slots: int)
     assert max(adapters.relative_loads(plan)) == best
     assert certificate.levels[0].bound is not None
     assert certificate.levels[0].bound <= best
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), min_size=1, max_size=5),
+    st.lists(st.tuples(st.integers(1, 4), st.sampled_from((1.0, 2.0, 0.5))), min_size=2, max_size=3),
+)
+def test_bounds_on_peak_and_moves_hold_and_are_met(
+    given: list[tuple[int, int]], replicas: list[tuple[int, float]]
+) -> None:
+    problem = adapters.AdaptersProblem(
+        tuple(adapters.Adapter(f"a{i}", load, 0, f"r{at}" if at < 3 else "") for i, (load, at) in enumerate(given)),
+        tuple(adapters.Replica(f"r{g}", slots, speed=speed) for g, (slots, speed) in enumerate(replicas)),
+    )
+    every = [adapters.AdaptersPlan(problem, one) for one in product(range(len(replicas)), repeat=len(given))]
+    legal = [one for one in every if not adapters.check(one)]
+    if not legal:
+        return
+    plan, _ = solve_adapters(problem)
+    assert adapters.check(plan) == []
+    peak = min(max(adapters.relative_loads(one)) for one in legal)
+    assert adapters.load_bound(problem)[0] <= peak == max(adapters.relative_loads(plan))
+    fewest = min(one.moves for one in legal if max(adapters.relative_loads(one)) == peak)
+    assert adapters.least_moves(problem, peak) <= fewest == plan.moves
+
+
+def test_a_large_fleet_is_levelled_to_the_bound_with_few_moves() -> None:
+    random = Random(1)
+    problem = adapters.AdaptersProblem(
+        tuple(adapters.Adapter(f"a{i}", random.randint(1, 100), 20, f"r{i % 8}", (f"b{i % 5}",)) for i in range(120)),
+        tuple(adapters.Replica(f"r{j}", 24, 1000) for j in range(8)),
+        tuple(adapters.Block(f"b{k}", 100) for k in range(5)),
+    )
+    plan, certificate = solve_adapters(problem, Limits(deterministic_s=0.2))
+    assert adapters.check(plan) == []
+    assert certificate["peak load"].status is Status.OPTIMAL
+    assert plan.moves <= 24
 
 
 @settings(max_examples=25, deadline=None)

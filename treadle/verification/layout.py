@@ -63,7 +63,7 @@ def review_adapters(plan: Plan, folder: Path | None) -> Review:
         value = float(max(adapters.relative_loads(body)))
         return [
             ("peak load", value, min(float(adapters.load_bound(body.problem)[0]), value)),
-            ("moves", body.moves, 0),
+            ("moves", body.moves, adapters.least_moves(body.problem, value)),
         ]
 
     return reviewed(plan, adapters.check(body), claims)
