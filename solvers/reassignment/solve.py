@@ -1,4 +1,4 @@
-"""Annealed local search over shifts and swaps (all targets of a process at once), then neighbourhoods by CP-SAT."""
+"""Annealing over shifts, swaps and matchings of many processes at once, then neighbourhoods by CP-SAT."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.cluster.errors import InconsistentCluster
 from treadle.ir.cluster.reassignment import Reassignment, check, cost, volume_bound
 from treadle.solvers.reassignment.improve import Improvement
+from treadle.solvers.reassignment.matchings import Matchings
 from treadle.solvers.reassignment.state import State
 
 COST_MODEL = "roadef-2012"
 _HEAT = 2.5
 """First temperature, in units of what the cost could fall per process."""
-_COOLING = 0.03
-"""Last temperature of a cycle, in units of its first: colder ones only descend."""
+_SINGLES, _MATCHED = 60, 20
+"""Steps of one process or two, and matchings of many, between two looks at the temperature."""
 _SWAP_SAMPLE = 300
-_ANNEALED = 0.15
+_ANNEALED = 0.65
 """Share of a window for annealing; neighbourhoods have the rest."""
 _LAST_S = 1.0
 
@@ -93,6 +94,7 @@ class _Search:
         self.progress = progress
         self.state = State(instance)
         self.random = np.random.default_rng(options.seed)
+        self.matchings = Matchings(instance, self.state, self.random)
         self.value = cost(instance, instance.initial)
         self.best_value = self.value
         self.best = self.state.at.copy()
@@ -105,13 +107,15 @@ class _Search:
         steps = 0
         for cycle in range(1_000_000):
             start = self._spent(steps)
-            length = 0.5 if cycle == 0 else 0.25
+            length = 0.9 if cycle == 0 else 0.1
             while (spent := self._spent(steps)) < min(1.0, start + length) and self.best_value > floor:
                 share = (spent - start) / length
-                temperature = hot * (0.3**cycle) * _COOLING**share
-                for _ in range(200):
+                temperature = hot * (0.3**cycle) * (1.0 - share) ** 2
+                for _ in range(_SINGLES):
                     self._step(temperature)
-                steps += 200
+                for _ in range(_MATCHED):
+                    self._match(temperature)
+                steps += _SINGLES + _MATCHED
             if self._spent(steps) >= 1.0 or self.best_value <= floor:
                 break
             self._return_to_best()
@@ -128,6 +132,10 @@ class _Search:
             self.state.shift(process, int(self.best[process]))
         self.value = self.best_value
         self.progress(f"cost {self.best_value}")
+
+    def _match(self, temperature: float) -> None:
+        if change := self.matchings.step(temperature):
+            self._moved(change)
 
     def _step(self, temperature: float) -> None:
         process = int(self.random.integers(len(self.state.at)))
