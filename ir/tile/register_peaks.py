@@ -1,8 +1,9 @@
 """Lower bounds on registers per thread of every group of one assignment, whatever the times are.
 
 A chain of values that take over each other's registers lives for `q` whole intervals and a rest: it counts `q` times
-always. Beyond that, three arguments: chains whose rests add up to more than all but one interval overlap at some cycle;
-what an operation reads and writes is there when it starts; and the peak is not below the average.
+always. Beyond that, four arguments: chains whose rests add up to more than all but one interval overlap at some cycle;
+what an operation reads and writes is there when it starts; what it fetches from other groups is there just before,
+beside all operands it has; and the peak is not below the average.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from itertools import combinations
 
 from treadle.ir.tile.constraints import Arc
 from treadle.ir.tile.register_bound import Chain, chain_links, closed_distance
-from treadle.ir.tile.warps import RegisterValue, WarpLoop
+from treadle.ir.tile.warps import FETCH_CYCLES, RegisterValue, WarpLoop
 
 LARGEST_SET = 4
 """Chains that are tried together."""
@@ -77,15 +78,18 @@ def least_peak(
     found = [_chain(links, closed, groups, group, reach, (low, ii)) for links, closed in chain_links(inside)]
     always = sum(chain.registers * (chain.lifetime_cycles // ii) for chain in found)
     together = max((_overlap(chosen, ii) for chosen in _sets(found, ii)), default=0)
-    at_starts = max((_at_start(warps, groups, group, found, issue.operation, ii) for issue in warps.issues), default=0)
+    inside_ops = [issue.operation for issue in warps.issues if groups.get(issue.operation) == group]
+    at_starts = max((_at_start(warps, groups, group, found, name, ii) for name in inside_ops), default=0)
+    fetching = max((_fetching(warps, groups, found, name, reach, ii) for name in inside_ops), default=0)
     volume = sum(chain.registers * chain.lifetime_cycles for chain in found) + sum(
-        value.registers * reader.hold_cycles
+        value.registers * (reader.hold_cycles + FETCH_CYCLES)
         for value in warps.values
         for reader in value.readers
         if groups.get(value.producer, group) != group and groups.get(reader.operation) == group
     )
     return (
-        max(always + together, always + _crowd(found, ii), at_starts, -(-volume // ii)) + warps.limits.fixed_registers
+        max(always + together, always + _crowd(found, ii), at_starts, fetching, -(-volume // ii))
+        + warps.limits.fixed_registers
     )
 
 
@@ -116,8 +120,6 @@ def _overlap(chosen: tuple[Chain, ...], ii: int) -> int:
 
 def _at_start(warps: WarpLoop, groups: dict[str, int], group: int, found: list[Chain], name: str, ii: int) -> int:
     """Registers in a group when one of its operations starts: operands it holds, its result, and all that stays."""
-    if groups.get(name) != group:
-        return 0
     held = {v.name for v in warps.values for r in v.readers if r.operation == name and r.hold_cycles > 0}
     made = {v.name for v in warps.values if v.producer == name}
     total = 0
@@ -125,6 +127,19 @@ def _at_start(warps: WarpLoop, groups: dict[str, int], group: int, found: list[C
         there = held.intersection(chain.values) or (made.intersection(chain.values) and chain.lifetime_cycles > 0)
         total += chain.registers * max(int(bool(there)), chain.lifetime_cycles // ii)
     return total + sum(v.registers for v in warps.values if v.name in held and groups.get(v.producer, group) != group)
+
+
+def _fetching(warps: WarpLoop, groups: dict[str, int], found: list[Chain], name: str, reach: Reach, ii: int) -> int:
+    """Registers just before an operation starts: operands of other groups, those of its own, and all that stays."""
+    reads = [v for v in warps.values if any(r.operation == name for r in v.readers)]
+    fetched = sum(v.registers for v in reads if groups.get(v.producer, groups[name]) != groups[name])
+    if not fetched:
+        return 0
+    there = {v.name for v in reads if (path := reach(v.producer, name)) is not None and path >= FETCH_CYCLES}
+    return fetched + sum(
+        chain.registers * max(int(bool(there.intersection(chain.values))), chain.lifetime_cycles // ii)
+        for chain in found
+    )
 
 
 def _chain(

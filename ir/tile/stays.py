@@ -13,7 +13,7 @@ from treadle.ir.tile.assignments import classes
 from treadle.ir.tile.constraints import Arc, arcs
 from treadle.ir.tile.register_bound import chain_links, closed_distance
 from treadle.ir.tile.register_peaks import Reach
-from treadle.ir.tile.warps import RegisterValue, WarpLoop
+from treadle.ir.tile.warps import FETCH_CYCLES, RegisterValue, WarpLoop
 
 
 def homes_of(warps: WarpLoop, groups: Mapping[str, int] | None) -> dict[str, int]:
@@ -81,11 +81,11 @@ def _least(value: RegisterValue, home: dict[str, int], reach: Reach, ii: int, *,
 
 
 def _visits(warps: WarpLoop, home: dict[str, int], number: int, *, known: bool) -> int:
-    """Registers times cycles of values that other groups hand over, while they are read."""
+    """Registers times cycles of values that other groups hand over, from when they are fetched until they are read."""
     if not known:
         return 0
     return sum(
-        value.registers * reader.hold_cycles
+        value.registers * (reader.hold_cycles + FETCH_CYCLES)
         for value in warps.values
         for reader in value.readers
         if home[value.producer] != number and home[reader.operation] == number

@@ -18,7 +18,7 @@ from treadle.ir.tile.orders import Order, Windows, core, orders, whole, windows
 from treadle.ir.tile.refutation import Draft, drafted
 from treadle.ir.tile.register_peaks import Reach
 from treadle.ir.tile.stays import stay_arcs
-from treadle.ir.tile.warps import WarpLoop
+from treadle.ir.tile.warps import FETCH_CYCLES, WarpLoop
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +160,14 @@ def _add_issue(found: Draft, warps: WarpLoop, groups: dict[str, int], group: int
 
 @dataclass(frozen=True, slots=True)
 class Stay:
-    """A stay of a value in registers, from the start of an operation until the ends: (operation, cycles after it)."""
+    """A stay of a value in registers, from a moment until the ends: (operation, cycles after its start)."""
 
     begin: str
     ends: tuple[tuple[str, int], ...]
     least_cycles: int
     registers: int
+    lead_cycles: int = 0
+    """The stay begins so long before the operation `begin` starts."""
 
 
 def _stays(warps: WarpLoop, loop: Loop, groups: dict[str, int], ii: int) -> dict[int, list[Stay]]:
@@ -180,7 +182,8 @@ def _stays(warps: WarpLoop, loop: Loop, groups: dict[str, int], ii: int) -> dict
             if groups[reader.operation] != home:
                 ends.append((producer, value.handoff_cycles))
                 held = reader.hold_cycles
-                visit = Stay(reader.operation, ((reader.operation, held),), held, value.registers)
+                until = ((reader.operation, held),)
+                visit = Stay(reader.operation, until, held + FETCH_CYCLES, value.registers, FETCH_CYCLES)
                 stays[groups[reader.operation]].append(visit)
                 least = max(least, value.handoff_cycles)
                 continue
@@ -200,7 +203,12 @@ def _add_least_registers(found: Draft, warps: WarpLoop, stays: list[Stay], room:
     if left < max((stay.registers for stay in partial), default=0):
         return False
     if sum(stay.registers for stay in partial) > left:
+        lead = max(stay.lead_cycles for stay in partial)
         slots = [found.slot(index[stay.begin]) for stay in partial]
+        slots = [
+            Term(slot.variable, 1, slot.offset + lead - stay.lead_cycles)
+            for slot, stay in zip(slots, partial, strict=True)
+        ]
         again = [Term(slot.variable, 1, slot.offset + ii) for slot in slots]
         cycles, registers = [stay.least_cycles % ii for stay in partial], [stay.registers for stay in partial]
         found.problem.cumulative([*slots, *again], [*cycles, *cycles], left, [*registers, *registers])
@@ -209,35 +217,36 @@ def _add_least_registers(found: Draft, warps: WarpLoop, stays: list[Stay], room:
 
 def _add_registers(found: Draft, warps: WarpLoop, stays: list[Stay], room: int) -> None:
     """Keep the stays of one group within `room`: they are fullest when some stay begins, so they are counted there."""
-    for begin in dict.fromkeys(stay.begin for stay in stays):
-        counts = [term for stay in stays for term in _there(found, warps.loop.index, stay, begin)]
+    for begin, lead in dict.fromkeys((stay.begin, stay.lead_cycles) for stay in stays):
+        counts = [term for stay in stays for term in _there(found, warps.loop.index, stay, begin, lead)]
         found.problem.at_most(counts, room)
 
 
-def _there(found: Draft, index: dict[str, int], stay: Stay, begin: str) -> list[Term]:
-    """Return the registers of all iterations of a stay that are there when the operation `begin` starts.
+def _there(found: Draft, index: dict[str, int], stay: Stay, begin: str, lead: int) -> list[Term]:
+    """Return the registers of all iterations of a stay that are there `lead` cycles before the operation `begin`.
 
-    With t that start: iterations up to `begun` have begun, start + begun * ii <= t < start + (begun + 1) * ii; those up
-    to `over` are over, every end + over * ii <= t; so begun - over of them are there.
+    With t that moment: iterations up to `begun` have begun, start + begun * ii <= t < start + (begun + 1) * ii; those
+    up to `over` are over, every end + over * ii <= t; so begun - over of them are there.
     """
+    ahead = stay.lead_cycles - lead
     ii, at, first = found.ii, index[begin], index[stay.begin]
     now, start = found.starts[at], found.starts[first]
     (earliest, latest), (least, most) = found.windows[at], found.windows[first]
     begun: Term | None = None
-    highest = 0
+    highest = ahead // ii
     if at != first:
-        highest = (latest - least) // ii
-        begun = found.problem.variable((earliest - most) // ii, highest)
-        found.problem.at_most([start, Term(begun.variable, ii), Term(now.variable, -1)], 0)
-        found.problem.at_most([now, Term(start.variable, -1), Term(begun.variable, -ii)], ii - 1)
+        highest = (latest - least + ahead) // ii
+        begun = found.problem.variable((earliest - most + ahead) // ii, highest)
+        found.problem.at_most([start, Term(begun.variable, ii), Term(now.variable, -1)], ahead)
+        found.problem.at_most([now, Term(start.variable, -1), Term(begun.variable, -ii)], ii - 1 - ahead)
     longest = max(found.windows[index[name]][1] + after for name, after in stay.ends)
-    over = found.problem.variable((earliest - longest) // ii, highest)
+    over = found.problem.variable((earliest - lead - longest) // ii, highest)
     for name, after in dict.fromkeys(stay.ends):
         end = found.starts[index[name]]
         same = end.variable == now.variable
         terms = [Term(over.variable, ii)] if same else [end, Term(over.variable, ii), Term(now.variable, -1)]
-        found.problem.at_most(terms, -after)
+        found.problem.at_most(terms, -after - lead)
     if begun is None:
-        return [Term(over.variable, -stay.registers)]
+        return [Term(over.variable, -stay.registers, stay.registers * highest)]
     found.problem.at_most([over, Term(begun.variable, -1)], 0)
     return [Term(begun.variable, stay.registers), Term(over.variable, -stay.registers)]

@@ -43,13 +43,19 @@ class Crossing:
     allowed: bool = True
 
 
+FETCH_CYCLES = 1
+"""A value of another group is read from its slot before its reader starts: it is there beside all that the reader
+takes over when it starts."""
+
+
 @dataclass(frozen=True, slots=True)
 class RegisterValue:
     """A value in registers: `registers` per thread of its group, from the producer's start until its readers let go.
 
     A reader holds the value for `hold_cycles` from its own start; 0 means that it takes the registers over. When a
     reader is in another group, the value is handed over through memory: it stays for `handoff_cycles` after the
-    producer's start at least, and takes `registers` in the reader's group while that reader holds it.
+    producer's start at least, and takes `registers` in the reader's group from `FETCH_CYCLES` before that reader starts
+    until the reader lets go.
     """
 
     name: str
@@ -188,7 +194,8 @@ def lifetimes(warps: WarpLoop, schedule: Schedule, groups: dict[str, int]) -> It
                 end = max(end, starts[reader.operation] + reader.hold_cycles + schedule.ii_cycles * reader.distance)
             else:
                 end = max(end, begin + value.handoff_cycles)
-                yield groups[reader.operation], starts[reader.operation], reader.hold_cycles, value.registers
+                fetched = starts[reader.operation] - FETCH_CYCLES
+                yield groups[reader.operation], fetched, reader.hold_cycles + FETCH_CYCLES, value.registers
         yield home, begin, end - begin, value.registers
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from treadle.ir.tile.warps import WarpLoop
 from treadle.ir.warp.program import Action, Instruction, WarpGroup, WarpProgram
 
-Version = tuple[str, int]
-"""A value of an iteration."""
+Version = tuple[str, int, int]
+"""A value of an iteration, and how often its group has read it from a slot: every read is a copy of its own."""
 
 
 def registers_in_order(program: WarpProgram, warps: WarpLoop) -> tuple[int, ...]:
@@ -16,7 +16,8 @@ def registers_in_order(program: WarpProgram, warps: WarpLoop) -> tuple[int, ...]
 
     A value is there from the instruction that makes it (or reads it from a slot) to the last one that reads it; an
     asynchronous reader that holds it for its whole latency lets go when a wait covers it. A reader with no hold cycles
-    puts its result in the operand's place. Counted over a few more iterations than overlap.
+    puts its result in the operand's place. A value that is read from its slot once more need not be kept until then.
+    Counted over a few more iterations than overlap.
     """
     return tuple(_peak(group, program, warps) + warps.limits.fixed_registers for group in program.groups)
 
@@ -36,13 +37,14 @@ def _peak(group: WarpGroup, program: WarpProgram, warps: WarpLoop) -> int:
     for version, position in last.items():
         ends[position].append(version)
     live: dict[Version, int] = {}
+    fetched: Counter[tuple[str, int]] = Counter()
     peak = 0
     for position, (instruction, iteration) in enumerate(lines):
         over = [version for version in ends[position] if version in live]
         for version in over:
             if (version[0], instruction.subject) in replaced:
                 del live[version]
-        made = _made(instruction, iteration)
+        made = _made(instruction, iteration, fetched)
         if made is not None and made[0] in size and made in last:
             live[made] = size[made[0]]
         peak = max(peak, sum(live.values()))
@@ -51,12 +53,14 @@ def _peak(group: WarpGroup, program: WarpProgram, warps: WarpLoop) -> int:
     return peak
 
 
-def _made(instruction: Instruction, iteration: int) -> Version | None:
-    """Return what an instruction puts in registers."""
+def _made(instruction: Instruction, iteration: int, fetched: Counter[tuple[str, int]]) -> Version | None:
+    """Return what an instruction puts in registers, and count it where it is a copy."""
     if instruction.action is Action.PERFORM and not instruction.result:
-        return instruction.subject, iteration
+        return instruction.subject, iteration, 0
     if instruction.action is Action.READ:
-        return instruction.subject, iteration - instruction.operands[0].distance
+        value = instruction.subject, iteration - instruction.operands[0].distance
+        fetched[value] += 1
+        return *value, fetched[value]
     return None
 
 
@@ -66,14 +70,17 @@ def _last_uses(
     """Return the position behind which every value is no more needed."""
     last: dict[Version, int] = {}
     flying: dict[str, list[list[Version]]] = defaultdict(list)
+    fetched: Counter[tuple[str, int]] = Counter()
     for position, (instruction, iteration) in enumerate(lines):
-        reads = [
+        _made(instruction, iteration, fetched)
+        values = [
             (source.value, iteration - source.distance)
             for source in instruction.operands
             if not source.buffer and not source.invariant and source.value in size
         ]
         if instruction.action is Action.WRITE:
-            reads = [(instruction.subject, iteration)]
+            values = [(instruction.subject, iteration)]
+        reads = [(*value, fetched[value]) for value in values]
         for version in reads:
             last[version] = position
         if instruction.action is Action.PERFORM and instruction.queue:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from ortools.sat.python import cp_model
 
 from treadle.ir.tile.orders import Order, Windows, core, orders, whole, windows
-from treadle.ir.tile.stays import stay_arcs
-from treadle.ir.tile.warps import WarpLoop
+from treadle.ir.tile.stays import homes_of, stay_arcs
+from treadle.ir.tile.warps import FETCH_CYCLES, WarpLoop
 from treadle.solvers.modulo.model import (
     Model,
     add_arcs,
@@ -155,8 +155,14 @@ def _add_stages(joint: Joint) -> None:
 
 def _copies(warps: WarpLoop, ii: int, found: Windows) -> int:
     """Return how many iterations, besides one, it takes until all values that can be alive together are there."""
-    index = warps.loop.index
-    begins = [found[index[name]][0] for v in warps.values for name in (v.producer, *(r.operation for r in v.readers))]
+    index, home = warps.loop.index, homes_of(warps, None)
+    begins = [found[index[v.producer]][0] for v in warps.values]
+    begins += [
+        found[index[r.operation]][0] - FETCH_CYCLES
+        for v in warps.values
+        for r in v.readers
+        if home[r.operation] != home[v.producer]
+    ]
     ends = [found[index[v.producer]][1] + v.handoff_cycles for v in warps.values]
     ends += [found[index[r.operation]][1] + r.hold_cycles + ii * r.distance for v in warps.values for r in v.readers]
     return max(0, -((min(begins) - max(ends)) // ii) - 1) if begins else 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ortools.sat.python import cp_model
 
-from treadle.ir.tile.warps import RegisterValue, WarpLoop
+from treadle.ir.tile.warps import FETCH_CYCLES, RegisterValue, WarpLoop
 from treadle.solvers.modulo.model import Model
 
 GroupKey = tuple[str, int]
@@ -247,11 +247,12 @@ def _add_group_registers(joint: Joint, group: int, peak: cp_model.IntVar, length
                 demands.append(value.registers)
         for reader in value.readers:
             visit = _visit(joint, value, reader.operation, group)
-            if visit is None or reader.hold_cycles == 0:
+            if visit is None:
                 continue
+            held = reader.hold_cycles + FETCH_CYCLES
             for copy in range(copies + 1):
-                begin = joint.start(reader.operation) + ii * copy
-                intervals.append(cp.new_optional_fixed_size_interval_var(begin, reader.hold_cycles, visit, "visit"))
+                begin = joint.start(reader.operation) + ii * copy - FETCH_CYCLES
+                intervals.append(cp.new_optional_fixed_size_interval_var(begin, held, visit, "visit"))
                 demands.append(value.registers)
     cp.add_cumulative(intervals, demands, peak)
 
