@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from treadle.ir.machine import Machine
     from treadle.ir.plan import Plan
     from treadle.ir.plan import load as load_plan
-    from treadle.solvers.packing.solve import pack
+    from treadle.solvers.packing.starts import pack
     from treadle.solvers.projects.solve import schedule_project
     from treadle.solvers.reassignment.solve import reassign
     from treadle.solvers.task_graphs.solve import schedule_tasks
@@ -48,7 +48,7 @@ _PUBLIC: dict[str, str] = {
     "load_binary": "treadle.driver.launch_binary:load_binary",
     "load_kernels": "treadle.driver.load_kernels:load_kernels",
     "load_plan": "treadle.ir.plan:load",
-    "pack": "treadle.solvers.packing.solve:pack",
+    "pack": "treadle.solvers.packing.starts:pack",
     "programs": "treadle.driver.programs:",
     "schedule": "treadle.driver.api:schedule",
     "search": "treadle.driver.api:search",

@@ -37,6 +37,10 @@ class Options:
     seed: int = 0
     whole_model_cells: int = 60_000
     """The whole model is built only up to so many (group, node) cells."""
+    for_neighbourhoods: float = 0.25
+    """Share of the budget's rest that proofs leave for neighbourhoods."""
+    starts: int = 1
+    """Searches from so many seeds; see `starts.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,9 @@ Progress = Callable[[str], None]
 
 
 def pack(cluster: Cluster, options: Options | None = None, progress: Progress | None = None) -> Packed:
-    """Return the best placement found; never worse than the current one, and always legal.
+    """Return the best placement found from one seed; never worse than the current one, and always legal.
+
+    `starts.pack` searches from several.
 
     Raises:
         OverfullNode, InconsistentCluster: the current placement is not legal.
@@ -86,8 +92,6 @@ def _require_free_ports(cluster: Cluster) -> None:
 _SMALL_CELLS = 1_500
 _FOR_LATER = 0.35
 """Share of the budget's rest that the contents of nodes leave for later levels and the whole model."""
-_FOR_NEIGHBOURHOODS = 0.25
-"""Share of the budget's rest that proofs leave for neighbourhoods."""
 _CHAINS_KEEP = 0.6
 _LEAST_S = 0.05
 _RESERVE = 0.03
@@ -136,7 +140,7 @@ class _Packing:
         elif self.budget.left_s > 0:
             self._improve(0.7, goal, patience=150 if self._cells() <= _SMALL_CELLS else 600)
         if self._cells() <= self.options.whole_model_cells and self.incumbent.values != goal:
-            self.budget.held_s = _FOR_NEIGHBOURHOODS * self.budget.left_s
+            self.budget.held_s = self.options.for_neighbourhoods * self.budget.left_s
             self._whole(names)
             self.budget.held_s = 0.0
         self._improve(0.0, goal, patience=1000, last=True)

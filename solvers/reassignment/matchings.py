@@ -101,7 +101,7 @@ class Matchings:
         kept = leaving.need * ~state.transient
         held = state.held[leaving.machine] - np.where(np.diagonal(at_home)[:, None], kept, leaving.need)
         coming = np.where(at_home[:, :, None], kept[:, None], leaving.need[:, None])
-        found: Flags = (held[None] + coming <= state.capacity[leaving.machine][None]).all(axis=2)
+        found: Flags = np.all(held[None] + coming <= state.capacity[leaving.machine][None], axis=2)
         services = leaving.service[real]
         on_machine = state.on_machine[np.ix_(services, leaving.machine)]
         twins = services[:, None] == leaving.service[None]

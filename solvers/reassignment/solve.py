@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from treadle.ir.cluster.reassignment import Reassignment, check, cost, volume_bo
 from treadle.solvers.reassignment.improve import Improvement
 from treadle.solvers.reassignment.matchings import Matchings
 from treadle.solvers.reassignment.state import State
+from treadle.solvers.starts import run_starts
 
 COST_MODEL = "roadef-2012"
 _HEAT = 2.5
@@ -35,6 +37,8 @@ class Options:
     neighbourhoods: int = 40
     window_s: float | None = None
     seed: int = 0
+    starts: int = 1
+    """Searches from so many seeds, of which the best counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +51,35 @@ class Reassigned:
 
 
 def reassign(
-    instance: Reassignment, options: Options | None = None, progress: Callable[[str], None] | None = None
+    instance: Reassignment,
+    options: Options | None = None,
+    progress: Callable[[str], None] | None = None,
+    executor: Executor | None = None,
 ) -> Reassigned:
     """Return the best legal assignment found; never worse than the initial one.
+
+    Args:
+        instance: what is reassigned.
+        options: of every search; the seeds of `options.starts` searches are `options.seed` and those after it.
+        progress: called with a line of text now and then.
+        executor: runs searches side by side; any `concurrent.futures.Executor`.
 
     Raises:
         InconsistentCluster: the initial assignment is not legal.
     """
     if findings := check(instance, instance.initial):
         raise InconsistentCluster(message=f"the initial assignment is not legal: {findings[0]}")
-    search = _Search(instance, options or Options(), progress or (lambda _: None))
-    best = search.run()
-    best = _improve(instance, best, search)
+    options = options or Options()
+    if options.starts <= 1:
+        return _reassign_once((instance, options), progress)
+    starts = [(instance, replace(options, seed=options.seed + number, starts=1)) for number in range(options.starts)]
+    return min(run_starts(_reassign_once, starts, executor, progress), key=lambda found: found.cost)
+
+
+def _reassign_once(start: tuple[Reassignment, Options], progress: Callable[[str], None] | None = None) -> Reassigned:
+    instance, options = start
+    search = _Search(instance, options, progress or (lambda _: None))
+    best = _improve(instance, search.run(), search)
     value, bound = cost(instance, best), volume_bound(instance)
     status = Status.OPTIMAL if value == bound else Status.FEASIBLE
     level = Level("cost", "points", value, bound, status, ProofKind.CAPACITY)

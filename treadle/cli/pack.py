@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from treadle.cli.options import JsonFlag, OutputFolder
 from treadle.cli.output import level_line, print_json, say
+from treadle.driver.executors import opened, starts
 from treadle.driver.pack import (
     Job,
     add_offers,
@@ -32,6 +34,7 @@ from treadle.ir.diagnostics import ExitCode
 from treadle.ir.plan import Plan, to_data
 from treadle.ir.units import parse_quantity
 from treadle.solvers.packing.solve import Options
+from treadle.solvers.reassignment import solve as reassignment
 from treadle.verification.core import review_plan
 
 Dump = Annotated[Path | None, typer.Argument(help="`kubectl get nodes,pods,... -A -o json`.", metavar="CLUSTER.json")]
@@ -52,6 +55,8 @@ Seed = Annotated[int, typer.Option(help="Seed of the search.", min=0)]
 Offer = Annotated[Path | None, typer.Option("--offer", help="Node types that may be added, with prices (JSON).")]
 Live = Annotated[bool, typer.Option("--live", help="Read the cluster of the kubeconfig (extra `live`).")]
 Context = Annotated[str | None, typer.Option(help="With --live: the kubeconfig's context.", metavar="NAME")]
+Jobs = Annotated[int, typer.Option(help="Search from so many seeds, in local processes.", min=1, max=1024, metavar="N")]
+Place = Annotated[str, typer.Option("--executor", help="Search on a Dask cluster.", metavar="dask://HOST:PORT")]
 Compare = Annotated[bool, typer.Option("--compare", help="Also say what the default scheduler would do.")]
 
 
@@ -74,6 +79,8 @@ def command(
     offer: Offer = None,
     live: Live = False,
     context: Context = None,
+    jobs: Jobs = 1,
+    executor: Place = "",
 ) -> None:
     """Place pods as well as can be, say how far from the best that is, and order the steps to get there.
 
@@ -82,14 +89,16 @@ def command(
     if sum(source is not None for source in (cluster, openb, roadef)) + live != 1:
         raise typer.BadParameter("give one of CLUSTER.json, --live, --openb or --roadef")
     window_s = float(parse_quantity(window, "time")) if window else None
+    where = (jobs, executor)
     if roadef is not None:
-        _reassign(roadef, output, json, window_s, seed)
+        _reassign(roadef, reassignment.Options(window_s=window_s, seed=seed), where, output, json)
         return
     job = read_live(context, say) if live else read_openb(*openb) if openb else read_dump(cluster or Path())
     if offer is not None:
         job, then = add_offers(job, offer), Tail.COST if then is Tail.NOTHING else then
     options = Options(Objective(order, then), deterministic_seconds, window_s, workers, seed)
-    plan = plan_packing(job, options, say).sealed()
+    with opened(*where) as (pool, parts):
+        plan = plan_packing(job, replace(options, starts=starts(parts)), say, pool).sealed()
     _require_clean(plan)
     if output is not None:
         plan = write_packing(output, plan)
@@ -102,8 +111,11 @@ def command(
         raise typer.Exit(ExitCode.LIMIT)
 
 
-def _reassign(files: tuple[Path, Path], output: Path | None, as_json: bool, window_s: float | None, seed: int) -> None:
-    plan = plan_reassignment(*files, window_s, seed).sealed()
+def _reassign(
+    files: tuple[Path, Path], options: reassignment.Options, where: tuple[int, str], output: Path | None, as_json: bool
+) -> None:
+    with opened(*where) as (pool, parts):
+        plan = plan_reassignment(*files, replace(options, starts=starts(parts)), pool).sealed()
     _require_clean(plan)
     if output is not None:
         plan = write_reassignment(output, plan)

@@ -23,6 +23,11 @@ class UnreachableCluster(TreadleError):
     hint = "start one with `dask scheduler` and workers with `dask worker`, or use --jobs"
 
 
+def starts(parts: int) -> int:
+    """Return how many searches of equal length to run for `parts` of `opened`: one per worker."""
+    return max(1, parts // PARTS_PER_WORKER)
+
+
 @contextmanager
 def opened(jobs: int, address: str) -> Generator[tuple[Executor | None, int], None, None]:
     """Give an executor, and into how many parts to cut a search; none and 1 for this process alone.

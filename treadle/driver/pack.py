@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ from treadle.ir.codec import encode
 from treadle.ir.plan import Input, Plan, Prediction, input_from
 from treadle.solvers.backend import VERSION
 from treadle.solvers.packing.migrate import order
-from treadle.solvers.packing.solve import Options, pack
+from treadle.solvers.packing.solve import Options
+from treadle.solvers.packing.starts import pack
 from treadle.solvers.reassignment import solve as reassignment
 
 
@@ -72,18 +74,22 @@ def added_nodes(body: PackingBody) -> Counter[str]:
     return Counter(body.cluster.nodes[node].labels[LABEL] for node in used)
 
 
-def plan_packing(job: Job, options: Options, progress: Callable[[str], None] | None = None) -> Plan:
+def plan_packing(
+    job: Job, options: Options, progress: Callable[[str], None] | None = None, executor: Executor | None = None
+) -> Plan:
     """Pack a cluster and order the way there; the plan is not sealed yet.
+
+    `executor` runs `options.starts` searches side by side.
 
     Raises:
         OverfullNode, NoLegalOrder: from the solver.
     """
-    packed = pack(job.cluster, options, progress)
+    packed = pack(job.cluster, options, progress, executor)
     try:
         steps = order(job.cluster, packed.placement)
     except NoLegalOrder:
         careful = _pin_budgets(job.cluster)
-        packed = pack(careful, options, progress)
+        packed = pack(careful, options, progress, executor)
         steps = order(job.cluster, packed.placement)
         job = Job(careful, job.inputs)
     body = PackingBody(job.cluster, options.objective, packed.placement, steps)
@@ -142,11 +148,15 @@ def _predictions(body: PackingBody) -> tuple[Prediction, ...]:
     )
 
 
-def plan_reassignment(model: Path, assignment: Path, window_s: float | None, seed: int) -> Plan:
-    """Reassign the processes of a ROADEF 2012 instance; the plan is not sealed yet."""
+def plan_reassignment(
+    model: Path, assignment: Path, options: reassignment.Options, executor: Executor | None = None
+) -> Plan:
+    """Reassign the processes of a ROADEF 2012 instance; the plan is not sealed yet.
+
+    `executor` runs `options.starts` searches side by side.
+    """
     instance = load_roadef(model, assignment)
-    options = reassignment.Options(window_s=window_s, seed=seed)
-    found = reassignment.reassign(instance, options)
+    found = reassignment.reassign(instance, options, None, executor)
     return Plan(
         "reassignment",
         (input_from("model", model), input_from("assignment", assignment)),
