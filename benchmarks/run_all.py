@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "expert_layout": [],
     "kv_limit": [],
     "serving_regret": [],
+    "plan_verification": [],
     "buffer_layout": [],
     "operator_overlap": [],
     "moe_overlap": [],
