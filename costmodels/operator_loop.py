@@ -9,7 +9,6 @@ order, as on one stream.
 
 from __future__ import annotations
 
-from fractions import Fraction
 from itertools import pairwise
 from math import ceil
 
@@ -20,7 +19,6 @@ from treadle.ir.machine import Machine
 from treadle.ir.model import Layer, ModelGraph, Role
 from treadle.ir.operator.loop import FULL, Dependence, Mode, Operator, OperatorLoop, Stream
 from treadle.ir.operator.plan import SPLIT, OverlapBody, Step
-from treadle.ir.operator.schedule import volume_bound_ns
 from treadle.ir.plan import Prediction
 
 SM, MEMORY, LINK = "sm", "memory", "link"
@@ -160,20 +158,4 @@ def predictions(body: OverlapBody) -> tuple[Prediction, ...]:
         Prediction("in_turn_share_of_optimal", tokens / baseline_s / optimum, "1"),
         Prediction("share_of_vendor_peak", tokens / step_s / peak, "1"),
         Prediction("gain", baseline_s / step_s, "1"),
-        *([] if body.step.training else [Prediction("period_bound_of_more", more_nano_batches_ns(body), "ns")]),
     )
-
-
-MORE = (3, 4)
-"""Numbers of nano-batches that are bounded, not searched."""
-
-
-def more_nano_batches_ns(body: OverlapBody) -> float:
-    """Return a period that three or four nano-batches of equal size do not go below: the volume of the SMs."""
-    bounds: list[float] = []
-    for number in MORE:
-        sizes = tuple(SPLIT * (part + 1) // number - SPLIT * part // number for part in range(number))
-        for apart in (False, True) if body.tensor_parallel > 1 else (False,):
-            loop = layer_loop(body.model, body.machine, body.tensor_parallel, body.step, sizes, apart)
-            bounds.append(float(volume_bound_ns(loop, {SM: Fraction(1)})))
-    return min(bounds)

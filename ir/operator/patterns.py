@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import product
-from math import lcm
+from math import ceil, lcm
 
-from treadle.ir.operator.loop import Mode, OperatorLoop
+from treadle.ir.operator.lane_patterns import heaviest
+from treadle.ir.operator.lanes import Row, rows_of
+from treadle.ir.operator.loop import Mode, OperatorLoop, Stream
 
 Pattern = tuple[tuple[str, Mode], ...]
 """Operators with their modes that run at the same time."""
@@ -60,6 +62,10 @@ def _grow(
                 yield from _grow(loop, apart, grown, rest, remaining)
 
 
+WEIGHT_BITS = 50
+"""Rates of lanes are rounded up to whole parts: the most of them has about this many bits."""
+
+
 def pattern_bound_ns(loop: OperatorLoop, weights: dict[str, Fraction]) -> Fraction:
     """Return the period that patterns force, for multipliers `weights >= 0` by operator.
 
@@ -72,8 +78,28 @@ def pattern_bound_ns(loop: OperatorLoop, weights: dict[str, Fraction]) -> Fracti
         if weight < 0:
             return Fraction(0)
         rates |= {(operator.name, mode.name): weight / mode.duration_ns for mode in operator.modes}
+    rows = rows_of(loop)
+    most = _most_of_all(loop, rates) if rows is None else _most_of_lanes(rows, loop.streams, rates)
+    total = sum((weights.get(name, Fraction(0)) for name in loop.index), Fraction(0))
+    return total / most if most else Fraction(0)
+
+
+def _most_of_all(loop: OperatorLoop, rates: dict[tuple[str, str], Fraction]) -> Fraction:
+    """Most weight per ns, by listing every pattern."""
     denominator = lcm(*(rate.denominator for rate in rates.values()))
     whole = {key: rate.numerator * (denominator // rate.denominator) for key, rate in rates.items()}
     most = max((sum(whole[name, mode.name] for name, mode in pattern) for pattern in patterns(loop)), default=0)
-    total = sum((weights.get(name, Fraction(0)) for name in loop.index), Fraction(0))
-    return total * denominator / most if most else Fraction(0)
+    return Fraction(most, denominator)
+
+
+def _most_of_lanes(
+    rows: tuple[Row, ...], streams: tuple[Stream, ...], rates: dict[tuple[str, str], Fraction]
+) -> Fraction:
+    """Most weight per ns of lanes; rounded up, which only lowers the bound."""
+    largest = max(rates.values(), default=Fraction(0))
+    if not largest:
+        return Fraction(0)
+    unit = Fraction(largest, 2**WEIGHT_BITS)
+    found = heaviest(rows, streams, {key: ceil(rate / unit) for key, rate in rates.items()}, 1)
+    most: Fraction = int(found.weight[0]) * unit
+    return most

@@ -12,12 +12,12 @@ and how much of it is left. The earliest time of every state is kept for all ori
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from treadle.ir.operator.lanes import two_rows
 from treadle.ir.operator.loop import Mode, Operator, OperatorLoop
 from treadle.ir.operator.schedule import OperatorSchedule
 
@@ -37,26 +37,6 @@ class Lanes:
     grain_ns: int
     fits: frozenset[tuple[int, int, int, int]]
     """(operator, mode) of the first lane and of the second that fit the streams together."""
-
-
-def two_rows(loop: OperatorLoop) -> tuple[tuple[Operator, ...], tuple[Operator, ...]] | None:
-    """Return the two lanes of a loop, or None where it is not two chains, each closed by a dependence of distance 1."""
-    if not loop.periodic:
-        return None
-    rows: list[list[Operator]] = []
-    following = {d.source: d.target for d in loop.dependences if d.distance == 0}
-    starts = [operator for operator in loop.operators if operator.name not in following.values()]
-    for start in starts:
-        row = [start]
-        while (after := following.get(row[-1].name)) is not None:
-            row.append(loop.operator(after))
-        rows.append(row)
-    wanted = {(a.name, b.name, 0) for row in rows for a, b in pairwise(row)}
-    wanted |= {(row[-1].name, row[0].name, 1) for row in rows}
-    found = {(d.source, d.target, d.distance) for d in loop.dependences}
-    if len(rows) != 2 or wanted != found or sum(map(len, rows)) != len(loop.operators):
-        return None
-    return tuple(rows[0]), tuple(rows[1])
 
 
 def lanes_of(loop: OperatorLoop, below_ns: int) -> Lanes | None:

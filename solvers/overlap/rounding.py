@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from treadle.ir.operator.lanes import two_rows
 from treadle.ir.operator.loop import OperatorLoop
 from treadle.ir.operator.schedule import OperatorSchedule
-from treadle.ir.operator.two_lanes import least_period_ns, least_schedule, two_rows
+from treadle.ir.operator.two_lanes import least_period_ns, least_schedule
 
 SPANS = 250
 """Units that a period has after rounding, about."""

@@ -11,10 +11,13 @@ import networkx as nx
 from ortools.sat.python import cp_model
 
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
+from treadle.ir.operator.lanes import Row, rows_of
 from treadle.ir.operator.loop import Mode, OperatorLoop
+from treadle.ir.operator.patterns import pattern_bound_ns
 from treadle.ir.operator.schedule import OperatorSchedule, latency_ns
 from treadle.ir.operator.two_lanes import least_period_ns, least_schedule
 from treadle.solvers.backend import Limits, Outcome, solve
+from treadle.solvers.overlap.beam import beam_schedule
 from treadle.solvers.overlap.bounds import Bound, critical_path, period_bounds
 from treadle.solvers.overlap.model import Model, build
 from treadle.solvers.overlap.rounding import rounded_schedule
@@ -29,6 +32,10 @@ class OverlapOptions:
     """Loops that are not enumerated and have more modes in all run in turn: CP-SAT finds nothing better in seconds."""
     exact: bool = True
     """Enumerate two lanes; without it their durations are rounded up first, which is quick and proves nothing."""
+    beam_widths: tuple[int, ...] = (400, 1000, 4000)
+    """States kept after each start where there are three lanes or more; a wider beam mostly, not always, finds more."""
+    below_ns: int | None = None
+    """Periods from here on are of no interest: nothing is searched where a bound reaches it."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -68,10 +75,15 @@ def _unscaled(found: OperatorSchedule, certificate: Certificate, grain: int) -> 
 
 
 def _schedule(loop: OperatorLoop, options: OverlapOptions) -> tuple[OperatorSchedule, Certificate]:
-    bounds = period_bounds(loop)
+    bounds = period_bounds(loop, options.below_ns)
     start = in_turn(loop)
+    if options.below_ns is not None and bounds[0].value_ns >= options.below_ns:
+        return start, _certificate(loop, start, bounds[0])
     if start.period_ns == bounds[0].value_ns and latency_ns(loop, start) == path_ns(loop):
         return start, _certificate(loop, start, bounds[0])
+    rows = rows_of(loop)
+    if rows is not None and len(rows) > 2:
+        return _beamed(loop, rows, options, bounds, start)
     if not options.exact:
         start = _rounded(loop, bounds, start)
     else:
@@ -95,6 +107,19 @@ def _guide(bounds: list[Bound]) -> dict[str, str]:
 def _rounded(loop: OperatorLoop, bounds: list[Bound], start: OperatorSchedule) -> OperatorSchedule:
     guide = {name: float(Fraction(text)) for name, text in _guide(bounds).items()}
     return rounded_schedule(loop, guide, bounds[0].value_ns, start.period_ns) or start
+
+
+def _beamed(
+    loop: OperatorLoop, rows: tuple[Row, ...], options: OverlapOptions, bounds: list[Bound], start: OperatorSchedule
+) -> tuple[OperatorSchedule, Certificate]:
+    """Three lanes and more: a beam guided by the weights of the pattern bound, which stays the bound."""
+    weights = {name: Fraction(text) for name, text in _guide(bounds).items()}
+    total = sum(weights.values(), Fraction(0))
+    scale = pattern_bound_ns(loop, weights) / total if total else Fraction(0)
+    guide = {name: float(weight * scale) for name, weight in weights.items()}
+    found = [beam_schedule(loop, rows, guide, width) for width in options.beam_widths]
+    best = min(start, *found, key=lambda schedule: schedule.period_ns)
+    return best, _certificate(loop, best, bounds[0])
 
 
 def _enumerated(

@@ -31,7 +31,7 @@ Decode = Annotated[int, typer.Option("--decode", help="Sequences that take one n
 Context = Annotated[int, typer.Option("--context", help="Tokens each decoding sequence has.", metavar="N")]
 Prefill = Annotated[int, typer.Option("--prefill", help="Prompts read in the step.", metavar="N")]
 Prompt = Annotated[int, typer.Option("--prompt", help="Tokens of each prompt.", metavar="N")]
-Number = Annotated[str, typer.Option("--nano-batches", help="1, 2, or auto: try all.", metavar="N")]
+Number = Annotated[str, typer.Option("--nano-batches", help="1, 2, 3, 4, or auto: try all.", metavar="N")]
 Rows = Annotated[
     bool | None,
     typer.Option(
@@ -67,7 +67,8 @@ def command(
 ) -> None:
     """Split a step into nano-batches and run their operators side by side, each on a share of the GPU.
 
-    Exit status 0: the period is proven least for its nano-batches. 3: a bound is stated, the gap is open. 2: bad input.
+    Exit status 0: the period is proven least for its nano-batches (one or two always are). 3: a bound is stated, the
+    gap is open. 2: bad input.
     """
     started = time.perf_counter()
     step = Step(decode, context, prefill, prompt, train)
@@ -139,13 +140,12 @@ def _print(plan: Plan, bought: dict[str, int], seconds: float, rederived: int, f
             ),
         ],
     )
-    if "period_bound_of_more" in predicted:
-        bound_us = predicted["period_bound_of_more"] / 1000
-        least_us = body.schedule.period_ns / 1000
-        verdict = (
-            "no better" if bound_us >= least_us else f"not searched, at most {1 - bound_us / least_us:.1%} shorter"
-        )
-        sys.stdout.write(f"  3 or 4 nano-batches of equal size: at least {bound_us:.0f} us a layer ({verdict})\n")
+    if len(body.nano_batches) > 2:
+        proven = min((ns for sizes, ns in body.alternatives.items() if sizes.count("+") < 2), default=None)
+        if proven is not None:
+            sys.stdout.write(
+                f"  one or two nano-batches: {proven / 1000:.0f} us (--nano-batches 2 proves their least)\n"
+            )
     for kind in unknown_pairs(body.machine.id):
         sys.stdout.write(
             f"  no interference data for {kind}-bound kernels on {body.machine.id}: they get their share of the SMs "

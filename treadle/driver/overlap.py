@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 from treadle.codegen.operator_module import engine_options, operator_module
@@ -22,7 +23,6 @@ from treadle.ir.operator.plan import SPLIT, OverlapBody, Step, label_of
 from treadle.ir.operator.schedule import OperatorSchedule
 from treadle.ir.plan import Plan, input_from
 from treadle.solvers.backend import Limits
-from treadle.solvers.overlap.bounds import pattern_bound
 from treadle.solvers.overlap.solve import OverlapOptions, schedule
 
 Tell = Callable[[str], None]
@@ -30,10 +30,12 @@ Tell = Callable[[str], None]
 SIZES: dict[int, tuple[tuple[int, ...], ...]] = {
     1: ((SPLIT,),),
     2: tuple((small, SPLIT - small) for small in range(128, 63, -8)),
+    3: ((85, 85, 86), *((a, b, SPLIT - a - b) for a in (80, 64, 48) for b in range(a, (SPLIT - a) // 2 + 1, 16))),
+    4: ((64, 64, 64, 64), (56, 56, 72, 72), (48, 64, 64, 80)),
 }
 """Sizes tried by number of nano-batches, in 1/256 of the step."""
 
-SCAN = OverlapOptions(searched_modes=0, exact=False)
+SCAN = OverlapOptions(searched_modes=0, exact=False, beam_widths=(400, 1000))
 """Sizes are compared by enumeration; a loop that cannot be enumerated is given to CP-SAT at the best size only."""
 
 WHAT_IF = 1.25
@@ -91,6 +93,11 @@ class Found:
     schedule: OperatorSchedule
     certificate: Certificate
 
+    @property
+    def period_ns(self) -> int:
+        """Time of a layer."""
+        return self.schedule.period_ns
+
 
 def plan_overlap(model_path: Path, request: OverlapRequest, tell: Tell) -> Plan:
     """Return the best plan over the sizes tried, not sealed yet.
@@ -131,26 +138,40 @@ def _checked(request: OverlapRequest) -> Machine:
 def best_overlap(
     model: ModelGraph, machine: Machine, request: OverlapRequest, tell: Tell
 ) -> tuple[Found, dict[str, int]]:
-    """Try every size and both ways to run norms by quick schedules, then prove the best; return it and all periods."""
+    """Try every size and both ways to run norms quickly, then search the best thoroughly; return it and all periods."""
     numbers = SIZES if request.nano_batches is None else {request.nano_batches: SIZES[request.nano_batches]}
     if request.step.training:
         numbers = {1: SIZES[1]}
-    best: Found | None = None
-    tried: dict[str, int] = {}
-    for sizes, apart in ((sizes, apart) for apart in request.ways for number in numbers for sizes in SIZES[number]):
-        loop = layer_loop(model, machine, request.tensor_parallel, request.step, sizes, apart)
-        if best is not None and (bound := pattern_bound(loop)) and bound.value_ns >= best.schedule.period_ns:
-            continue
-        found, certificate = schedule(loop, SCAN)
-        tried[label_of(sizes, apart)] = found.period_ns
-        tell(f"{label_of(sizes, apart)}: {found.period_ns / 1000:.0f} us a layer")
-        if best is None or found.period_ns < best.schedule.period_ns:
-            best = Found(sizes, apart, found, certificate)
-    assert best is not None
-    loop = layer_loop(model, machine, request.tensor_parallel, request.step, best.sizes, best.sequence_parallel)
-    best = Found(best.sizes, best.sequence_parallel, *schedule(loop, request.options))
-    tried[label_of(best.sizes, best.sequence_parallel)] = best.schedule.period_ns
-    return best, tried
+    tried: list[Found] = []
+    for number, apart in product(numbers, request.ways):
+        for sizes in numbers[number]:
+            loop = layer_loop(model, machine, request.tensor_parallel, request.step, sizes, apart)
+            least = min((one.period_ns for one in tried), default=None)
+            found = Found(sizes, apart, *schedule(loop, replace(SCAN, below_ns=least)))
+            bound = found.certificate["period"].bound or 0
+            if least is not None and bound >= least:
+                tell(f"{label_of(sizes, apart)}: at least {bound / 1000:.0f} us a layer")
+                continue
+            tried.append(found)
+            tell(f"{label_of(sizes, apart)}: {found.period_ns / 1000:.0f} us a layer")
+    tried += _thorough(model, machine, request, tried)
+    tried.sort(key=lambda one: -one.period_ns)
+    return tried[-1], {label_of(one.sizes, one.sequence_parallel): one.period_ns for one in tried}
+
+
+THOROUGH = 3
+"""Sizes of three and more nano-batches that are searched thoroughly: their quick schedules say little."""
+
+
+def _thorough(model: ModelGraph, machine: Machine, request: OverlapRequest, tried: list[Found]) -> list[Found]:
+    """Search the best few again; two nano-batches are proven, and their quick schedules are near the least."""
+    ranked = sorted(tried, key=lambda one: one.period_ns)
+    chosen = ranked[:1] if len(ranked[0].sizes) < 3 else [one for one in ranked if len(one.sizes) > 2][:THOROUGH]
+    found: list[Found] = []
+    for one in chosen:
+        parts = request.tensor_parallel, request.step, one.sizes, one.sequence_parallel
+        found.append(Found(*parts[2:], *schedule(layer_loop(model, machine, *parts), request.options)))
+    return found
 
 
 def what_more_buys(body: OverlapBody) -> dict[str, int]:
