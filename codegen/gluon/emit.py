@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from treadle.codegen.gluon.assign import AssignFrame, TensorAssignFrame
 from treadle.codegen.gluon.attention import AttentionFrame
+from treadle.codegen.gluon.backward import BackwardFrame
 from treadle.codegen.gluon.blackwell import TensorMatrixFrame
 from treadle.codegen.gluon.decode import DecodeFrame, PagedFrame, TensorDecodeFrame, TensorPagedFrame
 from treadle.codegen.gluon.errors import NoGluonFrame, NotEmittable
@@ -38,6 +39,7 @@ TEMPLATES = Path(__file__).parents[1] / "templates" / "gluon"
 
 HOPPER_FRAMES: dict[str, type[FrameBase]] = {
     "attention_fwd": AttentionFrame,
+    "attention_bwd": BackwardFrame,
     "attention_varlen": VarlenFrame,
     "attention_decode": DecodeFrame,
     "kmeans_assign": AssignFrame,

@@ -207,6 +207,10 @@ class FrameBase(ABC):
         """Return the text of a value made before the loop."""
         return identifier(value)
 
+    def held(self, value: str, role: Role, reader: TileOperation) -> str:
+        """Return a product's operand that was made before the loop."""
+        return self.invariant(value)
+
     def view(self, value: str, slot: str, role: Role, reader: TileOperation) -> str:
         """Return a product's operand: weights and keys are stored (n, k) and read transposed."""
         return f"{slot}.permute((1, 0))" if role is Role.B else slot

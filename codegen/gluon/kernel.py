@@ -129,8 +129,8 @@ def budgets(kernel: WarpKernel, planned: tuple[int, ...], default: int, narrow: 
     """Return what Gluon must be told so that every group gets at least its planned registers.
 
     Registers are allocated to four warps at a time: groups of one warp (`narrow`) share them. One instance runs on a
-    multiprocessor, so groups that compute share all of its registers evenly, as far as the plan leaves them: what is
-    planned is what they use, and what is granted on top keeps ptxas from spilling. Triton gives the default group
+    multiprocessor, so groups that compute share all of its registers, each as much beyond its plan as the others: what
+    is planned is what they use, and what is granted on top keeps ptxas from spilling. Triton gives the default group
     (position `default`) what the others leave of launch registers x allocations, and ptxas wants the launch figure to
     hold one instruction's registers at least.
     """
@@ -138,10 +138,10 @@ def budgets(kernel: WarpKernel, planned: tuple[int, ...], default: int, narrow: 
     packed = [small[at : at + WARPS_TOGETHER] for at in range(0, len(small), WARPS_TOGETHER)]
     units = [[default], *([at] for at in range(len(planned)) if not narrow[at] and at != default), *packed]
     granted = [_stepped(max(LEAST_REGISTERS, *(planned[at] for at in unit))) for unit in units]
-    computing = len(units) - len(packed)
-    _share(granted, computing, _floored(kernel.warps.limits.registers_of_file // len(units)) * len(units))
+    needed = granted[: len(units) - len(packed)]
+    _share(granted, needed, _floored(kernel.warps.limits.registers_of_file // len(units)) * len(units))
     launch = max(_stepped(ceil(sum(granted) / len(units))), _launch_floor(kernel))
-    _share(granted, computing, launch * len(units))
+    _share(granted, needed, launch * len(units))
     granted[0] += launch * len(units) - sum(granted)
     found = {at: registers for unit, registers in zip(units, granted, strict=True) for at in unit}
     return Budgets(launch, tuple(found[at] for at in range(len(planned))))
@@ -155,13 +155,13 @@ def _floored(registers: int) -> int:
     return registers // SETMAXNREG_STEP * SETMAXNREG_STEP
 
 
-def _share(granted: list[int], computing: int, total: int) -> None:
-    """Raise the first groups, which compute, step by step: those with the fewest registers first."""
+def _share(granted: list[int], planned: list[int], total: int) -> None:
+    """Raise the groups that compute, which have a plan, step by step: those with the least beyond their plan first."""
     while sum(granted) + SETMAXNREG_STEP <= total:
-        poorest = min(range(computing), key=lambda at: granted[at])
-        if granted[poorest] >= MOST_REGISTERS:
+        low = [at for at in range(len(planned)) if granted[at] + SETMAXNREG_STEP <= MOST_REGISTERS]
+        if not low:
             return
-        granted[poorest] += SETMAXNREG_STEP
+        granted[min(low, key=lambda at: granted[at] - planned[at])] += SETMAXNREG_STEP
 
 
 def _launch_floor(kernel: WarpKernel) -> int:

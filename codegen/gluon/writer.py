@@ -19,8 +19,8 @@ from treadle.codegen.gluon.kernel import WarpKernel, buffer_name, identifier
 from treadle.ir.tile.program import OperationKind, TileOperation
 from treadle.ir.warp.program import Action, Channel, Instruction, Role, Source, Step, WarpGroup
 
-TENSOR_QUEUES = ("tensor_loads", "tensor_stores")
-"""Queues that Gluon's `load` and `store` of tensor memory wait for themselves."""
+WAITED_FOR = ("tensor_loads", "tensor_stores", "stores")
+"""Queues of what needs no wait: Gluon's accesses to tensor memory wait themselves, registers are added up at once."""
 
 Lines = list[str]
 
@@ -46,6 +46,10 @@ class Frame(Protocol):
 
     def invariant(self, value: str) -> str:
         """Return the text of a value made before the loop."""
+        ...
+
+    def held(self, value: str, role: Role, reader: TileOperation) -> str:
+        """Return the text of a product's operand that was made before the loop."""
         ...
 
     def view(self, value: str, slot: str, role: Role, reader: TileOperation) -> str:
@@ -299,6 +303,9 @@ class GroupWriter:
                 yield from self.frame.mask(operation, shifted(place.local, instruction.stage))
             operands = [self._text(source, instruction, place, state) for source in instruction.operands]
             expression = self.frame.statement(operation, operands, shifted(place.local, instruction.stage))
+            if operation.kind is OperationKind.STORE:
+                yield expression
+                return
             yield from self._make(name, place.step, instruction, state)
             yield f"{identifier(name)} = {expression}"
 
@@ -328,6 +335,13 @@ class GroupWriter:
             name, f"{self._buffer(instruction.result)}.index({slot})", Role.INPUT, self._reader(name)
         )
         yield f"{target}.store({value})"
+        if self._in_shared(instruction.result) and not self._handed(instruction.result):
+            # No put follows that would order the write before the product that reads it.
+            yield "fence_async_shared()"
+
+    def _handed(self, buffer: str) -> bool:
+        """Whether a channel goes over a buffer."""
+        return any(channel.buffer == buffer for channel in self.channels.values())
 
     def _reader(self, value: str) -> TileOperation:
         base = value.partition(".")[0]
@@ -377,7 +391,7 @@ class GroupWriter:
         self, source: Source, operation: TileOperation, instruction: Instruction, place: Place, state: _State
     ) -> str:
         if source.invariant:
-            return self.frame.invariant(source.value)
+            return self.frame.held(source.value, source.role, operation)
         if source.role is Role.ACCUMULATOR and (source.buffer or self._chained(source)):
             return ""
         if not source.buffer:
@@ -424,7 +438,7 @@ class GroupWriter:
 
     def _drain(self, instruction: Instruction, state: _State) -> Iterator[str]:
         """Wait for products: those over become values, the accumulator of those that go on stays a token."""
-        if instruction.subject in TENSOR_QUEUES:
+        if instruction.subject in WAITED_FOR:
             return
         keep = instruction.pending
         over = state.flights[: len(state.flights) - keep]

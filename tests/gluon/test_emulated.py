@@ -8,6 +8,7 @@ import pytest
 
 from tests.gluon.kernels import kernel_of, serial_kernel
 from treadle.codegen.gluon.emit import emit
+from treadle.codegen.gluon.errors import NoGluonFrame, NotEmittable
 from treadle.codegen.gluon.kernel import WarpKernel
 from treadle.costmodels.machines import load_machine
 from treadle.driver.gluon import for_groups
@@ -41,6 +42,12 @@ SMALL: dict[str, tuple[str, dict[str, int], dict[str, int], dict[str, Any]]] = {
         {"block_n": 64, "sub_tiles": 1},
         {"lse": True},
     ),
+    "attention_bwd": (
+        "attention_bwd",
+        {"batch": 1, **HEADS, "seq": 70, "kv_seq": 201, "causal": 1},
+        {"block_m": 64, "block_n": 128, "sub_tiles": 2},
+        {},
+    ),
     "attention_varlen": (
         "attention_varlen",
         {"batch": 3, "tokens": 260, **HEADS, "causal": 1},
@@ -51,6 +58,9 @@ SMALL: dict[str, tuple[str, dict[str, int], dict[str, int], dict[str, Any]]] = {
     "attention_paged": ("attention_paged", {**CACHE, "page_size": 16}, {"block_n": 64, "splits": 4}, {}),
 }
 """Families at small shapes; rows are what the machine multiplies at once."""
+
+
+WITHOUT_FRAME = [("attention_bwd", "b200")]
 
 
 def _kernel(name: str, machine_id: str) -> WarpKernel:
@@ -69,6 +79,10 @@ def _check(kernel: WarpKernel, source: str, seeds: range = range(2)) -> dict[str
 @pytest.mark.parametrize("machine_id", ["h200", "b200"])
 @pytest.mark.parametrize("name", SMALL)
 def test_computes_what_it_should(name: str, machine_id: str) -> None:
+    if (name, machine_id) in WITHOUT_FRAME:
+        with pytest.raises(NoGluonFrame, match="sm_100"):
+            emit(_kernel(name, machine_id))
+        return
     kernel = _kernel(name, machine_id)
     found = _check(kernel, emit(kernel))
     assert found["correct"], found["reason"]
@@ -112,6 +126,8 @@ def test_values_behind_the_last_key_may_be_anything() -> None:
         ("gemm", "h200", "step * BLOCK_K], load_a_full", "step * BLOCK_K + 8], load_a_full"),
         ("attention_varlen", "h200", "begin + step * BLOCK_N", "step * BLOCK_N"),
         ("attention_fwd", "b200", "] < (seen", "] <= (seen"),
+        ("attention_bwd", "h200", "ttgl.minimum(_block_of", "ttgl.minimum(1 + _block_of"),
+        ("attention_bwd", "h200", "// 8 % 2", "// 8 % 4"),
         ("kmeans_assign", "h200", "columns[None, :] < count", "columns[None, :] < count + 1"),
     ],
 )
@@ -120,6 +136,37 @@ def test_sees_what_is_wrong(name: str, machine_id: str, old: str, new: str) -> N
     source = emit(kernel)
     assert old in source
     assert not _check(kernel, source.replace(old, new), range(4))["correct"]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [{"seq": 145, "kv_seq": 145}, {"seq": 30, "kv_seq": 201}, {"seq": 130, "kv_seq": 64, "heads": 3, "kv_heads": 1}],
+)
+def test_gradients_without_a_mask(shape: dict[str, int]) -> None:
+    shape = {"batch": 2, **HEADS, **shape}
+    program = programs.build("attention_bwd", shape, {"block_m": 64, "block_n": 64, "sub_tiles": 1})
+    kernel = serial_kernel(program, "h200")
+    found = _check(kernel, emit(kernel))
+    assert found["correct"], found["reason"]
+
+
+def test_weights_that_overflow_behind_the_last_key_add_nothing() -> None:
+    program = programs.build(
+        "attention_bwd", {"batch": 1, **HEADS, "seq": 64}, {"block_m": 64, "block_n": 64, "sub_tiles": 1}
+    )
+    module = emulate(emit(serial_kernel(program, "h200")), 0)
+    q = torch.full((1, 4, 30, 64), 8.0).bfloat16()
+    k, v = (torch.full((1, 2, 30, 64), -8.0).bfloat16() for _ in range(2))
+    lse = torch.full((1, 4, 30), -512.0 + 3.4)
+    found = module.launch(q, k, v, torch.ones_like(q), torch.ones_like(q), lse)
+    assert all(torch.isfinite(gradient).all() for gradient in found)
+
+
+def test_narrow_heads_have_no_gradients_in_gluon() -> None:
+    shape = {"batch": 1, "heads": 2, "kv_heads": 2, "seq": 64, "qk_head_dim": 32}
+    program = programs.build("attention_bwd", shape, {"block_m": 64, "block_n": 64, "sub_tiles": 1})
+    with pytest.raises(NotEmittable, match="products of 32 rows"):
+        emit(serial_kernel(program, "h200"))
 
 
 def test_sees_groups_that_wait_for_each_other() -> None:
