@@ -8,6 +8,7 @@ starts them; ring depths become Triton's pipelining depth. Same plan, same text.
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,13 +82,23 @@ def schedule_order(kernel: KernelPlan, program: TileProgram, schedule: Schedule 
     """Return the program's operations in the order they start; equal starts keep the program's order.
 
     Operands of the same iteration start no later than their readers, so every name is defined before its use.
-    `schedule` is that of the program, the kernel's own unless given.
+    `schedule` is that of the program, the kernel's own unless given. Rows split over warp groups are one operation
+    here: Triton splits rows itself.
     """
     starts = (schedule or kernel.schedule).start_cycles
     for operation in program.operations:
         if operation.name not in starts:
             raise ForeignSchedule(kernel=kernel.name, operation=operation.name)
-    return tuple(sorted((operation.name for operation in program.operations), key=lambda name: starts[name]))
+    ordered = sorted((operation.name for operation in program.operations), key=lambda name: starts[name])
+    parts = int(program.options.get("row_parts", 1))
+    return tuple(dict.fromkeys(_whole_name(name, parts, starts) for name in ordered)) if parts > 1 else tuple(ordered)
+
+
+def _whole_name(name: str, parts: int, names: Collection[str]) -> str:
+    """Return the name of the operation that `name` is a part of the rows of; its own where it is none."""
+    base, _, part = name.rpartition("_")
+    every = [f"{base}_{index}" for index in range(parts)]
+    return base if part.isdigit() and name in every and all(other in names for other in every) else name
 
 
 def _context(kernel: KernelPlan, program: TileProgram, machine: Machine | None) -> dict[str, Any]:

@@ -90,6 +90,12 @@ def _check_levels(loop: Loop, certificate: Certificate) -> list[tuple[str, str, 
     return wrong
 
 
+def check_interval(loop: Loop, bound: int, proof: ProofKind, evidence: dict[str, Any]) -> None:
+    """Recompute a bound on the interval of a loop, whatever its schedule is; raises Refused."""
+    none = Schedule(loop.name, bound, {}, 0, {})
+    _check_bound(loop, none, Level("ii", "cycles", bound + 1, bound, Status.FEASIBLE, proof, evidence))
+
+
 def _check_value(loop: Loop, schedule: Schedule, level: Level) -> None:
     expected = _value_of(loop, schedule, level.name)
     if level.value != expected:
@@ -166,11 +172,11 @@ def _interval_by_recurrence(loop: Loop, schedule: Schedule, bound: float, eviden
 def _interval_by_capacity(loop: Loop, schedule: Schedule, bound: float, evidence: dict[str, Any]) -> None:
     memory = evidence["memory"]
     free = free_bytes(loop, memory)
-    below = _ring_bytes(loop, ceil(bound) - 1, memory)
+    below = least_ring_bytes(loop, ceil(bound) - 1, memory)
     if below <= free:
         raise Refused("TRD413", f"`{memory}` also fits one cycle below the bound", f"> {free} bytes", f"{below} bytes")
     overfull = [
-        c.memory for c in loop.capacities if _ring_bytes(loop, int(bound), c.memory) > free_bytes(loop, c.memory)
+        c.memory for c in loop.capacities if least_ring_bytes(loop, int(bound), c.memory) > free_bytes(loop, c.memory)
     ]
     expect("memories overfull at the bound itself", [], overfull)
 
@@ -261,7 +267,7 @@ def _replay(problem: Problem | None, log: str) -> None:
 
 def _bytes_by_paths(loop: Loop, schedule: Schedule, bound: float, evidence: dict[str, Any]) -> None:
     expect("interval of the schedule", schedule.ii_cycles, evidence["interval"])
-    expect("fewest ring bytes by longest paths", _ring_bytes(loop, schedule.ii_cycles, None), bound)
+    expect("fewest ring bytes by longest paths", least_ring_bytes(loop, schedule.ii_cycles, None), bound)
 
 
 def _check_basis(level: str, loop: Loop, schedule: Schedule, basis: dict[str, Any]) -> None:
@@ -292,7 +298,7 @@ def _times(loop: Loop, schedule: Schedule, evidence: dict[str, Any]) -> tuple[li
     return heads[0], tails[0][:count]
 
 
-def _ring_bytes(loop: Loop, interval: int, memory: str | None) -> int:
+def least_ring_bytes(loop: Loop, interval: int, memory: str | None) -> int:
     """Return the fewest bytes of the rings of a memory (of all, if None) at an interval, by longest paths."""
     total = 0
     for ring in loop.rings:

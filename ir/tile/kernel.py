@@ -9,6 +9,7 @@ from treadle.ir.errors import InvalidValue
 from treadle.ir.machine import Machine
 from treadle.ir.plan import Prediction
 from treadle.ir.tile.loop import Loop
+from treadle.ir.tile.modes import Modes
 from treadle.ir.tile.program import TileProgram
 from treadle.ir.tile.schedule import Schedule
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule
@@ -159,6 +160,8 @@ class KernelPlan:
     """What the loops over warp groups take on the machine model, run as warp programs; empty without groups."""
     attempts: tuple[str, ...] = ()
     """Why earlier schedules over warp groups were given up after compilation, in their order."""
+    modes: Modes | None = None
+    """All tile shapes of the program with their bounds, where the tile was chosen among them."""
 
     def __post_init__(self) -> None:
         binaries = [compiled.binary for compiled in self.compiled]

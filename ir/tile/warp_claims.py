@@ -22,11 +22,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from treadle.ir.certificate import Certificate, Level, ProofKind
+from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.diagnostics import Finding
 from treadle.ir.tile.assignments import DECIDED, WalkTooLong, least, least_interval, least_roomy
 from treadle.ir.tile.claims import DERIVATIONS, Recheck, Refused, check_status, expect, guarded, named_solver
 from treadle.ir.tile.register_bound import register_bound, single_group_bound
+from treadle.ir.tile.schedule import Schedule
 from treadle.ir.tile.warp_logs import by_logs, by_orders, check_counted, check_logs
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule, barriers, traffic_bytes
 
@@ -64,6 +65,13 @@ def recheck_warps(warps: WarpLoop, made: WarpSchedule, certificate: Certificate)
     checkable = sum(level.proof.checkable for level in certificate.levels)
     count = len(certificate.levels)
     return Recheck(count + checkable, count - checkable, tuple(findings))
+
+
+def check_interval(warps: WarpLoop, bound: int, proof: ProofKind, evidence: dict[str, Any]) -> None:
+    """Recompute a bound on the interval of a loop over warp groups, whatever its schedule is; raises Refused."""
+    none = WarpSchedule(Schedule(warps.loop.name, bound, {}, 0, {}), {}, ())
+    status = Status.FEASIBLE
+    _check_bound(warps, none, Level("ii", UNITS["ii"], bound + 1, bound, status, proof, evidence), ())
 
 
 def value_of(warps: WarpLoop, made: WarpSchedule, name: str) -> int:
@@ -110,8 +118,7 @@ def _by_solver(warps: WarpLoop, made: WarpSchedule, level: Level, before: tuple[
     if bound <= basis["value"]:
         raise Refused("TRD413", "the solver's bound is not above its basis", basis["value"], bound)
     if level.name == "ii":
-        first = _paced(warps, basis["value"], int(bound))
-        expect("intervals refuted", list(range(first, int(bound))), level.evidence["refuted"])
+        _expect_refuted(warps, basis["value"], int(bound), level.evidence["refuted"])
     elif level.evidence["raw_status"] == "OPTIMAL":
         expect("value that the solver calls optimal", value_of(warps, made, level.name), bound)
 
@@ -238,8 +245,17 @@ def _refuted_intervals(
     if kind in (ProofKind.SOLVER, ProofKind.ENUMERATION):
         raise Refused("TRD414", "a basis needs a kind that involves no search", "", kind.value)
     _derive(warps, made, "ii", kind, basis["value"], basis["evidence"], before)
-    refuted = list(range(_paced(warps, basis["value"], int(bound)), int(bound)))
-    expect("intervals refuted", refuted, evidence["refuted"])
+    return _expect_refuted(warps, basis["value"], int(bound), evidence["refuted"])
+
+
+def _expect_refuted(warps: WarpLoop, basis: int, bound: int, refuted: list[int]) -> list[int]:
+    """Refuse a list of refuted intervals that leaves out one between those that issue and recurrences exclude and the
+    bound; a search may have begun below them, since it walks over a longer range at once.
+    """
+    first = _paced(warps, basis, bound)
+    if basis <= min(refuted, default=bound) <= first:
+        first = min(refuted, default=bound)
+    expect("intervals refuted", list(range(first, bound)), refuted)
     return refuted
 
 

@@ -170,7 +170,7 @@ def _least_interval(
         tell(f"interval {ii}: searching")
         budget.slice(INTERVAL_SHARE if ii > first.ii else BOUND_SHARE)
         search = searched(warps, network, ii, budget, walkable=first.walkable)
-        answer = _cheapest(search, options) or _any(search)
+        answer = cheapest(search, options) or _any(search)
         budget.slice(None)
         if answer.point is not None:
             return search, answer.point, bound
@@ -184,7 +184,7 @@ def _least_interval(
     return searched(warps, network, found.ii, budget, walkable=first.walkable), found.point, bound
 
 
-def _cheapest(search: Search, options: Options) -> Answer | None:
+def cheapest(search: Search, options: Options) -> Answer | None:
     """Schedule the cheapest assignments that nothing refutes; None when they are many or have no schedule."""
     fixed: dict[str, int] = {}
     for name in decided_levels(options.objective) if search.walkable else ():

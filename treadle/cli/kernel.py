@@ -17,6 +17,7 @@ from treadle.codegen.folder import write_plan
 from treadle.driver.artifacts import Files
 from treadle.driver.kernel import KernelRequest, plan_kernel, plan_loop
 from treadle.driver.kernels import KernelOptions, objective_levels
+from treadle.driver.modes import TilesFixed
 from treadle.driver.own_program import plan_own
 from treadle.driver.resume import earlier_schedules
 from treadle.driver.shapes import parse_arguments, parse_shape, parse_switches, shape_for, tiles_for
@@ -63,6 +64,9 @@ Objective = Annotated[str, typer.Option(help="Levels after the interval in their
 Emit = Annotated[
     Language, typer.Option(help="Write kernels in portable triton, or in gluon, one warp group after the other.")
 ]
+ModesFlag = Annotated[
+    bool, typer.Option("--modes", help="Choose among all tile shapes and sub-tilings, and certify the choice.")
+]
 CompileFlag = Annotated[bool, typer.Option("--compile/--no-compile", help="Compile to binaries.")]
 
 
@@ -80,6 +84,7 @@ def command(
     limit: Limit = 1.0,
     warps: Warps = None,
     objective: Objective = ",".join(OBJECTIVE),
+    modes: ModesFlag = False,
     emit: Emit = Language.TRITON,
     compiled: CompileFlag = True,
     output: OutputFolder = None,
@@ -100,6 +105,7 @@ def command(
         warps=warps,
         objective=objective_levels(objective),
         language=emit.value,
+        modes=modes,
         earlier=earlier_schedules(output) if resume and output is not None else {},
     )
     request = KernelRequest(program or program_option, machine, {}, {}, dtype, parse_switches(switches))
@@ -118,6 +124,8 @@ def _planned(
     name = request.program
     if not name:
         raise InvalidValue(message="no program given", hint="such as `treadle kernel attention_fwd --machine h200`")
+    if options.modes and (name.endswith(".graphml") or is_own(name)):
+        raise TilesFixed(reason=f"`{name}` has one")
     if name.endswith(".graphml"):
         file = Path(name)
         return plan_loop(file, resources or resources_beside(file), options, say)

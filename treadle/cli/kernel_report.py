@@ -9,10 +9,14 @@ from treadle.ir.codec import encode
 from treadle.ir.machine import Machine
 from treadle.ir.plan import Plan
 from treadle.ir.tile.kernel import KernelPlan, ScheduledLoop, WarpPlan
+from treadle.ir.tile.modes import Modes, verdict
 from treadle.ir.tile.schedule import Schedule
 from treadle.ir.tile.warp_claims import value_of
 from treadle.solvers.pipeline.solve import OBJECTIVE
 from treadle.verification.core import Review
+
+MOST_RUNNERS_UP = 5
+"""Tile shapes that are named beside the chosen one; `--json` has all of them."""
 
 
 def report(plan: Plan, review: Review, seconds: float, spent_s: dict[str, float], *, as_json: bool) -> None:
@@ -56,9 +60,30 @@ def _kernel_data(kernel: KernelPlan) -> dict[str, object]:
         "without_groups_because": kernel.groupless,
         "predictions": encode(kernel.predictions),
         "simulated": encode(kernel.simulated),
+        "modes": _modes_data(kernel.modes),
         "siblings": [_sibling_data(sibling) for sibling in kernel.siblings],
         "tile_sizes": kernel.program.tile_sizes if kernel.program else None,
     }
+
+
+def _modes_data(modes: Modes | None) -> object:
+    """Every tile shape with its figures and why it is not the chosen one; None where they were not compared."""
+    if modes is None:
+        return None
+    rows = [
+        {
+            "tile_sizes": mode.tile_sizes,
+            "row_parts": mode.row_parts,
+            "bound_cycles": mode.bound_cycles,
+            "cycles": mode.cycles,
+            "loaded_bytes": mode.loaded_bytes,
+            "proofs": [bound.proof.value for bound in mode.loops],
+            "verdict": verdict(mode, modes.best),
+        }
+        for mode in modes.modes
+    ]
+    levels = [{**encode(level), "gap": level.gap} for level in modes.certificate.levels]
+    return {"over_groups": modes.over_groups, "levels": levels, "modes": rows}
 
 
 def _sibling_data(sibling: ScheduledLoop) -> dict[str, object]:
@@ -87,6 +112,8 @@ def _print_kernel(kernel: KernelPlan, machine: Machine | None) -> None:
     out = console()
     sizes = " ".join(f"{key}={value}" for key, value in kernel.program.tile_sizes.items()) if kernel.program else ""
     out.print(f"{kernel.name}{f' on {machine.name}' if machine else ''}{f'  ({sizes})' if sizes else ''}", markup=False)
+    if kernel.modes is not None:
+        _print_modes(kernel.modes)
     for level in kernel.certificate.levels:
         out.print("  " + level_line(level), markup=False)
     if kernel.groups is not None:
@@ -108,6 +135,20 @@ def _print_kernel(kernel: KernelPlan, machine: Machine | None) -> None:
             f"{number(binary.smem_bytes)} B shared",
             markup=False,
         )
+
+
+def _print_modes(modes: Modes) -> None:
+    """Print the choice among tile shapes: its levels, the runners-up, and how many others lose for what."""
+    out, best = console(), modes.best
+    able = [mode for mode in modes.modes if mode.bound_cycles is not None and mode is not best]
+    refused = len(modes.modes) - len(able) - 1
+    over = "over warp groups" if modes.over_groups else "the loops alone"
+    out.print(f"  best of {len(modes.modes)} tile shapes, {over} ({refused} cannot run)", markup=False)
+    for level in modes.certificate.levels:
+        out.print("  " + level_line(level), markup=False)
+    nearest = sorted(able, key=lambda mode: (mode.bound_cycles or 0, mode.loaded_bytes))[:MOST_RUNNERS_UP]
+    for mode in nearest:
+        out.print(f"    {mode.words}: {verdict(mode, best)}", markup=False)
 
 
 def _print_groups(plan: WarpPlan) -> None:

@@ -12,7 +12,8 @@ from treadle.costmodels.machines import load_machine
 from treadle.driver.artifacts import Files, compile_kernels, emit_kernels, report_of, timelines
 from treadle.driver.gluon import fit_kernels
 from treadle.driver.kernel_groups import further_schedules, simulated, with_groups, with_room_for_groups
-from treadle.driver.kernels import KernelOptions, rank_programs
+from treadle.driver.kernels import KernelOptions, plan_program, rank_programs
+from treadle.driver.modes import TilesFixed, certified, choose_mode, runs_over_groups
 from treadle.driver.versions import versions
 from treadle.frontends import programs
 from treadle.frontends.hls import read_loop
@@ -51,6 +52,9 @@ def plan_kernel(request: KernelRequest, options: KernelOptions, tell: Tell) -> t
         TreadleError: unknown program, machine or shape key; nothing fits.
     """
     machine = load_machine(request.machine)
+    envelope = envelope_of(encode(request), (machine_input(machine),), options)
+    if options.modes:
+        return with_files(envelope, machine, _best_mode(request, machine, options, tell), options, tell)
     candidates = _candidates(request)
     if options.warps:
         candidates = with_room_for_groups(candidates, machine)
@@ -58,8 +62,22 @@ def plan_kernel(request: KernelRequest, options: KernelOptions, tell: Tell) -> t
     grouped = [with_groups(kernel, machine, options, tell) for kernel in ranked]
     grouped += further_schedules(grouped[0], options.top - len(grouped), options, tell)
     kernels = tuple(_numbered(kernel, rank) for rank, kernel in enumerate(grouped))
-    envelope = envelope_of(encode(request), (machine_input(machine),), options)
     return with_files(envelope, machine, kernels, options, tell)
+
+
+def _best_mode(request: KernelRequest, machine: Machine, options: KernelOptions, tell: Tell) -> tuple[KernelPlan, ...]:
+    """Return the kernel of the best of all tile shapes, and further schedules of it."""
+    if request.tile_sizes:
+        raise TilesFixed(reason="--tiles gives one")
+    if options.language == "gluon":
+        raise TilesFixed(reason="--emit gluon changes tiles until the binary keeps its plan")
+    chosen = {"dtype": request.dtype, **request.switches}
+    program, modes = choose_mode(request.program, request.shape, chosen, machine, options, tell)
+    settings = replace(options, warps=runs_over_groups(machine, options))
+    kernel = with_groups(plan_program(program, machine, settings), machine, settings, tell)
+    kernel = replace(kernel, modes=certified(kernel, modes, machine, options))
+    more = further_schedules(kernel, options.top - 1, options, tell)
+    return tuple(_numbered(one, rank) for rank, one in enumerate([kernel, *more]))
 
 
 def _candidates(request: KernelRequest) -> tuple[Any, ...]:

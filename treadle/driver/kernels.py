@@ -64,6 +64,8 @@ class KernelOptions:
     objective: tuple[str, ...] = pipeline.OBJECTIVE
     language: str = "triton"
     """What kernels are emitted in: portable `triton`, or `gluon`, which runs the schedule over warp groups."""
+    modes: bool = False
+    """Choose among all tile shapes by the multiprocessor cycles of all the work, with a certificate of the choice."""
     earlier: Mapping[Loop, Solution] = field(default_factory=dict[Loop, Solution])
     spent_s: dict[str, float] = field(default_factory=dict[str, float], compare=False)
     """Filled with the seconds that each loop over warp groups took; not recorded in a plan."""
@@ -73,6 +75,8 @@ class KernelOptions:
         recorded = {"limits": encode(self.limits), "top": self.top, "compiled": self.compiled}
         if self.language != "triton":
             recorded["language"] = self.language
+        if self.modes:
+            recorded["modes"] = True
         return recorded if self.warps is False else {**recorded, "objective": list(self.objective)}
 
 

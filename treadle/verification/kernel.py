@@ -23,6 +23,7 @@ from treadle.ir.tile.schedule import check
 from treadle.ir.tile.warp_claims import recheck_warps
 from treadle.ir.tile.warps import check_warps
 from treadle.verification.core import Review, compare_predictions
+from treadle.verification.kernel_modes import review_modes
 from treadle.verification.machine import review_machine
 
 
@@ -51,10 +52,10 @@ def review_kernel(kernel: KernelPlan, machine: Machine | None, plan_id: str, fol
         found, count = _review_costs(kernel, kernel.program, machine)
         findings += found
         rederived += count
-    groups = _review_all_groups(kernel, machine)
-    findings += groups.findings
-    rederived += groups.rederived
-    on_solver_word += groups.on_solver_word
+    for more in (_review_all_groups(kernel, machine), review_modes(kernel, machine)):
+        findings += more.findings
+        rederived += more.rederived
+        on_solver_word += more.on_solver_word
     if folder is not None and machine is not None and not findings:
         findings += _review_source(kernel, machine, plan_id, folder)
         for compiled in kernel.compiled:
