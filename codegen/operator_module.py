@@ -56,6 +56,9 @@ def engine_options(body: OverlapBody) -> str:
     if body.sequence_parallel:
         megatron |= {"--sequence-parallel": True, "--tp-comm-overlap": True}
     experts = any("experts" in operator.name for operator in body.loop.operators)
+    if body.expert_parallel > 1:
+        vllm |= {"--enable-expert-parallel": True, "--data-parallel-size": body.expert_parallel // body.tensor_parallel}
+        megatron |= {"--expert-model-parallel-size": body.expert_parallel, "--expert-tensor-parallel-size": 1}
     if experts and halves:
         vllm["--enable-dbo"] = True
         megatron["--overlap-moe-expert-parallel-comm"] = True
@@ -79,6 +82,8 @@ def _training_options(body: OverlapBody) -> str:
     if body.sequence_parallel:
         options |= {"--sequence-parallel": True, "--tp-comm-overlap": True}
     missing = ["shares of the SMs by operator, and the order of operators between microbatches"]
+    if body.expert_parallel > 1:
+        options |= {"--expert-model-parallel-size": body.expert_parallel, "--expert-tensor-parallel-size": 1}
     if experts:
         options |= {"--overlap-moe-expert-parallel-comm": True, "--delay-wgrad-compute": True}
     else:

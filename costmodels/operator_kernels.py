@@ -15,11 +15,22 @@ from treadle.ir.workload import Phase
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What one operator of one nano-batch does on one GPU; `link_bytes` are those of an all-reduce's buffer."""
+    """What one operator of one nano-batch does on one GPU.
+
+    `link_bytes` are those of an all-reduce's buffer; `sent_bytes` leave the GPU by NVLink, `network_bytes` by the
+    network, and as many arrive (an exchange between all).
+    """
 
     flops: float
     memory_bytes: float
     link_bytes: float = 0
+    sent_bytes: float = 0
+    network_bytes: float = 0
+
+    @property
+    def collective(self) -> bool:
+        """Whether it moves data between GPUs."""
+        return bool(self.link_bytes or self.sent_bytes or self.network_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +83,7 @@ def _pieces(
     repeated = REPEATED_KINDS[2:] if sequence_parallel else REPEATED_KINDS
     split = operator.kind not in repeated and operator.name not in REPEATED
     divisor = tensor_parallel if split else 1
-    prefill = _amounts(operator, Phase.PREFILL, step.prefill_sequences * share, step.prompt_tokens, step.prompt_tokens)
-    decode = _amounts(operator, Phase.DECODE, step.decode_sequences * share, 1, step.context_tokens)
+    prefill, decode = _both(operator, step, share)
     if isinstance(operator.detail, Attention):
         for suffix, (flops, _, moved, _) in ((".prefill", prefill), (".decode", decode)):
             if flops:
@@ -95,6 +105,26 @@ REPEATED = ("router", "latent_down", "combine")
 
 REDUCED = ("output", "out_projection", "down", "combine")
 """Operators whose results are partial sums: what writes into the residual stream (Megatron's row-parallel products)."""
+
+
+def weight_bytes(layer: Layer, names: tuple[str, ...], step: Step, share: float) -> float:
+    """Return the weights that operators of a layer read, uncut; of a part `share` of a step (or of several steps)."""
+    total = 0.0
+    for operator in layer.operators:
+        if operator.name in names:
+            amounts = _both(operator, step, share)
+            total += max(amounts[0][1], amounts[1][1])
+    return total
+
+
+def _both(
+    operator: ModelOperator, step: Step, share: float
+) -> tuple[tuple[float, float, float, float], tuple[float, float, float, float]]:
+    """Amounts of an operator for the prompts and for the decoding sequences."""
+    return (
+        _amounts(operator, Phase.PREFILL, step.prefill_sequences * share, step.prompt_tokens, step.prompt_tokens),
+        _amounts(operator, Phase.DECODE, step.decode_sequences * share, 1, step.context_tokens),
+    )
 
 
 def _amounts(

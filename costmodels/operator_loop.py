@@ -9,10 +9,12 @@ order, as on one stream.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from math import ceil
 
 from treadle.costmodels.interference import MEMORY_BOUND, NETWORK, curve
+from treadle.costmodels.operator_experts import Spread, spread_kernels, spread_of
 from treadle.costmodels.operator_kernels import Demand, Kernel, kernels
 from treadle.costmodels.training_lanes import BACKWARD, FORWARD, backward_kernels
 from treadle.ir.machine import Machine
@@ -21,7 +23,7 @@ from treadle.ir.operator.loop import FULL, Dependence, Mode, Operator, OperatorL
 from treadle.ir.operator.plan import SPLIT, OverlapBody, Step
 from treadle.ir.plan import Prediction
 
-SM, MEMORY, LINK = "sm", "memory", "link"
+SM, MEMORY, LINK, NETWORK_STREAM = "sm", "memory", "link", "network"
 
 SHARES_MILLI = (125, 250, 375, 500, 625, 750, 875, 1000)
 """SM shares a kernel may be launched on."""
@@ -43,6 +45,7 @@ def layer_loop(
     step: Step,
     nano_batches: tuple[int, ...],
     sequence_parallel: bool = False,
+    expert_parallel: int = 1,
 ) -> OperatorLoop:
     """Return one block of the model as an operator loop.
 
@@ -54,6 +57,8 @@ def layer_loop(
         nano_batches: sizes in 1/256 of the step; they add up to 256. A training step has one, and a lane each way.
         sequence_parallel: norms and residuals on each GPU's own rows, between the halves of an all-reduce (Megatron
             sequence parallelism, TokenWeave's fused all-reduce and norm); else every GPU repeats them on all rows.
+        expert_parallel: GPUs that the experts are spread over, each group of `tensor_parallel` with a step of its own;
+            1 cuts experts like dense products.
 
     Raises:
         MissingFigure: the machine lacks a number.
@@ -61,7 +66,8 @@ def layer_loop(
     layer = block_layer(model)
     operators: list[Operator] = []
     dependences: list[Dependence] = []
-    for lane, launched in _lanes(layer, tensor_parallel, step, nano_batches, sequence_parallel):
+    spread = spread_of(machine, tensor_parallel, expert_parallel) if expert_parallel > 1 else None
+    for lane, launched in _lanes(layer, tensor_parallel, step, nano_batches, sequence_parallel, spread):
         names = [f"{lane}.{kernel.name}" for kernel in launched]
         operators += [
             Operator(name, modes_of(kernel.demand, machine, tensor_parallel))
@@ -69,20 +75,31 @@ def layer_loop(
         ]
         dependences += [Dependence(source, target) for source, target in pairwise(names)]
         dependences.append(Dependence(names[-1], names[0], 1))
-    streams = (Stream(SM), Stream(MEMORY), *((Stream(LINK),) if tensor_parallel > 1 else ()))
+    links = [LINK] if max(tensor_parallel, expert_parallel) > 1 else []
+    links += [NETWORK_STREAM] if spread is not None and spread.gpus > spread.gpus_per_node else []
+    streams = tuple(Stream(name) for name in (SM, MEMORY, *links))
     return OperatorLoop(f"{model.name}/{layer.name}", streams, tuple(operators), tuple(dependences))
 
 
 def _lanes(
-    layer: Layer, tensor_parallel: int, step: Step, nano_batches: tuple[int, ...], sequence_parallel: bool
+    layer: Layer,
+    tensor_parallel: int,
+    step: Step,
+    nano_batches: tuple[int, ...],
+    sequence_parallel: bool,
+    spread: Spread | None,
 ) -> list[tuple[str, list[Kernel]]]:
     """Return what runs side by side: nano-batches, or forward of one microbatch and backward of the one before."""
+
+    def part(share: float) -> list[Kernel]:
+        made = kernels(layer, tensor_parallel, step, share, sequence_parallel)
+        return made if spread is None else spread_kernels(made, layer, step, share, spread)
+
     if not step.training:
-        return [
-            (str(position), kernels(layer, tensor_parallel, step, parts / SPLIT, sequence_parallel))
-            for position, parts in enumerate(nano_batches, 1)
-        ]
-    forward = kernels(layer, tensor_parallel, step, 1.0, sequence_parallel)
+        return [(str(position), part(parts / SPLIT)) for position, parts in enumerate(nano_batches, 1)]
+    forward = part(1.0)
+    if spread is not None:
+        return [(FORWARD, forward), (BACKWARD, backward_kernels(forward, 0.0, mirrored=True))]
     reduced = max((kernel.demand.link_bytes for kernel in forward), default=0.0)
     return [(FORWARD, forward), (BACKWARD, backward_kernels(forward, reduced))]
 
@@ -90,8 +107,9 @@ def _lanes(
 def modes_of(demand: Demand, machine: Machine, ranks: int) -> tuple[Mode, ...]:
     """Return the modes of a kernel, least share first, without those that are no faster than a smaller one."""
     modes: list[Mode] = []
-    for share in COLLECTIVE_SHARES_MILLI if demand.link_bytes else SHARES_MILLI:
-        mode = _collective(demand, machine, ranks, share) if demand.link_bytes else _mode(demand, machine, share)
+    make = _mode if not demand.collective else _exchange if not demand.link_bytes else partial(_collective, ranks)
+    for share in COLLECTIVE_SHARES_MILLI if demand.collective else SHARES_MILLI:
+        mode = make(demand, machine, share)
         if not modes or mode.duration_ns < modes[-1].duration_ns:
             modes.append(mode)
     return tuple(modes)
@@ -108,7 +126,20 @@ def _mode(demand: Demand, machine: Machine, share_milli: int) -> Mode:
     return Mode(f"{share_milli // 10}%", _whole_ns(duration_s), {SM: share_milli, MEMORY: min(FULL, used)})
 
 
-def _collective(demand: Demand, machine: Machine, ranks: int, share_milli: int) -> Mode:
+def _exchange(demand: Demand, machine: Machine, share_milli: int) -> Mode:
+    """All-to-all: what leaves by NVLink and by the network, side by side, plus the small-message latency."""
+    speed = curve(machine.id, NETWORK).speed(share_milli / FULL)
+    inside_s = demand.sent_bytes / machine.value("nvlink_bandwidth_bytes_per_s")
+    across_s = demand.network_bytes / machine.value("network_bandwidth_bytes_per_s") if demand.network_bytes else 0.0
+    duration_s = max(inside_s, across_s) / speed + machine.value("allreduce_latency_us") * 1e-6
+    shares = {SM: share_milli, LINK: min(FULL, ceil(FULL * inside_s / duration_s))}
+    if demand.network_bytes:
+        shares[NETWORK_STREAM] = min(FULL, ceil(FULL * across_s / duration_s))
+    moved = _share(2 * (demand.sent_bytes + demand.network_bytes), duration_s, machine)
+    return Mode(f"exchange {share_milli // 10}%", _whole_ns(duration_s), {**shares, MEMORY: moved})
+
+
+def _collective(ranks: int, demand: Demand, machine: Machine, share_milli: int) -> Mode:
     """Ring all-reduce: 2 (n-1)/n of the buffer over the measured bus bandwidth, plus the small-message latency."""
     traffic = 2 * (ranks - 1) / ranks * demand.link_bytes
     speed = curve(machine.id, NETWORK).speed(share_milli / FULL)
@@ -142,7 +173,8 @@ def predictions(body: OverlapBody) -> tuple[Prediction, ...]:
     2408.12757, equation 5, takes CUTLASS's); beside it stands the same with the vendor's peak, which no kernel reaches.
     """
     blocks = body.model.block_count
-    whole = layer_loop(body.model, body.machine, body.tensor_parallel, body.step, (SPLIT,), body.sequence_parallel)
+    ways = body.tensor_parallel, body.step, (SPLIT,), body.sequence_parallel, body.expert_parallel
+    whole = layer_loop(body.model, body.machine, *ways)
     baseline_s = in_turn_ns(whole) * 1e-9 * blocks
     step_s = body.schedule.period_ns * 1e-9 * blocks
     per_token = (6 if body.step.training else 2) * body.model.active_parameters()

@@ -24,19 +24,22 @@ FORWARD, BACKWARD = "forward", "backward"
 """Names of the lanes."""
 
 
-def backward_kernels(forward: list[Kernel], reduced_bytes: float) -> list[Kernel]:
+def backward_kernels(forward: list[Kernel], reduced_bytes: float, mirrored: bool = False) -> list[Kernel]:
     """Return the kernels of the backward pass in launch order.
 
     Args:
         forward: kernels of the forward pass.
         reduced_bytes: buffer of an all-reduce at a norm; 0 without tensor parallelism.
+        mirrored: every transfer of forward goes back the other way (scatter and gather, dispatch and return).
     """
-    return [kernel for one in reversed(forward) for kernel in _of(one, reduced_bytes)]
+    return [kernel for one in reversed(forward) for kernel in _of(one, reduced_bytes, mirrored)]
 
 
-def _of(kernel: Kernel, reduced_bytes: float) -> Iterator[Kernel]:
+def _of(kernel: Kernel, reduced_bytes: float, mirrored: bool) -> Iterator[Kernel]:
     demand = kernel.demand
-    if demand.link_bytes:
+    if demand.collective:
+        if mirrored:
+            yield kernel
         return
     if kernel.kind is OperatorKind.ATTENTION:
         scaled = Demand(demand.flops * ATTENTION_BACKWARD, demand.memory_bytes * ATTENTION_BACKWARD)

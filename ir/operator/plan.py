@@ -57,10 +57,19 @@ class OverlapBody:
     """Period in ns by number and sizes of nano-batches, for those that were tried."""
     sequence_parallel: bool = False
     """Norms and residuals on each GPU's own rows, between the halves of an all-reduce."""
+    expert_parallel: int = 1
+    """GPUs that experts are spread over; 1: cut like dense products."""
 
     def __post_init__(self) -> None:
         if sum(self.nano_batches) != SPLIT or min(self.nano_batches) < 1:
             raise InvalidValue(message=f"nano-batches {list(self.nano_batches)} do not add up to {SPLIT} parts")
+        apart = self.sequence_parallel or self.tensor_parallel == 1
+        if self.expert_parallel < 1 or (
+            self.expert_parallel > 1 and (self.expert_parallel % self.tensor_parallel or not apart)
+        ):
+            raise InvalidValue(
+                message=f"experts over {self.expert_parallel} GPUs: whole groups of {self.tensor_parallel}, rows apart"
+            )
 
     @property
     def label(self) -> str:

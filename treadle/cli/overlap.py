@@ -38,6 +38,9 @@ Rows = Annotated[
         "--sequence-parallel/--repeated-norms", help="Norms on each GPU's own rows, or on all rows; both tried."
     ),
 ]
+Experts = Annotated[
+    int, typer.Option("--expert-parallel", help="GPUs the experts are spread over; 1 cuts them like the rest.", min=1)
+]
 Train = Annotated[
     bool, typer.Option("--train", help="Forward of a microbatch (--prefill, --prompt) beside backward of another.")
 ]
@@ -58,6 +61,7 @@ def command(
     train: Train = False,
     nano_batches: Number = "auto",
     sequence_parallel: Rows = None,
+    expert_parallel: Experts = 1,
     preset: Named = None,
     nodes: Nodes = 1,
     tbt: Tbt = 50.0,
@@ -75,7 +79,10 @@ def command(
     if preset is not None:
         _preset(config, PresetRequest(preset, machine, tensor_parallel, step, nodes, tbt_ms=tbt), output, json)
         return
-    request = OverlapRequest(machine, tensor_parallel, step, _number(nano_batches), sequence_parallel=sequence_parallel)
+    request = OverlapRequest(
+        machine, tensor_parallel, step, _number(nano_batches), sequence_parallel=sequence_parallel,
+        expert_parallel=expert_parallel,
+    )  # fmt: skip
     plan = plan_overlap(config, request, say)
     body: OverlapBody = plan.body
     plan = write_plan(output, plan, overlap_files(body)) if output is not None else plan.sealed()
@@ -124,7 +131,8 @@ def _print(plan: Plan, bought: dict[str, int], seconds: float, rederived: int, f
     sys.stdout.write(
         f"{body.loop.name} on {body.tensor_parallel} x {body.machine.name}, {body.step.tokens} tokens a step, "
         f"{_side_by_side(body)}"
-        f"{', norms on own rows' if body.sequence_parallel else ''}\n"
+        f"{', norms on own rows' if body.sequence_parallel else ''}"
+        f"{f', experts over {body.expert_parallel} GPUs' if body.expert_parallel > 1 else ''}\n"
     )
     for level in plan.certificates[0].levels:
         sys.stdout.write(f"  {level_line(level)}\n")

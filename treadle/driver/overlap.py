@@ -10,7 +10,7 @@ from pathlib import Path
 from treadle.codegen.operator_module import engine_options, operator_module
 from treadle.codegen.operator_timeline import operator_timeline
 from treadle.costmodels.machines import load_machine
-from treadle.costmodels.operator_loop import layer_loop, predictions
+from treadle.costmodels.operator_loop import block_layer, layer_loop, predictions
 from treadle.driver.kernel import machine_input
 from treadle.driver.versions import versions
 from treadle.frontends.hf import load_model
@@ -18,7 +18,8 @@ from treadle.ir.certificate import Certificate
 from treadle.ir.codec import encode
 from treadle.ir.diagnostics import TreadleError
 from treadle.ir.machine import Machine
-from treadle.ir.model import ModelGraph
+from treadle.ir.model import GroupedGemm, ModelGraph
+from treadle.ir.operator.loop import OperatorLoop
 from treadle.ir.operator.plan import SPLIT, OverlapBody, Step, label_of
 from treadle.ir.operator.schedule import OperatorSchedule
 from treadle.ir.plan import Plan, input_from
@@ -64,6 +65,14 @@ class GroupTooLarge(TreadleError):
     hint = "give --tensor-parallel up to the GPUs of a node"
 
 
+class ExpertSpread(TreadleError):
+    """Experts cannot be spread over so many GPUs."""
+
+    code = "TRD186"
+    template = "experts of `{model}` over {found} GPUs: {reason}"
+    hint = "give --expert-parallel {nearest}"
+
+
 @dataclass(frozen=True, slots=True)
 class OverlapRequest:
     """A step of a model on a tensor-parallel group; `nano_batches` None tries every known number."""
@@ -75,12 +84,16 @@ class OverlapRequest:
     options: OverlapOptions = field(default_factory=lambda: OverlapOptions(limits=Limits(deterministic_s=1.0)))
     sequence_parallel: bool | None = None
     """Norms on each GPU's own rows; None tries both."""
+    expert_parallel: int = 1
+    """GPUs that experts are spread over; 1 cuts them like dense products."""
 
     @property
     def ways(self) -> tuple[bool, ...]:
         """Whether norms run on each GPU's own rows: what is tried. One GPU has nothing to divide."""
         if self.tensor_parallel == 1:
             return (False,)
+        if self.expert_parallel > 1:
+            return (True,)
         return (True, False) if self.sequence_parallel is None else (self.sequence_parallel,)
 
 
@@ -106,6 +119,7 @@ def plan_overlap(model_path: Path, request: OverlapRequest, tell: Tell) -> Plan:
         TreadleError: bad input; NanoBatchNumber, GroupTooLarge; MissingFigure.
     """
     machine, model = _checked(request), load_model(model_path)
+    _check_spread(model, request)
     best, tried = best_overlap(model, machine, request, tell)
     body = OverlapBody(
         model=model,
@@ -113,10 +127,11 @@ def plan_overlap(model_path: Path, request: OverlapRequest, tell: Tell) -> Plan:
         tensor_parallel=request.tensor_parallel,
         step=request.step,
         nano_batches=best.sizes,
-        loop=layer_loop(model, machine, request.tensor_parallel, request.step, best.sizes, best.sequence_parallel),
+        loop=_loop(model, machine, request, best.sizes, best.sequence_parallel),
         schedule=best.schedule,
         alternatives=tried,
         sequence_parallel=best.sequence_parallel,
+        expert_parallel=request.expert_parallel,
     )
     file = model_path / "config.json" if model_path.is_dir() else model_path
     inputs = (input_from("model", file), machine_input(machine))
@@ -135,6 +150,28 @@ def _checked(request: OverlapRequest) -> Machine:
     return machine
 
 
+def _check_spread(model: ModelGraph, request: OverlapRequest) -> None:
+    """Raise ExpertSpread where experts do not divide among whole groups of GPUs."""
+    gpus, ways = request.expert_parallel, request.tensor_parallel
+    if gpus == 1:
+        return
+    details = (operator.detail for operator in block_layer(model).operators)
+    experts = next((detail.experts for detail in details if isinstance(detail, GroupedGemm)), 0)
+    legal = [count for count in range(ways, experts + 1, ways) if experts % count == 0 and count > 1]
+    if gpus in legal:
+        return
+    nearest = min(legal, key=lambda count: (abs(count - gpus), count)) if legal else 1
+    reason = f"it has {experts}, which divide among whole groups of {ways}" if experts else "it has none in its blocks"
+    raise ExpertSpread(model=model.name, found=gpus, reason=reason, nearest=nearest)
+
+
+def _loop(
+    model: ModelGraph, machine: Machine, request: OverlapRequest, sizes: tuple[int, ...], apart: bool
+) -> OperatorLoop:
+    ways, experts = request.tensor_parallel, request.expert_parallel
+    return layer_loop(model, machine, ways, request.step, sizes, apart, experts)
+
+
 def best_overlap(
     model: ModelGraph, machine: Machine, request: OverlapRequest, tell: Tell
 ) -> tuple[Found, dict[str, int]]:
@@ -145,7 +182,7 @@ def best_overlap(
     tried: list[Found] = []
     for number, apart in product(numbers, request.ways):
         for sizes in numbers[number]:
-            loop = layer_loop(model, machine, request.tensor_parallel, request.step, sizes, apart)
+            loop = _loop(model, machine, request, sizes, apart)
             least = min((one.period_ns for one in tried), default=None)
             found = Found(sizes, apart, *schedule(loop, replace(SCAN, below_ns=least)))
             bound = found.certificate["period"].bound or 0
@@ -169,8 +206,8 @@ def _thorough(model: ModelGraph, machine: Machine, request: OverlapRequest, trie
     chosen = ranked[:1] if len(ranked[0].sizes) < 3 else [one for one in ranked if len(one.sizes) > 2][:THOROUGH]
     found: list[Found] = []
     for one in chosen:
-        parts = request.tensor_parallel, request.step, one.sizes, one.sequence_parallel
-        found.append(Found(*parts[2:], *schedule(layer_loop(model, machine, *parts), request.options)))
+        loop = _loop(model, machine, request, one.sizes, one.sequence_parallel)
+        found.append(Found(one.sizes, one.sequence_parallel, *schedule(loop, request.options)))
     return found
 
 
@@ -183,8 +220,9 @@ def what_more_buys(body: OverlapBody) -> dict[str, int]:
         more = tuple(replace(f, value=f.value * WHAT_IF) if f.name == figure else f for f in body.machine.figures)
         machine = replace(body.machine, figures=more)
         loop = layer_loop(
-            body.model, machine, body.tensor_parallel, body.step, body.nano_batches, body.sequence_parallel
-        )
+            body.model, machine, body.tensor_parallel, body.step, body.nano_batches, body.sequence_parallel,
+            body.expert_parallel,
+        )  # fmt: skip
         bought[name] = schedule(loop, SCAN)[0].period_ns
     return bought
 

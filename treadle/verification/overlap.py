@@ -46,8 +46,9 @@ def review(plan: Plan, folder: Path | None) -> Review:
 
 def _review_loop(body: OverlapBody) -> list[Finding]:
     expected = layer_loop(
-        body.model, body.machine, body.tensor_parallel, body.step, body.nano_batches, body.sequence_parallel
-    )
+        body.model, body.machine, body.tensor_parallel, body.step, body.nano_batches, body.sequence_parallel,
+        body.expert_parallel,
+    )  # fmt: skip
     if expected == body.loop:
         return []
     wrong = [op.name for op in body.loop.operators if op not in expected.operators]
