@@ -1,9 +1,9 @@
 """Frame of attention backward on Hopper: a block of keys a tile, queries through rings, dq added up in global memory.
 
 Keys are rows. Query heads that share keys are steps of one loop, since dk and dv sum over them: first the steps of all
-heads that see no mask, then those that a causal mask or the last key cuts. A kernel before it makes delta and logarithms
-in base 2, padded to whole blocks; one behind it rounds dq. The sum of dq lies as registers hold it, so that a warp adds
-256 bytes at once.
+heads that see no mask, then those that a causal mask or the last key cuts. A kernel before it makes delta and base-2
+logarithms, padded to whole blocks; one behind it rounds dq. The sum of dq lies as registers hold it, so that a warp
+adds 256 bytes at once.
 """
 
 from __future__ import annotations
@@ -42,16 +42,12 @@ class BackwardFrame(FrameBase):
         self.slots = 2 if 3 * tiles <= self.free_bytes() else 1
 
     def _refuse_small(self) -> None:
-        """Refuse what one warp group cannot multiply, or what no frame hands on."""
+        """Refuse what one warp group cannot multiply."""
         name = self.kernel.name
         pieces = {operation.result.shape[0] for operation in self.gradients}
         if self.rows % LEAST_ROWS or min(pieces) % LEAST_ROWS:
             found = min(self.rows, *pieces)
             raise NotEmittable(kernel=name, reason=f"products of {found} rows; wgmma takes {LEAST_ROWS} at a time")
-        for group in self.warp.groups:
-            for suffix in self.suffixes:
-                if len({self.makes(group, f"{stem}{suffix}") for stem in ("scores", "shifted", "weights")}) > 1:
-                    raise NotEmittable(kernel=name, reason="scores and weights in different groups")
 
     def _tile_bytes(self) -> int:
         """Return the bytes of the keys and values of a tile."""
@@ -88,7 +84,7 @@ class BackwardFrame(FrameBase):
             *self.registers(),
             "KEY_ROWS = ttgl.constexpr(ttgl.SliceLayout(1, SCORES.value))",
             "QUERIES_IN_COLUMNS = ttgl.constexpr(ttgl.SliceLayout(0, SCORES.value))",
-            "# Two numbers a thread: as the scores' columns they would take as many registers as a quarter of the columns.",
+            "# Two numbers a thread; as columns of the scores a quarter of all columns would be.",
             "QUERIES_IN_LANES = ttgl.constexpr(ttgl.BlockedLayout([2], [32], [4], [0]))",
             f"KEYS = {shared(self.rows, self.depth)}",
             f"VALUES = {shared(self.rows, self.width)}",
@@ -180,7 +176,7 @@ class BackwardFrame(FrameBase):
         return int(digits) if digits else 0
 
     def view(self, value: str, slot: str, role: Role, reader: TileOperation) -> str:
-        """Return a product's operand: queries and gradients are transposed where they are multiplied by rows of keys."""
+        """Return a product's operand: queries and dout are transposed where rows of keys are multiplied."""
         transposed = role is Role.B and reader.name.startswith(("scores", "dweights"))
         return f"{slot}.permute((1, 0))" if transposed else slot
 
@@ -252,7 +248,7 @@ class BackwardFrame(FrameBase):
         return [
             "first_key, kv_head = _tile_of(tile, batch, kv_heads, kv_seq)",
             "first_head = kv_head * shared_by",
-            "# Blocks of queries from `begin` on see keys of this tile; the last `plain` of them see all of these keys.",
+            "# Blocks of queries from `begin` on see keys of this tile; the last `plain` of them see all of them.",
             f"begin = {begin}",
             f"plain = blocks - ttgl.minimum(ttgl.maximum({whole}, begin), blocks)",
             "plain = plain if first_key + BLOCK_N <= kv_seq else 0",

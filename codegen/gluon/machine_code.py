@@ -2,7 +2,7 @@
 
 The disassembler is the one in Triton's wheel (`cuobjdump -sass`). A group's code begins behind the `USETMAXREG` that
 sets its registers; its loop over iterations is the innermost loop with products, copies or waits. Spins of waits lie
-behind the last `EXIT` and do not count.
+behind the last `EXIT` and do not count. Most loops are closed by a conditional jump back, some by a plain one.
 """
 
 from __future__ import annotations
@@ -101,15 +101,8 @@ def count(code: tuple[Instruction, ...]) -> dict[str, int]:
 def group_loops(code: tuple[Instruction, ...]) -> tuple[GroupLoop, ...]:
     """Return the innermost loops with products, copies or waits, in the order of the code."""
     last_exit = max((i.address for i in code if "EXIT" in i.text), default=0)
-    ranges: list[tuple[int, int]] = []
-    for instruction in code:
-        target = _TARGET.search(instruction.text)
-        conditional = instruction.text.startswith(("@", "BRA.U"))
-        if target is None or instruction.address > last_exit or not conditional:
-            continue
-        begin = int(target[1], 16)
-        if begin < instruction.address:
-            ranges.append((begin, instruction.address))
+    jumps = [(i, int(target[1], 16)) for i in code if (target := _TARGET.search(i.text)) and i.address <= last_exit]
+    ranges = [(to, i.address) for i, to in jumps if to < i.address and _closes_loop(i, to, jumps)]
     found: list[GroupLoop] = []
     for begin, end in ranges:
         counts = count(tuple(i for i in code if begin <= i.address <= end))
@@ -117,6 +110,13 @@ def group_loops(code: tuple[Instruction, ...]) -> tuple[GroupLoop, ...]:
         if not inner and not counts["setmaxnreg"] and _works(code, begin, end):
             found.append(_loop(code, begin, counts))
     return tuple(found)
+
+
+def _closes_loop(jump: Instruction, to: int, jumps: list[tuple[Instruction, int]]) -> bool:
+    """Whether a jump back closes a loop: an unconditional one also leads from code set aside into a loop's middle."""
+    if jump.text.startswith(("@", "BRA.U")):
+        return True
+    return not any(to <= i.address < jump.address and target < to for i, target in jumps)
 
 
 def _works(code: tuple[Instruction, ...], begin: int, end: int) -> bool:

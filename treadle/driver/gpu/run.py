@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from treadle.driver.gpu.suite import Bench
 
 NO_GPU = (
     "error TRD542: no CUDA device is here\n  the suite needs one; `--check` runs the kernels' correctness on the CPU"
@@ -24,14 +28,19 @@ def main(folder: Path, arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", action="append", default=[], help="cases whose name contains this word")
     parser.add_argument("--machine", action="store_true", help="measure the machine instead: writes machine.json")
     parser.add_argument("--check", action="store_true", help="only correctness (with TRITON_INTERPRET=1 on the CPU)")
+    parser.add_argument("--rehearse", action="store_true", help="all of a run on the CPU, at small shapes: no figures")
+    parser.add_argument("--row-seconds", type=float, default=75.0, help="a kernel that takes longer is ended")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     absent = [package for package in ("torch", "triton") if find_spec(package) is None]
     if absent:
         sys.stderr.write(f"error: {' and '.join(absent)} not installed; the suite needs torch and triton\n")
         return 2
+    if chosen.rehearse:
+        os.environ |= {"TRITON_INTERPRET": "1", "TORCHDYNAMO_DISABLE": "1"}
     import torch
 
-    if not torch.cuda.is_available() and not chosen.check:
+    if not (torch.cuda.is_available() or chosen.check or chosen.rehearse):
         sys.stderr.write(NO_GPU + "\n")
         return 2
     chosen.out.mkdir(parents=True, exist_ok=True)
@@ -45,22 +54,50 @@ def main(folder: Path, arguments: list[str] | None = None) -> int:
 
 
 def _kernels(folder: Path, chosen: argparse.Namespace) -> int:
-    import torch
-
-    from treadle.driver.gpu.suite import Bench
+    from treadle.driver.gpu.isolated import Rows, serve
     from treadle.driver.gpu.timing import Deadline
 
     deadline = Deadline(chosen.seconds)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    bench = _bench(folder, chosen)
+    if chosen.worker:
+        answers, sys.stdout = sys.stdout, sys.stderr
+        serve(bench, deadline, sys.stdin, answers)
+        return 0
     bandwidth: float | None = None
-    if not chosen.check:
+    if bench.device == "cuda" and not chosen.check:
         from treadle.driver.gpu.machine import memory_bandwidth
 
         bandwidth = memory_bandwidth() / 1e9
-    bench = Bench(folder, chosen.seed, device=device, full_shapes=not chosen.check)
-    record = bench.run(deadline, chosen.only)
+    command = [sys.executable, str(folder / "run.py"), "--worker", *_passed_on(chosen)]
+    limit_s = chosen.seconds if chosen.rehearse else chosen.row_seconds
+    record = bench.record(Rows(bench, command, limit_s).run(deadline, chosen.only))
     record["bandwidth_gb_per_s"] = bandwidth
+    record["rehearsed"] = chosen.rehearse
     return write(record, chosen.out)
+
+
+def _bench(folder: Path, chosen: argparse.Namespace) -> Bench:
+    """Return what measures: on a GPU, or on the CPU where only correctness or a rehearsal is asked for."""
+    import torch
+
+    from treadle.driver.gpu.suite import Bench
+    from treadle.driver.gpu.timing import ClockTimer, EventTimer
+
+    device = "cuda" if torch.cuda.is_available() and not chosen.rehearse else "cpu"
+    return Bench(
+        folder,
+        chosen.seed,
+        ClockTimer() if chosen.rehearse else EventTimer(),
+        device,
+        full_shapes=not chosen.check,
+        rehearsed=chosen.rehearse,
+    )
+
+
+def _passed_on(chosen: argparse.Namespace) -> list[str]:
+    """Return the arguments of a measuring process."""
+    words = ["--out", str(chosen.out), "--seed", str(chosen.seed), "--seconds", str(chosen.seconds)]
+    return [*words, *(f"--{name}" for name in ("check", "rehearse") if getattr(chosen, name))]
 
 
 def write(record: dict[str, Any], out: Path) -> int:

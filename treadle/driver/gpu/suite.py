@@ -22,6 +22,7 @@ import torch
 
 from treadle.driver.gpu.contenders import WITHOUT, contenders, forget_graphs, inputs_bytes
 from treadle.driver.gpu.correct import check_kernel, ragged_shape
+from treadle.driver.gpu.emulator import emulate
 from treadle.driver.gpu.families import FAMILIES, Source
 from treadle.driver.gpu.timing import Deadline, EventTimer, Run, Timer, medians_us, rotating_sets
 
@@ -45,19 +46,46 @@ class Bench:
     tell: Tell = print
     full_shapes: bool = True
     """Whether kernels are timed; otherwise only checked at ragged shapes, as without a GPU."""
+    rehearsed: bool = False
+    """Whether kernels are timed at ragged shapes too: everything that a run does, on the CPU."""
 
     def run(self, deadline: Deadline, only: Sequence[str] = ()) -> dict[str, Any]:
         """Return the record of the run: environment, and a row for every kernel of the suite, done or not."""
-        manifest = json.loads((self.folder / "suite.json").read_text())
         rows: list[Row] = []
-        for planned in manifest["rows"]:
-            row = dict(planned)
-            if not only or any(word in row["case"] for word in only):
-                self._measure(row, deadline)
-                self.tell(one_line(row))
-                rows.append(row)
+        for planned in self.planned():
+            if self.is_chosen(planned, only):
+                rows.append(self.measured(planned, deadline))
+                self.tell_row(rows[-1])
+        return self.record(rows)
+
+    def planned(self) -> list[Row]:
+        """Return the rows of the suite as they were prepared."""
+        rows: list[Row] = self._manifest()["rows"]
+        return rows
+
+    def _manifest(self) -> dict[str, Any]:
+        manifest: dict[str, Any] = json.loads((self.folder / "suite.json").read_text())
+        return manifest
+
+    @staticmethod
+    def is_chosen(row: Row, only: Sequence[str]) -> bool:
+        """Whether a row is among those asked for by words of its name."""
+        return not only or any(word in row["case"] for word in only)
+
+    def measured(self, planned: Row, deadline: Deadline) -> Row:
+        """Return a row with what was measured, or why nothing was."""
+        row = dict(planned)
+        self._measure(row, deadline)
+        return row
+
+    def tell_row(self, row: Row) -> None:
+        """Say what became of a row."""
+        self.tell(one_line(row))
+
+    def record(self, rows: list[Row]) -> dict[str, Any]:
+        """Return the record of a run."""
         return {
-            "suite": {key: value for key, value in manifest.items() if key != "rows"},
+            "suite": {key: value for key, value in self._manifest().items() if key != "rows"},
             "environment": environment(self.device),
             "seed": self.seed,
             "rows": rows,
@@ -73,7 +101,7 @@ class Bench:
             return
         started = time.perf_counter()
         try:
-            module = load_module(self.folder / row["source"], row["sha256"])
+            module = self._module(row)
             shape = ragged_shape(row["family"], row["shape"])
             row["check"] = check_kernel(module, row["family"], shape, row["options"], self.seed, self.device)
             row["state"] = "checked" if row["check"]["correct"] else "wrong"
@@ -85,11 +113,20 @@ class Bench:
             row["reason"] = f"{type(error).__name__}: {error}"[:600]
         row["spent_s"] = round(time.perf_counter() - started, 2)
 
+    def _module(self, row: Row) -> ModuleType:
+        """Import a row's kernel; on the CPU the interpreter runs Triton, and the emulator Gluon."""
+        path = self.folder / row["source"]
+        if self.device != "cpu" or row.get("language") != "gluon":
+            return load_module(path, row["sha256"])
+        check_source(path, row["sha256"])
+        return emulate(path.read_text(), self.seed)
+
     def _time(self, row: Row, module: ModuleType) -> None:
         family, shape, options = row["family"], row["shape"], row["options"]
+        shape = ragged_shape(family, shape) if self.rehearsed else shape
         make = FAMILIES[family].inputs
         first = make(Source(self.seed, self.device, options["dtype"]), shape, options)
-        count = rotating_sets(inputs_bytes(first), CACHE_BYTES, INPUT_BUDGET_BYTES)
+        count = 2 if self.rehearsed else rotating_sets(inputs_bytes(first), CACHE_BYTES, INPUT_BUDGET_BYTES)
         sets = [first]
         while len(sets) < count:
             sets.append(make(Source(self.seed + len(sets), self.device, options["dtype"]), shape, options))
@@ -172,10 +209,15 @@ def one_line(row: Row) -> str:
     return f"{head} {reason}"
 
 
-def load_module(path: Path, sha256: str = "") -> ModuleType:
-    """Import an emitted kernel; raises ValueError when it is not the file the suite names."""
+def check_source(path: Path, sha256: str) -> None:
+    """Raise ValueError when a file is not the one the suite names."""
     if sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
         raise ValueError(f"{path} is not the file that was prepared")
+
+
+def load_module(path: Path, sha256: str = "") -> ModuleType:
+    """Import an emitted kernel; raises ValueError when it is not the file the suite names."""
+    check_source(path, sha256)
     specification = importlib.util.spec_from_file_location(f"treadle_suite_{path.stem}", path)
     assert specification is not None
     assert specification.loader is not None

@@ -46,6 +46,16 @@ class EventTimer:
         return [1e3 * start.elapsed_time(end) for start, end in pairs]
 
 
+class ClockTimer:
+    """Measures by the host's clock, for rehearsals on a machine without a GPU: one run stands for all repeats."""
+
+    def times_us(self, run: Run, repeats: int, first: int) -> list[float]:
+        """Return the time of one run, so many times, in microseconds."""
+        start = time.perf_counter()
+        run(first)
+        return [1e6 * (time.perf_counter() - start)] * repeats
+
+
 def event() -> Any:
     """Return a CUDA event that keeps its time."""
     import torch

@@ -1,0 +1,87 @@
+"""Rows in a process of their own: kernels that hang or end the process, and rehearsals of a whole run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from treadle.driver.bench import make_suite
+from treadle.driver.bench_cases import Case
+from treadle.driver.kernels import KernelOptions
+from treadle.solvers.backend import Limits
+
+pytest.importorskip("torch")
+
+QUICK = KernelOptions(Limits(deterministic_s=0.02), compiled=False)
+NORM = Case("layer_norm small", "layer_norm", {"rows": 9, "columns": 40}, languages=("triton",))
+HANGS = "\n\ndef launch(*_, **__):\n    import time\n\n    time.sleep(600)\n"
+ENDS = "\n\ndef launch(*_, **__):\n    import os\n\n    os._exit(7)\n"
+
+
+def _quiet(_: str) -> None:
+    pass
+
+
+def _prepared(folder: Path, *chosen: Case) -> Path:
+    made = make_suite("h200", QUICK, _quiet, chosen)
+    made.write(folder)
+    return folder
+
+
+def _run(folder: Path, out: Path, *more: str, status: int = 0) -> dict[str, Any]:
+    command = [sys.executable, "-P", str(folder / "run.py"), "--out", str(out), "--seed", "5", *more]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+    assert done.returncode == status, done.stdout + done.stderr
+    record: dict[str, Any] = json.loads((out / "kernel_gpu.json").read_text())
+    return record
+
+
+def _spoil(folder: Path, row: dict[str, Any], text: str) -> None:
+    """Give a row's kernel another launch, as the suite then names it."""
+    path = folder / row["source"]
+    path.write_text(path.read_text() + text)
+    row["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_kernels_that_hang_or_end_the_process_cost_their_row_alone(tmp_path: Path) -> None:
+    names = ("hangs", "ends", "works")
+    folder = _prepared(tmp_path / "suite", *(Case(f"norm {name}", *_of(NORM)) for name in names))
+    manifest = json.loads((folder / "suite.json").read_text())
+    for row, text in zip(manifest["rows"], (HANGS, ENDS), strict=False):
+        _spoil(folder, row, text)
+    (folder / "suite.json").write_text(json.dumps(manifest))
+    rows = _run(folder, tmp_path / "out", "--check", "--row-seconds", "4", status=1)["rows"]
+    assert [row["state"] for row in rows] == ["failed", "failed", "checked"]
+    assert "no answer within 4 s" in rows[0]["reason"]
+    assert "ended with status 7" in rows[1]["reason"]
+    assert rows[2]["check"]["correct"]
+
+
+def _of(case: Case) -> tuple[str, dict[str, int], dict[str, Any], dict[str, int], dict[str, Any], int, tuple[str, ...]]:
+    return case.family, case.shape, case.switches, case.tile_sizes, case.goal, case.top, case.languages
+
+
+def test_a_rehearsal_does_all_that_a_run_does(tmp_path: Path) -> None:
+    """Gluon kernels by the emulator, Triton by the interpreter; times of the host are no figures of the kernel."""
+    gluon = Case(
+        "swiglu small",
+        "swiglu",
+        {"m": 256, "n": 256, "k": 256},
+        tile_sizes={"block_m": 128, "block_n": 64, "block_k": 64},
+        languages=("gluon",),
+    )
+    folder = _prepared(tmp_path / "suite", NORM, gluon)
+    record = _run(folder, tmp_path / "out", "--rehearse")
+    assert record["rehearsed"]
+    assert [row["state"] for row in record["rows"]] == ["measured", "measured"], record["rows"]
+    assert all(row["times_us"]["treadle"] > 0 and row["check"]["correct"] for row in record["rows"])
+    for name in ("kernel_gpu.txt", "kernel_gpu.svg"):
+        assert (tmp_path / "out" / name).read_text()
