@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from treadle.ir.codec import decode, file_locator
-from treadle.ir.diagnostics import Place
+from treadle.ir.diagnostics import Place, TreadleError
 from treadle.ir.layout.adapters import AdaptersProblem
 from treadle.ir.layout.batch import BatchProblem
 from treadle.ir.layout.errors import WrongForm
@@ -36,7 +37,7 @@ def read_batch(path: Path, block_tokens: int, cache_blocks: int) -> BatchProblem
     requests: list[tuple[int, ...]] = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.strip():
-            requests.append(_blocks(parse_json(line, f"{path}:{number}"), Place(str(path), number)))
+            requests.append(_blocks(_parsed(line, path, number), Place(str(path), number)))
     if not requests:
         raise WrongForm(place=Place(str(path)), reason="there are no requests", expected="one JSON object per line")
     return BatchProblem(tuple(requests), block_tokens, cache_blocks)
@@ -44,6 +45,15 @@ def read_batch(path: Path, block_tokens: int, cache_blocks: int) -> BatchProblem
 
 def _read(kind: type[T], path: Path) -> T:
     return decode(kind, parse_json(read_text(path), str(path)), file_locator(str(path)))
+
+
+def _parsed(line: str, path: Path, number: int) -> Any:
+    try:
+        return parse_json(line, str(path))
+    except TreadleError as error:
+        if error.place is not None:
+            error.place = replace(error.place, line=number)
+        raise
 
 
 def _blocks(data: Any, place: Place) -> tuple[int, ...]:

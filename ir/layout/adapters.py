@@ -14,6 +14,7 @@ from math import ceil, gcd, lcm
 from treadle.ir.certificate import ProofKind
 from treadle.ir.diagnostics import Finding
 from treadle.ir.errors import InvalidValue
+from treadle.ir.layout.magnitudes import LARGEST, MOST_BYTES, SMALLEST
 
 _ROUNDING = Fraction(1, 10**9)
 """What a peak in decimal digits may be below the exact one."""
@@ -27,7 +28,7 @@ class Block:
     memory_bytes: int
 
     def __post_init__(self) -> None:
-        if self.memory_bytes < 0:
+        if not 0 <= self.memory_bytes <= MOST_BYTES:
             raise InvalidValue(message=f"block `{self.name}` has {self.memory_bytes} bytes")
 
 
@@ -45,7 +46,7 @@ class Adapter:
     blocks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.load < float("inf") or self.memory_bytes < 0:
+        if not 0 <= self.load <= LARGEST or not 0 <= self.memory_bytes <= MOST_BYTES:
             raise InvalidValue(message=f"adapter `{self.name}` has the load {self.load}, {self.memory_bytes} bytes")
 
 
@@ -59,8 +60,9 @@ class Replica:
     speed: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.slots < 0 or self.memory_bytes < 0 or not 0 < self.speed < float("inf"):
-            raise InvalidValue(message=f"replica `{self.name}` has {self.slots} slots, speed {self.speed}")
+        if self.slots < 0 or self.memory_bytes < 0 or not SMALLEST <= self.speed <= LARGEST:
+            what = f"{self.slots} slots, {self.memory_bytes} bytes, the speed {self.speed}"
+            raise InvalidValue(message=f"replica `{self.name}` has {what}")
 
 
 @dataclass(frozen=True, slots=True)

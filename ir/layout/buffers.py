@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from treadle.ir.diagnostics import Finding
 from treadle.ir.errors import InvalidValue
+from treadle.ir.layout.magnitudes import MOST_BYTES, MOST_CLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,10 @@ class Buffer:
     def __post_init__(self) -> None:
         if self.upper <= self.lower:
             raise InvalidValue(message=f"buffer `{self.id}` ends at {self.upper}, not after its start {self.lower}")
-        if self.size_bytes < 1:
+        if not 1 <= self.size_bytes <= MOST_BYTES:
             raise InvalidValue(message=f"buffer `{self.id}` has the size {self.size_bytes}")
+        if max(-self.lower, self.upper) > MOST_CLOCK:
+            raise InvalidValue(message=f"buffer `{self.id}` lives from {self.lower} to {self.upper}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class BuffersProblem:
             raise InvalidValue(message="two buffers have the same id")
         if not self.buffers:
             raise InvalidValue(message="there are no buffers")
+        if sum(buffer.size_bytes for buffer in self.buffers) > MOST_BYTES:
+            raise InvalidValue(message=f"all buffers together have more than {MOST_BYTES} bytes")
 
 
 @dataclass(frozen=True, slots=True)

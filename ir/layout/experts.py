@@ -13,6 +13,7 @@ from fractions import Fraction
 from treadle.ir.diagnostics import Finding
 from treadle.ir.errors import InvalidValue
 from treadle.ir.layout.errors import InconsistentCounts
+from treadle.ir.layout.magnitudes import LARGEST
 
 
 class Policy(Enum):
@@ -45,8 +46,8 @@ class ExpertsProblem:
             raise InvalidValue(message="there are no expert loads")
         if any(len(layer) != len(self.loads[0]) for layer in self.loads):
             raise InvalidValue(message="layers have different numbers of experts")
-        if any(not 0 <= load < float("inf") for layer in self.loads for load in layer):
-            raise InvalidValue(message="an expert load is negative or not finite")
+        if any(not 0 <= load <= LARGEST for layer in self.loads for load in layer):
+            raise InvalidValue(message=f"an expert load is not between 0 and {LARGEST:g}")
         for name in ("slots", "gpus", "nodes", "groups"):
             if getattr(self, name) < 1:
                 raise InvalidValue(message=f"`{name}` is {getattr(self, name)}")

@@ -10,6 +10,7 @@ from fractions import Fraction
 
 from treadle.ir.diagnostics import Finding
 from treadle.ir.errors import InvalidValue
+from treadle.ir.layout.magnitudes import LARGEST, MOST_BYTES, SMALLEST
 from treadle.ir.serving.program import Program, Row, Variable
 
 
@@ -21,7 +22,7 @@ class Option:
     loss: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.size_bytes < 0 or not 0 <= self.loss < float("inf"):
+        if not 0 <= self.size_bytes <= MOST_BYTES or not 0 <= self.loss <= LARGEST:
             raise InvalidValue(message=f"an option has the size {self.size_bytes} and the loss {self.loss}")
 
 
@@ -35,7 +36,7 @@ class Item:
     tiers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.options or not 0 <= self.reads_per_step < float("inf"):
+        if not self.options or not 0 <= self.reads_per_step <= LARGEST:
             raise InvalidValue(message=f"item `{self.name}` has no options, or {self.reads_per_step} reads per step")
 
 
@@ -49,8 +50,11 @@ class Tier:
     latency_s: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.capacity_bytes < 0 or not 0 < self.bandwidth_bytes_per_s < float("inf") or self.latency_s < 0:
+        if not 0 <= self.capacity_bytes <= MOST_BYTES:
             raise InvalidValue(message=f"tier `{self.name}` has {self.capacity_bytes} bytes")
+        if not SMALLEST <= self.bandwidth_bytes_per_s <= 1e3 * LARGEST or not 0 <= self.latency_s <= LARGEST:
+            what = f"{self.bandwidth_bytes_per_s} bytes/s after {self.latency_s} s"
+            raise InvalidValue(message=f"tier `{self.name}` is read at {what}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class TiersProblem:
     def __post_init__(self) -> None:
         if not self.items or not self.tiers:
             raise InvalidValue(message="there are no items, or no tiers")
+        if not 0 <= self.loss_budget <= LARGEST:
+            raise InvalidValue(message=f"the loss budget is {self.loss_budget}")
         names = {tier.name for tier in self.tiers}
         for item in self.items:
             if unknown := set(item.tiers) - names:

@@ -34,8 +34,16 @@ class TooFewGpus(Unmet):
     """Fewer GPUs than one engine of any kind takes."""
 
     code = "TRD343"
-    template = "{found} GPUs are given, and the smallest engine that holds the model takes {need}"
-    hint = "give at least {need} GPUs, or a smaller weight dtype"
+    template = "{found} GPUs are given, and the smallest engine that holds {what} takes {need}"
+    hint = "give {need} GPUs, or a smaller weight dtype"
+
+
+class LongRequests(Unmet):
+    """A request that the cache of no engine holds."""
+
+    code = "TRD660"
+    template = "request {number} has {tokens} tokens, and the largest cache of an engine holds {most} ({engine})"
+    hint = "leave such requests out of the workload, or give GPUs with more memory"
 
 
 class RateUnmet(Unmet):

@@ -75,7 +75,7 @@ def plan_serving(
         UnmetLevels: no candidate meets the levels.
         RateUnmet: the GPUs do not sustain the rate.
     """
-    _refuse_small(request)
+    request = _holding(request)
     policies = policies or Policies()
     chosen = _try(request, policies, None, tell)
     if _met(chosen[0]):
@@ -225,9 +225,13 @@ def _tightened(policies: Policies, plan: ServingPlan) -> Policies:
     )
 
 
-def _refuse_small(request: ServingRequest) -> None:
+def _holding(request: ServingRequest) -> ServingRequest:
+    """Return the request with the kinds of engines that hold its longest sequence; raises TooFewGpus without any."""
     total = sum(pool.total for pool in request.gpus)
-    holding = [kind.gpus for kind in request.kinds if kind.kv_tokens >= request.lengths.batch_tokens(1)]
-    if not holding or min(holding) > total:
-        need = min(holding, default=2 * max((kind.gpus for kind in request.kinds), default=8))
-        raise TooFewGpus(found=total, need=need if holding else f"more than {need // 2}")
+    longest = max(one.prompt_tokens + one.output_tokens + 1 for one in request.requests)
+    holding = tuple(kind for kind in request.kinds if kind.kv_tokens >= longest)
+    if not holding or min(kind.gpus for kind in holding) > total:
+        largest = max((kind.gpus for kind in request.kinds), default=8)
+        need = min((kind.gpus for kind in holding), default=f"more than {largest}")
+        raise TooFewGpus(found=total, need=need, what="the model and its longest request")
+    return replace(request, kinds=holding)

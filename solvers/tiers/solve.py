@@ -18,15 +18,26 @@ def solve_tiers(problem: TiersProblem, nodes: int = 4000) -> tuple[TiersPlan, Ce
     program = program_of(problem)
     solved = maximise(program, nodes=nodes)
     if solved.solution is None:
-        raise DoesNotFit(
-            need=sum(min(option.size_bytes for option in item.options) for item in problem.items),
-            unit="bytes",
-            where="with the smallest options, within tiers and loss budget",
-            capacity=sum(tier.capacity_bytes for tier in problem.tiers),
-        )
+        raise _misfit(problem)
     chosen = [choice for choice, on in zip(problem.choices(), solved.solution, strict=True) if on]
     plan = TiersPlan(problem, tuple(o for _, o, _ in chosen), tuple(t for _, _, t in chosen))
     return plan, certificate_of(plan, solved.tree)
+
+
+def _misfit(problem: TiersProblem) -> DoesNotFit:
+    """Say what does not fit: the loss, the bytes, or both together."""
+    loss = sum(min(option.loss for option in item.options) for item in problem.items)
+    if loss > problem.loss_budget:
+        where = "with the options of least loss"
+        hint = f"raise the loss budget to at least {loss:g}"
+        return DoesNotFit(need=f"{loss:g}", unit="of loss", where=where, capacity=f"{problem.loss_budget:g}", hint=hint)
+    need = sum(min(option.size_bytes for option in item.options) for item in problem.items)
+    capacity = sum(tier.capacity_bytes for tier in problem.tiers)
+    if need > capacity:
+        return DoesNotFit(need=need, unit="bytes", where="with the smallest options", capacity=capacity)
+    where = f"(no choice within the loss of {problem.loss_budget:g} fits every item on a tier it may be on)"
+    hint = "give the tiers more room, or allow more loss"
+    return DoesNotFit(need=f"more than {need}", unit="bytes", where=where, capacity=capacity, hint=hint)
 
 
 def certificate_of(plan: TiersPlan, tree: Tree) -> Certificate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from treadle.frontends.layout_buffers import read_buffers
 from treadle.ir.certificate import Status
 from treadle.ir.diagnostics import TreadleError
+from treadle.ir.errors import InvalidValue
 from treadle.ir.layout.buffers import Buffer, BuffersPlan, BuffersProblem, check, peak_live
 from treadle.ir.layout.errors import BadRow, DoesNotFit, NoPlacementFound, WrongColumns
 from treadle.solvers.backend import Limits
@@ -118,3 +120,16 @@ def test_bad_tables(tmp_path: Path, text: str, error: type[TreadleError], words:
         read_buffers(file, None)
     assert words in raised.value.render()
     assert "b.csv" in raised.value.render()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Buffer("a", 0, 1, 1 << 70),
+        lambda: Buffer("a", 0, 1 << 70, 1),
+        lambda: BuffersProblem((Buffer("a", 0, 1, 1 << 60), Buffer("b", 0, 1, 1 << 60))),
+    ],
+)
+def test_sizes_beyond_all_measure_are_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(InvalidValue):
+        make()

@@ -261,6 +261,11 @@ def test_classes_are_solved_with_a_tree_and_reviewed(tmp_path: Path) -> None:
     assert certificate.status is Status.OPTIMAL
     assert isinstance(body.pools.problem.classes[0], RequestClass)
     assert review_plan(envelope(body, certificate), None).findings == ()
+    problem = body.pools.problem
+    for end in (800, 1000):
+        moved = (replace(problem.classes[0], prompt_up_to=end), problem.classes[1])
+        forged = replace(body, pools=replace(body.pools, problem=replace(problem, classes=moved)))
+        assert [one.code for one in review_plan(envelope(forged, certificate), None).findings] == ["TRD498"]
     from treadle.codegen.folder import write_plan
 
     write_plan(tmp_path / "plan", envelope(body, certificate), {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from treadle.frontends.layout_tables import read_adapters, read_batch, read_tiers
 from treadle.ir.certificate import Status
 from treadle.ir.diagnostics import TreadleError
+from treadle.ir.errors import InvalidValue
 from treadle.ir.layout import adapters, batch, tiers
 from treadle.ir.layout.errors import DoesNotFit, WrongForm
 from treadle.solvers.adapters.solve import solve_adapters
@@ -199,6 +201,42 @@ def test_batch_findings_and_cache() -> None:
     assert [f.code for f in batch.check(batch.BatchPlan(problem, (), (0,)))] == ["TRD450"]
     with pytest.raises(DoesNotFit, match="3 blocks"):
         solve_batch(problem)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: adapters.Adapter("a", 1e300), "the load 1e.300"),
+        (lambda: adapters.Replica("r", 1, speed=1e-300), "speed 1e-300"),
+        (lambda: adapters.Block("b", 1 << 70), "bytes"),
+        (lambda: tiers.Option(1 << 90), "the size"),
+        (lambda: tiers.Option(1, 1e300), "the loss"),
+        (lambda: tiers.Item("i", (), 1.0), "no options"),
+        (lambda: tiers.Tier("t", 1, 1e-300), "is read at"),
+        (lambda: tiers.TiersProblem((tiers.Item("i", (tiers.Option(1),), 1.0),), TIERS, -1.0), "loss budget"),
+    ],
+)
+def test_sizes_beyond_all_measure_are_refused(make: Callable[[], object], words: str) -> None:
+    with pytest.raises(InvalidValue, match=words):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("option", "tier", "budget", "words"),
+    [
+        (tiers.Option(1, 5.0), tiers.Tier("t", 10, 1.0), 1.0, "5 of loss are needed"),
+        (tiers.Option(20), tiers.Tier("t", 10, 1.0), 1.0, "20 bytes are needed"),
+    ],
+)
+def test_what_does_not_fit_is_named(option: tiers.Option, tier: tiers.Tier, budget: float, words: str) -> None:
+    with pytest.raises(DoesNotFit, match=words):
+        solve_tiers(tiers.TiersProblem((tiers.Item("i", (option,), 1.0),), (tier,), budget))
+
+
+def test_loss_and_room_together_are_named() -> None:
+    item = tiers.Item("i", (tiers.Option(20), tiers.Option(5, 3.0)), 1.0)
+    with pytest.raises(DoesNotFit, match="no choice within the loss of 1"):
+        solve_tiers(tiers.TiersProblem((item,), (tiers.Tier("t", 10, 1.0),), 1.0))
 
 
 def test_documents_are_read_with_places(tmp_path: Path) -> None:

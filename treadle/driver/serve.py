@@ -8,6 +8,7 @@ from pathlib import Path
 
 from treadle.costmodels.machines import load_machine
 from treadle.costmodels.serving_replay import rate_curve, replay_plan
+from treadle.driver.engine_sizes import beyond_context
 from treadle.driver.serve_request import refuse_without_levels, request_of
 from treadle.driver.versions import versions
 from treadle.frontends.hf import load_model
@@ -63,6 +64,8 @@ def plan_loaded(
     refuse_without_levels(deployment)
     options = deployment.serving
     request = request_of(deployment, model, roofline)
+    if warning := beyond_context(model, request.requests):
+        tell(warning)
     policies = Policies(options.router, options.admission, options.batching, keep_s=options.keep_s)
     body, certificate = plan_serving(request, policies, tell)
     if hedge:

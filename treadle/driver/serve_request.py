@@ -14,11 +14,12 @@ from treadle.costmodels.machines import load_machine
 from treadle.costmodels.measured import BACKENDS, TableTimes
 from treadle.costmodels.prefix_reuse import has_blocks, hit_curve
 from treadle.costmodels.serving_replay import sample_requests, speed_of
+from treadle.driver.engine_sizes import refuse_what_no_engine_holds, shapes_of
 from treadle.frontends.serving_nodes import free_gpus
 from treadle.frontends.traces import arrival_rate_per_s
 from treadle.ir.errors import InvalidValue, MissingExtra
 from treadle.ir.machine import Machine
-from treadle.ir.model import GroupedGemm, ModelGraph
+from treadle.ir.model import ModelGraph
 from treadle.ir.serving.errors import NoMeasuredTable, NoPrefixBlocks
 from treadle.ir.serving.plan import KindOfEngine, Stream
 from treadle.ir.serving.pools import GpuPool, Objective, RequestClass, Role, Shape
@@ -52,12 +53,14 @@ def request_of(deployment: Deployment, model: ModelGraph, roofline: bool) -> Ser
 
     Raises:
         NoMeasuredTable: tables are missing and estimates are not accepted.
+        TooFewGpus, LongRequests: no engine on the GPUs holds the model and its longest request.
         TreadleError: a machine or node dump that cannot be read.
     """
     workload, options = deployment.workload, deployment.serving
     rate = workload.rate_per_s or arrival_rate_per_s(workload.requests) or 1.0
     requests = workload.requests or sample_requests(workload.lengths, rate)
     offers = gpu_pools(deployment)
+    refuse_what_no_engine_holds(model, offers, requests)
     lengths = Lengths.of(requests)
     reuse = _reuse_of(requests, rate, options)
     kinds: list[KindOfEngine] = []
@@ -253,7 +256,7 @@ def engine_kinds(
     """Return the shapes whose weights fit on `total` GPUs, with profiles; and which step times they come from."""
     shapes = [
         shape
-        for shape in _shapes(model, per_node)
+        for shape in shapes_of(model, per_node)
         if shape.tensor * shape.pipeline <= max(total, per_node) and kv_capacity_tokens(model, machine, shape) > 0
     ]
     times, source = _times(model, machine, shapes, per_node, roofline)
@@ -269,20 +272,6 @@ def engine_kinds(
         for shape in shapes
     ]
     return tuple(kinds), source
-
-
-def _shapes(model: ModelGraph, per_node: int) -> list[Shape]:
-    """Tensor degrees that divide the heads; within a node, and over two nodes for models beyond one."""
-    experts = any(isinstance(o.detail, GroupedGemm) for layer, _ in model.forward() for o in layer.operators)
-    heads = [detail.heads for _, _, detail, _ in model.attentions()]
-    shapes: list[Shape] = []
-    degree = 1
-    while degree <= 2 * per_node:
-        divides = all(count % degree == 0 for count in heads)
-        if divides and (degree <= per_node or degree % per_node == 0):
-            shapes.append(Shape(degree, 1, 1, degree if experts else 1))
-        degree *= 2
-    return shapes
 
 
 def _times(

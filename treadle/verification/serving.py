@@ -24,7 +24,7 @@ from treadle.verification.layout import compare
 def review(plan: Plan, folder: Path | None) -> Review:
     """Review a serving plan without any solver."""
     body: ServingPlan = plan.body
-    findings = [*check(body.pools), *_check_candidates(body)]
+    findings = [*check(body.pools), *_check_candidates(body), *_check_classes(body)]
     if findings or len(plan.certificates) != 1 or not plan.certificates[0].levels:
         missing = [] if findings else [Finding("TRD499", "certificates", "one certificate with a level")]
         return Review(2, 0, (*findings, *missing))
@@ -86,6 +86,19 @@ def _check_candidates(body: ServingPlan) -> list[Finding]:
         )
         if not (same and close):
             findings.append(Finding("TRD498", engine.name, "differs from its profile", str(engine), str(other)))
+    return findings
+
+
+def _check_classes(body: ServingPlan) -> list[Finding]:
+    """Prompts of every class lie between its limits."""
+    findings: list[Finding] = []
+    least = 0
+    for one, stream in zip(body.pools.problem.classes, body.class_streams, strict=False):
+        prompts, most = stream.lengths.prompts, one.prompt_up_to
+        if prompts[0] <= least or (most is not None and prompts[-1] > most):
+            limits, found = f"over {least} to {most}", f"{prompts[0]} to {prompts[-1]} tokens"
+            findings.append(Finding("TRD498", f"class {one.name}", "prompts of another class", limits, found))
+        least = most or least
     return findings
 
 
