@@ -93,6 +93,7 @@ def cases(growth: bool) -> list[Case]:
         Case("Llama 70B / 512", small, 512, 1024, 8192, 2.0),
         Case("Llama 405B / 16384", llama(16384, 53248, 126, 128), 16384, 2048, 8192, 10.0),
         Case("DeepSeek-V3 class 1T / 16384", deepseek(384, 61), 16384, 16384, 4096, 60.0, NAMED),
+        Case("DeepSeek-V3 class 1T / 16384, every choice", deepseek(384, 61), 16384, 16384, 4096, 60.0),
     ]
     if growth:
         found += [Case(f"70B / {gpus}", small, gpus, 4096, 8192) for gpus in (8, 64, 512, 4096, 32768, 131072)]

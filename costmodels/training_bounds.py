@@ -9,8 +9,8 @@ checker.
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,11 @@ from treadle.costmodels.training_memory import (
     host_bytes,
     host_capacity_bytes,
     layer_saved_bytes,
-    stage_capacities,
     stage_parameters,
     state_bytes,
 )
 from treadle.costmodels.training_memory import transient_bytes as transient_of
+from treadle.costmodels.training_room import Room, layer_counts
 from treadle.costmodels.training_schedules import holdings, settled
 from treadle.costmodels.training_step import (
     LayerTimer,
@@ -39,11 +39,11 @@ from treadle.costmodels.training_step import (
     tied_sum_us,
     traffic_us,
 )
-from treadle.ir.training.model import TrainingModel
 from treadle.ir.training.placement import stage_groups
 from treadle.ir.training.plan import Degrees, StageLayout
+from treadle.ir.training.ranks import shapes
 from treadle.ir.training.space import Leaf
-from treadle.ir.training.spec import Offload, Pipeline, Recompute, Sharding
+from treadle.ir.training.spec import Offload, Pipeline, Recompute
 
 Matrix = NDArray[np.float64]
 
@@ -76,24 +76,21 @@ class Load:
     """The layers of each kind, embedding, loss, predictors; their sum is the work."""
 
 
-def _kinds(model: TrainingModel) -> dict[str, int]:
-    """Return how many layers of each kind a model has."""
-    kinds = dict.fromkeys((name for name, _ in model.order), 0)
-    for name, count in model.order:
-        kinds[name] += count
-    return kinds
-
-
 class Quick:
     """Quick bounds of one problem, remembered per choice of the degrees they depend on."""
 
     def __init__(self, setting: Setting, timer: LayerTimer) -> None:
         self.setting, self.timer = setting, timer
-        self._capacity, self._layers = capacity_bytes(setting), setting.model.layers
+        self._room, self._layers = Room(setting), setting.model.layers
         self._work: dict[tuple[object, ...], Load] = {}
         self._tails: dict[tuple[object, ...], tuple[float, float]] = {}
         self._groups: dict[int, Quick] = {}
-        self._need: dict[tuple[object, ...], tuple[tuple[float, float, float], float]] = {}
+
+    def limited(self, setting: Setting) -> Quick:
+        """Return the same for another memory limit; what is known about times is shared."""
+        found = copy(self)
+        found.setting, found._room = setting, self._room.limited(setting)
+        return found
 
     def bound_us(self, degrees: Degrees) -> float:
         """Return a bound for all layouts from the total work; only the fixed part of the tail is charged after it."""
@@ -181,7 +178,7 @@ class Quick:
         key = (*mesh, degrees.zero, degrees.sharding, degrees.offload.optimizer, degrees.order)
         if key not in self._tails:
             model = self.setting.model
-            dense, routed = stage_parameters(model, degrees, _kinds(model), True, True)
+            dense, routed = stage_parameters(model, degrees, layer_counts(self.setting), True, True)
             linear = tail_linear(self.setting, degrees)
             moved = linear[3] * dense + linear[4] * routed
             self._tails[key] = linear[1] * dense + linear[2] * routed - moved, moved
@@ -194,8 +191,10 @@ class Quick:
     def load(self, degrees: Degrees) -> Load:
         """Return the times of everything for one microbatch."""
         mesh = (degrees.data, degrees.tensor, degrees.context, degrees.pipeline, degrees.micro_batch, degrees.expert)
-        key: tuple[object, ...] = (*mesh, degrees.expert_tensor, degrees.recompute, degrees.zero == 3, degrees.order)
-        key = (*key, degrees.sharding) if degrees.zero == 3 else key
+        here = shapes(degrees, self.setting.cluster.domain)
+        key: tuple[object, ...] = (*mesh, degrees.expert_tensor, degrees.recompute, here.tensor, here.context)
+        key = (*key, here.expert, here.hop_crosses, degrees.zero == 3)
+        key = (*key, degrees.sharding, here.replicas, here.copies) if degrees.zero == 3 else key
         key = (*key, degrees.context_mode, degrees.overlap_tensor, degrees.offload.activations)
         if key not in self._work:
             setting, model = self.setting, self.setting.model
@@ -203,7 +202,7 @@ class Quick:
             if model.predictors:
                 ends.append(predictor_pass(setting, degrees, self.timer) * model.predictors)
             times = {name: self.timer.layer(name, degrees) for name, _ in model.order}
-            kinds = [times[name].total_us * count for name, count in _kinds(model).items()]
+            kinds = [times[name].total_us * count for name, count in layer_counts(setting).items()]
             parts = (*kinds, *(item.total_us for item in ends))
             total = sum(parts)
             share = min(1 - item.weight_us / item.total_us for item in (*ends, *times.values()))
@@ -216,77 +215,11 @@ class Quick:
         return self._work[key]
 
     def may_fit(self, degrees: Degrees) -> bool:
-        """Whether some layout may fit: the ranks' room for the leanest layers against all layers."""
-        least, ends = self._needs(degrees)
-        capacity, layers = self._capacity, self._layers
-        if degrees.placement:
-            return self._may_fit_mixed(degrees, least, ends)
-        if ends + layers * (least[0] + least[1]) > degrees.pipeline * capacity:
-            return False
-        if degrees.virtual > 1:
-            return _chunks_fit(degrees, self._microbatches(degrees), layers, least, capacity)
-        room = 0
-        for held in _held(degrees.pipeline, degrees.schedule, min(self._microbatches(degrees), degrees.pipeline)):
-            room += int(min(capacity / (least[0] + held[0] * least[1] + held[1] * least[2]), layers))
-            if room >= layers:
-                return True
-        return False
-
-    def _may_fit_mixed(self, degrees: Degrees, least: tuple[float, float, float], ends: float) -> bool:
-        """Whether ranks of several types have room for the leanest layers."""
-        capacities, layers = stage_capacities(self.setting, degrees), self._layers
-        if ends + layers * (least[0] + least[1]) > sum(capacities):
-            return False
-        held = _held(degrees.pipeline, degrees.schedule, min(self._microbatches(degrees), degrees.pipeline))
-        held = held if degrees.schedule.splits_backward else held[::-1]
-        needs = [least[0] + before * least[1] + after * least[2] for before, after in held]
-        return sum(int(min(room / need, layers)) for room, need in zip(capacities, needs, strict=True)) >= layers
+        """Whether some layout may fit the memory."""
+        return self._room.may_fit(degrees)
 
     def _microbatches(self, degrees: Degrees) -> int:
         return degrees.microbatches(self.setting.spec.global_batch)
-
-    def _needs(self, degrees: Degrees) -> tuple[tuple[float, float, float], float]:
-        """Return the least (state, saved activations, activations before weight gradients) of one layer of any kind,
-        and the state of what is at the ends."""
-        mesh = (degrees.data, degrees.tensor, degrees.context, degrees.pipeline, degrees.expert, degrees.expert_tensor)
-        order = degrees.order if degrees.sharding is not Sharding.GLOBAL else None
-        key = (*mesh, degrees.micro_batch, degrees.zero, degrees.sharding, degrees.recompute, degrees.offload, order)
-        if key not in self._need:
-            setting, model, spec = self.setting, self.setting.model, self.setting.spec
-            states = [
-                state_bytes(setting, degrees, *stage_parameters(model, degrees, {kind.name: 1}, False, False))
-                for kind in model.kinds
-            ]
-            kept, whole = (
-                min(layer_saved_bytes(kind, spec, degrees, model.hidden, mode) for kind in model.kinds)
-                for mode in (None, Recompute.NONE)
-            )
-            ends = state_bytes(setting, degrees, *stage_parameters(model, degrees, {}, True, True))
-            self._need[key] = (min(states), kept, whole), ends
-        return self._need[key]
-
-
-@lru_cache(maxsize=4096)
-def _held(ranks: int, schedule: Pipeline, microbatches: int) -> tuple[tuple[int, int], ...]:
-    """Return how many microbatches each rank holds at least, before and after their backward, the fewest first."""
-    if schedule is Pipeline.ONE_F_ONE_B:
-        return tuple((min(microbatches, ranks - rank), 0) for rank in reversed(range(ranks)))
-    return tuple((max(0, microbatches - rank - 1), min(microbatches, rank + 1)) for rank in range(ranks))
-
-
-def _chunks_fit(
-    degrees: Degrees, microbatches: int, layers: int, least: tuple[float, float, float], capacity: float
-) -> bool:
-    """Whether the first rank may hold its chunks: the declared layouts give it the even share, less one layer in its
-    first chunk (and two in the last chunk, where that is its own)."""
-    share, ranks = layers // degrees.slots, degrees.pipeline
-    if degrees.schedule is Pipeline.ZERO_BUBBLE_V:
-        held, count = (2 * ranks - 1) * max(0, share - 1), 2 * share - 3
-    else:
-        total = min(microbatches * degrees.virtual, 2 * (ranks - 1) + (degrees.virtual - 1) * ranks + 1)
-        first = -(-total // (ranks * degrees.virtual)) * ranks
-        held, count = max(0, total * share - first), degrees.virtual * share - 1
-    return max(0, count) * least[0] + held * least[1] <= capacity
 
 
 def interleaved_waits(setting: Setting, degrees: Degrees, least_us: float, hop: float) -> list[float]:

@@ -28,9 +28,8 @@ class Blocks:
     """The tables of every block of stages, and what does not hang on the boundary."""
 
     def __init__(self, setting: Setting, degrees: Degrees, timer: LayerTimer) -> None:
-        timers = [timer.of_group(group) for group in degrees.placement]
         groups = stage_groups(setting.cluster, degrees)
-        self.parts = [Tables(one.setting, degrees, one) for one in timers]
+        self.parts = [Tables(setting.part(group), degrees, timer.of_group(group)) for group in degrees.placement]
         self.of_rank = [degrees.placement.index(group) for group in groups]
         self.ranks = [groups.count(group) for group in degrees.placement]
         self.hop = max(part.hop for part in self.parts)

@@ -70,6 +70,8 @@ class Setting:
     links: Links = field(hash=False, compare=False)
     parts: tuple[tuple[TrainingGpu, Links], ...] = field(default=(), hash=False, compare=False, repr=False)
     """On a cluster of several GPU types, those of each node group."""
+    known: dict[tuple[float | str, ...], float] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """Times of products by shape and precision: the same ones come again and again."""
 
     def part(self, group: int) -> Setting:
         """Return the problem as a node group sees it."""
@@ -177,12 +179,16 @@ def product_us(
     setting: Setting, rows: float, inputs: float, outputs: float, batches: float = 1.0, precision: str = ""
 ) -> float:
     """Return the time of `batches` products (rows, inputs) x (inputs, outputs), in the spec's precision or another."""
-    gpu = setting.gpu
+    gpu, key = setting.gpu, (rows, inputs, outputs, batches, precision)
+    if (known := setting.known.get(key)) is not None:
+        return known
     shape = (batches, rows, inputs, outputs)
     peak = gpu.peak(precision) if precision else setting.peak()
     busy, other = product_parts(gpu.products, gpu.multiprocessors, peak, gpu.memory_bytes_per_us, shape)
     moved = _ELEMENT * (rows * inputs + inputs * outputs + rows * outputs) * batches
-    return max(busy / gpu.constants.product_efficiency + other, moved / _memory_rate(setting))
+    time = max(busy / gpu.constants.product_efficiency + other, moved / _memory_rate(setting))
+    setting.known[key] = time
+    return time
 
 
 def product_pass(setting: Setting, rows: float, inputs: float, outputs: float, precision: str = "") -> Pass:

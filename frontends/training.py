@@ -122,6 +122,7 @@ class SearchTable(Table):
     most_virtual: int = Field(default=8, ge=1, le=64)
     most_micro_batch: int = Field(default=64, ge=1)
     tensor_inside_domain: bool = True
+    most_memory: str | None = None
 
 
 class TrainingFile(Table):
@@ -161,7 +162,7 @@ def load_training(path: Path) -> TrainingProblem:
     except TreadleError as error:
         raise placed(error, "cluster") from None
     try:
-        spec = _spec(document)
+        spec = _spec(document, toml_place(text, str(path), ("search", "most_memory")))
     except TreadleError as error:
         raise placed(error, "training") from None
     _require_divisible(spec, cluster, placed)
@@ -238,11 +239,13 @@ def _require_connected(table: ClusterTable, nodes: list[NodeGroup], place: Place
         )
 
 
-def _spec(document: TrainingFile) -> TrainingSpec:
+def _spec(document: TrainingFile, limit: Place) -> TrainingSpec:
     from treadle.ir.codec import decode, file_locator
 
     given = ((name, value) for name, value in document.search if value is not None)
     fields = {name: tuple(value) if isinstance(value, list) else value for name, value in given}
+    if "most_memory" in fields:
+        fields["most_memory"] = int(parse_quantity(str(fields["most_memory"]), "memory", limit))
     search = decode(SearchSpace, fields, file_locator("search"))
     return TrainingSpec(**dict(document.training), search=search)
 

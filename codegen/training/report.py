@@ -12,6 +12,7 @@ from treadle.costmodels.training_memory import capacity_bytes, stage_capacities
 from treadle.costmodels.training_replay import Event, Replay, replay
 from treadle.costmodels.training_step import Setting, setting_of
 from treadle.ir.certificate import Certificate
+from treadle.ir.training.front import front
 from treadle.ir.training.placement import stage_groups
 from treadle.ir.training.plan import Degrees, ParallelBody
 from treadle.ir.training.trainers import notes
@@ -37,6 +38,7 @@ def report(body: ParallelBody, certificate: Certificate) -> bytes:
         "<h2>Memory over time</h2>" + _memory(setting, body, played),
         "<h2>Stages</h2>" + _stages(body, stage_capacities(setting, body.degrees)),
         "<h2>Other plans</h2>" + _others(body),
+        "<h2>Time, memory and GPUs</h2>" + _front(body) if body.steps else "",
         f"<h2>Trainers</h2><ul>{said}</ul>" if said else "",
     ]
     return page(f"{body.model.name} on {body.cluster.text}", parts)
@@ -193,6 +195,33 @@ def _stages(body: ParallelBody, capacities: list[float]) -> str:
     typed = ("GPU",) if degrees.placement else ()
     head = ("rank", *typed, "layers", "forward ms", "backward ms", "parameters G")
     return table((*head, "state GiB", "activations GiB", "transient GiB", "of allowed"), rows)
+
+
+def _front(body: ParallelBody) -> str:
+    """Return the front as a line per number of GPUs and as a table."""
+    plans = front(body.steps)
+    counts = sorted({plan.gpus for plan in plans}, reverse=True)
+    series = tuple(
+        Series(
+            f"{count} GPUs",
+            tuple(
+                (plan.peak_memory_bytes / 2**30, plan.step_time_us / 1e6)
+                for plan in sorted(plans, key=lambda one: one.peak_memory_bytes)
+                if plan.gpus == count
+            ),
+            number % 4,
+            steps=True,
+        )
+        for number, count in enumerate(counts)
+    )
+    chart = Chart("fastest step within a memory limit", "peak memory (GiB)", "step (s)", series)
+    names = " ".join(f'<span class="key l{one.colour}">{one.name}</span>' for one in series)
+    rows = [
+        (str(one.gpus), f"{one.step_time_us / 1e6:.4f}", f"{one.peak_memory_bytes / 2**30:.1f}", one.degrees.text())
+        for one in plans
+    ]
+    table_of = table(("GPUs", "step s", "peak GiB", "plan"), rows, text=(3,))
+    return f"<p>{names}</p>{lines_svg(chart, 'front')}{table_of}"
 
 
 def _others(body: ParallelBody) -> str:

@@ -165,6 +165,19 @@ class Alternative:
 
 
 @dataclass(frozen=True, slots=True)
+class FrontStep:
+    """The fastest plan on so many GPUs within a memory limit (0: what the reserve leaves); none where nothing fits."""
+
+    gpus: int
+    most_memory: int
+    candidates: int
+    degrees: Degrees | None = None
+    layout: StageLayout | None = None
+    step_time_us: float = 0.0
+    peak_memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ParallelBody:
     """The decisions of a plan of kind `parallel`, with the problem they answer."""
 
@@ -175,3 +188,5 @@ class ParallelBody:
     layout: StageLayout
     stages: tuple[StageFigures, ...]
     alternatives: tuple[Alternative, ...] = ()
+    steps: tuple[FrontStep, ...] = ()
+    """What the front of time, memory and GPUs is made of, where it was asked for."""

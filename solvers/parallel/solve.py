@@ -116,11 +116,26 @@ def _joined(parts: list[Search]) -> Search:
     return state
 
 
-def search_share(setting: Setting, top: int, share: int, shares: int, progress: Progress | None = None) -> Search:
+class Known:
+    """What searches of one problem under several memory limits share: its space, its times and bounds."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.quick = Quick(setting, LayerTimer(setting))
+        self.space = Space(setting.model, setting.cluster, setting.spec)
+
+
+def search_share(
+    setting: Setting,
+    top: int,
+    share: int,
+    shares: int,
+    progress: Progress | None = None,
+    known: Known | None = None,
+) -> Search:
     """Search one part of the candidates: every `shares`-th mesh, from `share` on."""
-    timer, state = LayerTimer(setting), Search()
-    quick, heap = Quick(setting, timer), list[_Node]()
-    space = Space(setting.model, setting.cluster, setting.spec)
+    known, state, heap = known or Known(setting), Search(), list[_Node]()
+    quick, space = known.quick.limited(setting), known.space
+    timer = quick.timer
     for number, family in _of_share(space, share, shares, state):
         bound = quick.branch_us(family, space.branches(family)[0][1])
         heap.append((bound, _FAMILY, number, 0, family, None))

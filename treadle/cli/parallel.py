@@ -18,11 +18,13 @@ from treadle.ir.certificate import Status
 from treadle.ir.diagnostics import ExitCode
 from treadle.ir.errors import InvalidValue
 from treadle.ir.plan import Plan, to_data
+from treadle.ir.training.front import front
 from treadle.ir.training.plan import ParallelBody
 from treadle.verification.parallel import review_decision
 
 Spec = Annotated[Path, typer.Argument(help="Training specification, or a plan to go on with.", metavar="SPEC|PLAN")]
 Top = Annotated[int, typer.Option(help="How many other plans to keep, with why each loses.", min=0, max=100)]
+Pareto = Annotated[bool, typer.Option("--pareto", help="Also the front of time, memory and GPUs.")]
 Jobs = Annotated[int, typer.Option(help="Local processes to search with.", min=1, max=1024, metavar="N")]
 Place = Annotated[str, typer.Option("--executor", help="Search on a Dask cluster.", metavar="dask://HOST:PORT")]
 Lost = Annotated[str, typer.Option(help="PLAN: nodes that are lost, from 0 in rank order.", metavar="3,17-19")]
@@ -43,6 +45,7 @@ def command(
     output: OutputFolder = None,
     json: JsonFlag = False,
     top: Top = 5,
+    pareto: Pareto = False,
     jobs: Jobs = 1,
     executor: Place = "",
     lost: Lost = "",
@@ -75,7 +78,7 @@ def command(
         raise InvalidValue(
             message=f"`{spec}` is no plan to go on with", expected="a plan folder before --lost, --slow, --sequences"
         )
-    plan = plan_parallel(read_problem(spec), Options(top), say, Workers(jobs, executor)).sealed()
+    plan = plan_parallel(read_problem(spec), Options(top, pareto), say, Workers(jobs, executor)).sealed()
     if findings := review_decision(plan):
         raise RuntimeError(f"the planner made an illegal plan: {findings[0]}")
     if output is not None:
@@ -114,5 +117,18 @@ def _print(plan: Plan, output: Path | None) -> None:
             for item in body.alternatives
         ],
     )
+    if body.steps:
+        print_table(
+            ("front: GPUs", "step s", "peak GiB", "plan"),
+            [
+                (
+                    str(item.gpus),
+                    f"{item.step_time_us / 1e6:.4f}",
+                    f"{item.peak_memory_bytes / 2**30:.1f}",
+                    item.degrees.text(),
+                )
+                for item in front(body.steps)
+            ],
+        )
     if output is not None:
         sys.stdout.write(f"wrote {output}/plan.json, training/, report.html\n")

@@ -19,6 +19,7 @@ from treadle.ir.codec import encode
 from treadle.ir.plan import Plan, Prediction, input_from
 from treadle.ir.training.plan import ParallelBody
 from treadle.solvers.parallel.explain import explain
+from treadle.solvers.parallel.front import front_steps
 from treadle.solvers.parallel.solve import alternatives, certificate, search
 
 
@@ -27,6 +28,8 @@ class Options:
     """How a plan is searched: how many alternatives are timed and kept."""
 
     top: int = 5
+    pareto: bool = False
+    """Also the front of time, memory and GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ def plan_parallel(
     setting, workers = setting_for(problem), workers or Workers()
     with opened(workers.jobs, workers.executor) as (executor, parts):
         state = search(setting, options.top + 1, progress, executor, parts)
+        steps = front_steps(setting, progress, executor) if options.pareto and state.found else ()
     if not state.found:
         raise explain(setting)
     best = state.best
@@ -68,6 +72,7 @@ def plan_parallel(
         best.layout,
         best.replay.stages,
         alternatives(state, options.top),
+        steps,
     )
     return Plan(
         "parallel",

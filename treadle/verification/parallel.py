@@ -17,13 +17,13 @@ from treadle.costmodels.training_memory import host_capacity_bytes, stage_capaci
 from treadle.costmodels.training_replay import Replay, replay
 from treadle.costmodels.training_step import LayerTimer, Setting, setting_of
 from treadle.costmodels.training_tails import best_with_tails
-from treadle.ir.certificate import Level
 from treadle.ir.diagnostics import Finding
 from treadle.ir.plan import Plan, figures, read_bytes
 from treadle.ir.training.check import check
 from treadle.ir.training.plan import Degrees, ParallelBody, StageLayout
 from treadle.ir.training.space import Space
 from treadle.verification.core import Review
+from treadle.verification.parallel_front import review_front
 
 TOLERANCE = 1e-3
 """Relative difference of claimed and replayed times that is let pass."""
@@ -37,6 +37,9 @@ def review(plan: Plan, folder: Path | None) -> Review:
         return Review(1, 0, tuple(findings))
     setting = setting_of(body.model, body.cluster, body.spec)
     count, more = review_enumeration(setting, plan)
+    if body.steps:
+        more += review_front(body, _Remembering())
+        count += sum(step.candidates for step in body.steps)
     texts = {}
     if folder:
         recorded = {artifact.path for artifact in plan.artifacts}
@@ -124,17 +127,7 @@ def _figures(plan: Plan, played: Replay) -> list[Finding]:
 def review_enumeration(setting: Setting, plan: Plan) -> tuple[int, list[Finding]]:
     """Enumerate all candidates again: none beats the plan, and the bound over all layouts holds for each."""
     closed, wide = plan.certificates[0].levels
-    quick, space = Quick(setting, LayerTimer(setting)), Space(setting.model, setting.cluster, setting.spec)
-    total = 0
-    least = math.inf
-    findings: list[Finding] = []
-    for family in space.families():
-        total += space.size(family)
-        bound = quick.branch_us(family, space.branches(family)[0][1])
-        if bound < closed.value:
-            bound, wrong = _review_family(setting, space, family, quick, closed)
-            findings += wrong
-        least = min(least, bound)
+    total, least, findings = _enumerated(setting, closed.value)
     if closed.evidence.get("candidates") != total:
         found = str(closed.evidence.get("candidates"))
         findings.append(Finding("TRD426", "certificate", "number of candidates", str(total), found))
@@ -150,15 +143,45 @@ def review_enumeration(setting: Setting, plan: Plan) -> tuple[int, list[Finding]
     return total, findings
 
 
+class _Remembering:
+    """Enumerates problems; times of the last cluster are kept, since memory limits do not move them."""
+
+    def __init__(self) -> None:
+        self._quick: Quick | None = None
+
+    def __call__(self, setting: Setting, step_us: float) -> tuple[int, list[Finding]]:
+        """Return the number of candidates, and a finding for each that is faster than a step."""
+        known = self._quick
+        if known is None or known.setting.cluster != setting.cluster:
+            known = Quick(setting, LayerTimer(setting))
+        self._quick = known.limited(setting)
+        total, _, findings = _enumerated(setting, step_us, self._quick)
+        return total, findings
+
+
+def _enumerated(setting: Setting, step_us: float, quick: Quick | None = None) -> tuple[int, float, list[Finding]]:
+    """Return the number of candidates, a bound over those not replayed, and findings for what beats the step."""
+    quick, space = quick or Quick(setting, LayerTimer(setting)), Space(setting.model, setting.cluster, setting.spec)
+    total, least, findings = 0, math.inf, list[Finding]()
+    for family in space.families():
+        total += space.size(family)
+        bound = quick.branch_us(family, space.branches(family)[0][1])
+        if bound < step_us:
+            bound, wrong = _review_family(setting, space, family, quick, step_us)
+            findings += wrong
+        least = min(least, bound)
+    return total, least, findings
+
+
 def _review_family(
-    setting: Setting, space: Space, family: Degrees, quick: Quick, closed: Level
+    setting: Setting, space: Space, family: Degrees, quick: Quick, step_us: float
 ) -> tuple[float, list[Finding]]:
     """Return what bounds a family, and a finding for each of its members that is faster than the plan."""
     least, findings = math.inf, list[Finding]()
     for choice, leaves in space.branches(family):
         branch = choice.of(family)
         bound = quick.branch_us(branch, leaves)
-        if bound >= closed.value:
+        if bound >= step_us:
             least = min(least, bound)
             continue
         for leaf in leaves:
@@ -166,17 +189,17 @@ def _review_family(
             if not quick.may_fit(degrees):
                 continue
             bound = quick.bound_us(degrees)
-            if bound < closed.value:
+            if bound < step_us:
                 options = choices(setting, degrees, quick)
                 bound = max(bound, min((option.step_us for option in options), default=math.inf))
-                bound, wrong = _review_layouts(setting, degrees, quick, options, bound, closed)
+                bound, wrong = _review_layouts(setting, degrees, quick, options, bound, step_us)
                 findings += wrong
             least = min(least, bound)
     return least, findings
 
 
 def _review_layouts(
-    setting: Setting, degrees: Degrees, quick: Quick, options: list[Bound], bound_us: float, closed: Level
+    setting: Setting, degrees: Degrees, quick: Quick, options: list[Bound], bound_us: float, step_us: float
 ) -> tuple[float, list[Finding]]:
     """Return what bounds the layouts of a candidate below the plan's time, and a finding if one of them is faster.
 
@@ -184,21 +207,21 @@ def _review_layouts(
     """
     findings: list[Finding] = []
     for option in options:
-        if option.layout is None or option.step_us >= closed.value * (1 - 1e-9):
+        if option.layout is None or option.step_us >= step_us * (1 - 1e-9):
             continue
         layout: StageLayout | None = option.layout
         if degrees.virtual > 1:
-            bound_us = closed.value
+            bound_us = step_us
         elif degrees.pipeline > 1:
-            sharp = best_with_tails(setting, degrees, quick.timer, option.layout, closed.value)
+            sharp = best_with_tails(setting, degrees, quick.timer, option.layout, step_us)
             bound_us, layout = max(bound_us, sharp.step_us), sharp.layout
         if layout is not None:
-            findings += _beaten(setting, degrees, layout, closed)
+            findings += _beaten(setting, degrees, layout, step_us)
     return bound_us, findings
 
 
-def _beaten(setting: Setting, degrees: Degrees, layout: StageLayout, closed: Level) -> list[Finding]:
+def _beaten(setting: Setting, degrees: Degrees, layout: StageLayout, step_us: float) -> list[Finding]:
     played = replay(setting, degrees, layout)
-    if played.step_us < closed.value * (1 - 1e-9):
-        return [Finding("TRD427", degrees.text(), "is faster", f">= {closed.value:.6g}", f"{played.step_us:.6g}")]
+    if played.step_us < step_us * (1 - 1e-9):
+        return [Finding("TRD427", degrees.text(), "is faster", f">= {step_us:.6g}", f"{played.step_us:.6g}")]
     return []
