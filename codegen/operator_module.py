@@ -6,15 +6,28 @@ import json
 from importlib.resources import files
 from typing import Any
 
+from treadle.costmodels.training_lanes import BACKWARD, FORWARD
 from treadle.ir.operator.plan import OverlapBody
 from treadle.ir.version import VERSION
 
 
 def operator_module(body: OverlapBody) -> str:
-    """Return the source of a module with the plan's launches and a runner for them (needs PyTorch only)."""
-    text = files("treadle.codegen").joinpath("templates/torch/overlap.py.j2").read_text(encoding="utf-8")
+    """Return the source of a module with the plan's launches and a runner for them (needs PyTorch only).
+
+    Of a training step its operators go forward with one microbatch and back with another.
+    """
+    training = body.step.training
+    parts = ("overlap", "overlap_train") if training else ("overlap",)
+    folder = files("treadle.codegen").joinpath("templates/torch")
+    text = "".join(folder.joinpath(f"{part}.py.j2").read_text(encoding="utf-8") for part in parts)
     launches = sorted(_launches(body), key=lambda launch: (launch[2], launch[0]))
+    count = len(body.nano_batches)
     values = {
+        "states": "microbatch_going_forward, microbatch_going_back"
+        if training
+        else ", ".join(f"state_of_nano_batch_{number}" for number in range(1, count + 1)),
+        "operators": "DenseTraining" if training else "DenseOperators",
+        "lanes": "microbatches" if training else "nano-batches",
         "title": f"{body.loop.name} on {body.tensor_parallel} x {body.machine.id}",
         "version": VERSION,
         "first": body.loop.operators[0].name.partition(".")[2],
@@ -31,10 +44,14 @@ def operator_module(body: OverlapBody) -> str:
 def _launches(body: OverlapBody) -> list[tuple[int, str, int, int, int]]:
     found: list[tuple[int, str, int, int, int]] = []
     for operator in body.loop.operators:
-        batch, _, name = operator.name.partition(".")
+        lane, _, name = operator.name.partition(".")
+        if body.step.training:
+            batch, name = (FORWARD, BACKWARD).index(lane), operator.name
+        else:
+            batch = int(lane) - 1
         mode = body.schedule.mode(body.loop, operator.name)
         start = body.schedule.start_ns[operator.name]
-        found.append((int(batch) - 1, name, start, start + mode.duration_ns, mode.shares_milli.get("sm", 1000)))
+        found.append((batch, name, start, start + mode.duration_ns, mode.shares_milli.get("sm", 1000)))
     return found
 
 

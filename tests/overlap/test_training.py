@@ -47,7 +47,7 @@ def test_a_training_plan_verifies(config: Path, tmp_path: Path) -> None:
     plan = plan_overlap(config, OverlapRequest("h100", 8, STEP, options=SCAN), lambda _: None)
     body: OverlapBody = plan.body
     assert body.schedule.period_ns < in_turn_ns(body.loop)
-    assert set(overlap_files(body)) == {"timeline.json", "engine_options.json"}
+    assert set(overlap_files(body)) == {"timeline.json", "engine_options.json", "overlap.py"}
     write_plan(tmp_path / "plan", plan, overlap_files(body))
     assert not verify(tmp_path / "plan").findings
     options = json.loads((tmp_path / "plan" / "engine_options.json").read_text())

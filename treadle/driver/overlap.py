@@ -228,9 +228,9 @@ def what_more_buys(body: OverlapBody) -> dict[str, int]:
 
 
 def overlap_files(body: OverlapBody) -> dict[str, bytes]:
-    """Return the files of an overlap plan: timeline, options of engines, and a PyTorch module of the forward pass."""
-    files = {
+    """Return the files of an overlap plan: timeline, options of engines, and a PyTorch module that runs the layers."""
+    return {
         "timeline.json": operator_timeline(body.loop, body.schedule).encode(),
         "engine_options.json": engine_options(body).encode(),
+        "overlap.py": operator_module(body).encode(),
     }
-    return files if body.step.training else {**files, "overlap.py": operator_module(body).encode()}
