@@ -39,6 +39,8 @@ LEAST_SHARE = 0.3
 """Share of the effort for the least traffic there may be, which keeps most operations together."""
 WIDENING = 16
 """The second range of lengths that is asked for is this part of the interval."""
+STEPS = (0, 2, 8)
+"""Traffic above its bound that is looked for step by step, in the fewest bytes that anything takes."""
 PLACING_SHARE = 0.2
 """Share of the limit for placing the operations of roles around a core."""
 
@@ -56,6 +58,8 @@ class Search:
     """Whether the assignments to groups can be gone through."""
     refuted: set[Order] = field(default_factory=set[Order])
     """Orders that have no schedule at all."""
+    traffic: Answer | None = None
+    """What is known of the least traffic at the interval."""
 
     @property
     def cases(self) -> list[Case]:
@@ -128,15 +132,19 @@ class Round:
         return self.intervals is None and not self.half
 
 
-def _rounds(frame: Framed) -> list[Round]:
+def _rounds(frame: Framed, *, closing: bool = False) -> list[Round]:
+    """Return the rounds in order; `closing` where a schedule is known, and it is likely that there is none better."""
     low, middle, high = EFFORTS
+    if closing:
+        return [Round(low), *_rounds(frame)]
     halves = [[Round(effort, 1, half=True)] if half_turn(frame.warps) else [] for effort in (low, middle)]
     return [*halves[0], Round(low), Round(low, 1), *halves[1], Round(middle), Round(middle, 1), Round(high)]
 
 
 def _asked(frame: Framed, open_: Iterable[Case], round_: Round) -> list[Case]:
-    """Return the orders that a round asks for, with its windows."""
+    """Return the orders that a round asks for, with its windows: those first that are soon refuted, or have room."""
     cases = [case for case in open_ if not round_.half or turns(frame, case)]
+    cases.sort(key=lambda case: case.room if round_.refutes else -case.room)
     return [shortened(case, frame.ii, round_.intervals) for case in cases]
 
 
@@ -178,6 +186,11 @@ def least(search: Search, target: Target, share: float) -> Answer:
             return answer
         raised = target.least if answer.bound is None else answer.bound
         target = replace(target, least=min(raised, target.below))
+    return _in_range(search, target, share)
+
+
+def _in_range(search: Search, target: Target, share: float) -> Answer:
+    """As `least`, all values of the range at once: over the core, then over the whole loop."""
     frame = framed(search.warps, search.ii, target.most_bytes, target.most_registers)
     answer = _least(search, frame, target, share)
     if answer.bound == answer.value or search.frame.whole:
@@ -188,6 +201,25 @@ def least(search: Search, target: Target, share: float) -> Answer:
     frame = framed_whole(search.warps, search.ii, closer.most_bytes, closer.most_registers)
     again = _least(search, frame, closer, share)
     return again if again.point is not None else replace(again, point=answer.point)
+
+
+def least_traffic(search: Search, least_bytes: int, share: float) -> Answer:
+    """Look for the least traffic from what is known of it upwards: what stays together for few bytes is soon decided.
+
+    The answer has no point where there is none, or none was found, within `STEPS` of wider and wider ranges.
+    """
+    step = min((c.bytes for c in search.warps.crossings if c.bytes and c.allowed), default=0)
+    bound, report = least_bytes, None
+    for width in STEPS if step else (0,):
+        target = Target("traffic_bytes", {}, bound, least_bytes + width * step + 1)
+        if target.below <= bound:
+            continue
+        answer = _in_range(search, target, share)
+        report = answer.report or report
+        bound = bound if answer.bound is None else max(bound, answer.bound)
+        if answer.point is not None or bound < target.below or search.budget.over:
+            return replace(answer, bound=bound, report=report)
+    return Answer(None, None, bound, Status.UNKNOWN, report)
 
 
 def _shortest(search: Search, target: Target, share: float) -> Answer:
@@ -213,7 +245,7 @@ def _least(search: Search, frame: Framed, target: Target, share: float) -> Answe
     best, point, report = target.below, None, None
     open_ = dict.fromkeys((case.order for case in _open(search, frame)), target.least)
     closed: list[int] = []
-    for round_ in _rounds(frame):
+    for round_ in _rounds(frame, closing=target.name not in ("traffic_bytes",)):
         for case in _asked(frame, _still(frame, open_), round_):
             if best <= target.least or search.budget.over:
                 break

@@ -19,7 +19,7 @@ from treadle.solvers.pipeline.errors import NoWarpSchedule, RegistersExceeded
 from treadle.solvers.pipeline.fallback import any_interval
 from treadle.solvers.pipeline.logs import with_logs
 from treadle.solvers.pipeline.points import Point, value_at, warp_schedule
-from treadle.solvers.pipeline.search import Answer, Search, Target, any_schedule, least, searched
+from treadle.solvers.pipeline.search import Answer, Search, Target, any_schedule, least, least_traffic, searched
 from treadle.solvers.pipeline.walks import (
     UNREACHED,
     decided_levels,
@@ -170,7 +170,7 @@ def _least_interval(
         tell(f"interval {ii}: searching")
         budget.slice(INTERVAL_SHARE if ii > first.ii else BOUND_SHARE)
         search = searched(warps, network, ii, budget, walkable=first.walkable)
-        answer = cheapest(search, options) or _any(search)
+        answer = cheapest(search, options) or _by_traffic(search, options) or _any(search)
         budget.slice(None)
         if answer.point is not None:
             return search, answer.point, bound
@@ -199,6 +199,18 @@ def cheapest(search: Search, options: Options) -> Answer | None:
     return None
 
 
+def _by_traffic(search: Search, options: Options) -> Answer | None:
+    """Look for the least traffic at once, where a full unit has orders and traffic is the next level."""
+    ordered = any(case.order.slots for case in search.frame.cases)
+    if not (ordered and search.walkable and options.objective[1:2] == ("traffic_bytes",)):
+        return None
+    walked = walked_bound(search.warps, search.ii, "traffic_bytes", {}, UNREACHED)
+    if walked is None or walked.value >= UNREACHED:
+        return None
+    search.traffic = least_traffic(search, walked.value, LEVEL_SHARE)
+    return search.traffic if search.traffic.point is not None else None
+
+
 def _any(search: Search) -> Answer:
     """Look for any schedule: in few intervals, with the least traffic, by orders and windows, over all starts."""
     answer = quick_schedule(search)
@@ -223,6 +235,8 @@ def _next_level(
     warps, ii = search.warps, search.ii
     value = value_at(warps, search.network, ii, name, point)
     bound = _walked(warps, ii, name, bound, fixed, value)
+    if name == "traffic_bytes" and not fixed and search.traffic is not None:
+        bound = _raised(bound, min(search.traffic.bound or 0, value), search.traffic.report)
     if value == bound.value:
         return value, point, bound
     tell(f"interval {ii}: {name} {value}, at least {bound.value}")
