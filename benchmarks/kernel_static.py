@@ -3,23 +3,21 @@
 Run: `python -m benchmarks.kernel_static --json OUT [--python OTHER_PYTHON ...]`. The best program of a family on a
 machine is that of the smallest predicted time, as `treadle compile` chooses it. `--python` names further Pythons whose
 Triton compiles the same sources. Registers and local memory are read from the binary, instructions from its
-disassembly (`cuobjdump` of the Triton wheel; none for AMD). Warp-specialized Gluon kernels follow, each group of theirs
-set against its plan (`benchmarks/kernel_static_gluon.py`).
+disassembly (`cuobjdump` of the Triton wheel; none for AMD). Warp-specialized Gluon kernels are in the same table, each
+group of theirs set against its plan (`benchmarks/kernel_static_gluon.py`). `--kept FOLDER` lets a stopped run go on.
 """
 
 from __future__ import annotations
 
-import re
-import subprocess
 import sys
-import tempfile
-from collections import Counter
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import arguments, finish, table
-from benchmarks.kernel_static_gluon import MACHINES, gluon_figures, gluon_rows, show
+from benchmarks.kernel_static_gluon import CASES as GLUON_CASES
+from benchmarks.kernel_static_gluon import MACHINES, gluon_figures, gluon_rows, kept
+from treadle.codegen.gluon.machine_code import count, disassemble, group_loops
 from treadle.codegen.triton.compile import KernelBinary, compile_sources
 from treadle.codegen.triton.emit import emit
 from treadle.costmodels.machines import load_machine, machine_ids
@@ -74,51 +72,22 @@ CASES: dict[str, tuple[str, dict[str, int]]] = {
 }
 """Hot loops of Llama 3.1 8B, Mixtral 8x7B and DeepSeek-V3, and the sizes kernel papers report."""
 
-MIX = {
-    "wgmma": r"\bHGMMA",
-    "tcgen05": r"\bUTC[A-Z]*MMA",
-    "mma_sync": r"\bHMMA",
-    "tma_load": r"\bUTMALDG",
-    "async_copy": r"\bLDGSTS",
-    "exp2": r"\bMUFU\.EX2",
-    "barrier": r"\bBAR\.",
-    "local": r"\b(?:STL|LDL)",
-}
-"""Instruction classes of NVIDIA machine code, by opcode."""
-
 WITHOUT_PRODUCTS = ("merge_kernel", "delta_kernel", "round_kernel", "rms_norm_kernel", "layer_norm_kernel")
 """Kernel functions that use no tensor core."""
 
-_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(.*?);")
 
+def instruction_mix(binary: KernelBinary) -> tuple[dict[str, int], dict[str, int]]:
+    """Return instructions by class, and those of one iteration (of the loop with the most products, else instructions).
 
-def disassembler() -> Path | None:
-    """Return the `cuobjdump` of the installed Triton, if it has one."""
-    specification = find_spec("triton")
-    if specification is None or specification.origin is None:
-        return None
-    path = Path(specification.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    return path if path.is_file() else None
-
-
-def instruction_mix(binary: KernelBinary) -> dict[str, int]:
-    """Return how many instructions of each class of `MIX` the binary has, and how many in all; empty without a tool."""
-    tool = disassembler()
-    if tool is None or binary.suffix != "cubin":
-        return {}
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(binary.data)
-        file.flush()
-        run = subprocess.run([str(tool), "-sass", file.name], capture_output=True, text=True, check=False)
-    found: Counter[str] = Counter(dict.fromkeys(MIX, 0))
-    for line in run.stdout.splitlines():
-        match = _INSTRUCTION.match(line)
-        if match is None:
-            continue
-        found["instructions"] += 1
-        for name, pattern in MIX.items():
-            found[name] += bool(re.search(pattern, match[1]))
-    return dict(found)
+    Both are empty without a disassembler, and for AMD.
+    """
+    code = disassemble(binary.data) if binary.suffix == "cubin" else ()
+    if not code:
+        return {}, {}
+    loops = [loop.counts for loop in group_loops(code)]
+    products = ("wgmma", "tcgen05", "mma_sync")
+    steady = max(loops, key=lambda c: (sum(c[name] for name in products), c["instructions"]), default={})
+    return count(code), dict(steady)
 
 
 def best_plans(machine: Machine) -> dict[str, KernelPlan | str]:
@@ -139,21 +108,20 @@ def planned_shared_bytes(plan: KernelPlan) -> int:
     return sum(ring.slot_bytes * plan.schedule.ring_depths[ring.name] for ring in plan.loop.rings if ring.name in loads)
 
 
-def rows_of(machine: Machine, plans: dict[str, KernelPlan | str], pythons: list[str]) -> list[dict[str, Any]]:
+def rows_of(machine: Machine, pythons: list[str]) -> list[dict[str, Any]]:
     """Compile every plan with every Triton and return one row per kernel function."""
     rows: list[dict[str, Any]] = []
-    for case, plan in plans.items():
+    common = {"machine": machine.id, "target": machine.architecture, "language": "triton"}
+    for case, plan in best_plans(machine).items():
         if isinstance(plan, str):
-            rows.append({"case": case, "machine": machine.id, "target": machine.architecture, "refused": plan})
+            rows.append({"case": case, **common, "refused": plan})
             continue
         source = emit(plan, machine)
         for python in pythons:
             try:
                 binaries = compile_sources({case.replace(" ", "_"): source}, machine.architecture, python=python)
             except TreadleError as error:
-                rows.append(
-                    {"case": case, "machine": machine.id, "target": machine.architecture, "refused": str(error)}
-                )
+                rows.append({"case": case, **common, "refused": str(error)})
                 continue
             rows += [row_of(case, machine, plan, binary) for found in binaries.values() for binary in found]
     return rows
@@ -162,8 +130,10 @@ def rows_of(machine: Machine, plans: dict[str, KernelPlan | str], pythons: list[
 def row_of(case: str, machine: Machine, plan: KernelPlan, binary: KernelBinary) -> dict[str, Any]:
     """Return the figures of one compiled kernel function."""
     assert plan.program is not None
+    mix, iteration = instruction_mix(binary)
     return {
         "case": case,
+        "language": "triton",
         "kernel": binary.kernel,
         "machine": machine.id,
         "target": binary.target,
@@ -179,8 +149,17 @@ def row_of(case: str, machine: Machine, plan: KernelPlan, binary: KernelBinary) 
         "planned_ring_bytes": planned_shared_bytes(plan),
         "smem_capacity_bytes": int(machine.value("shared_capacity_bytes")),
         "predicted_us": plan.prediction("time").value,
-        "instructions": instruction_mix(binary),
+        "instructions": mix,
+        "iteration": iteration,
+        "measured": "not measured",
     }
+
+
+HEADER = (
+    "case", "machine", "language", "compiler", "tiles", "II", "group", "regs planned", "used", "spill", "smem",
+    "bar.sync", "products", "copies", "exp2", "instructions", "issue cycles", "mismatches",
+)  # fmt: skip
+"""Products, barriers and instructions are those of one iteration; copies and exponentials of the whole kernel."""
 
 
 def figures_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -207,38 +186,53 @@ def main() -> int:
         "Registers, spills, shared memory and instructions of every emitted kernel.",
         python={"action": "append", "default": [], "help": "a further Python with another Triton"},
         machine={"action": "append", "default": [], "help": "only this machine"},
+        case={"action": "append", "default": [], "help": "only this Gluon kernel, and no portable one"},
+        kept={"type": Path, "help": "folder of rows that a stopped run goes on with"},
     )
     rows: list[dict[str, Any]] = []
-    for name in chosen.machine or machine_ids():
+    pythons = [sys.executable, *chosen.python]
+    for name in [] if chosen.case else chosen.machine or machine_ids():
         machine = load_machine(name)
-        rows += rows_of(machine, best_plans(machine), [sys.executable, *chosen.python])
-        print(f"{name}: {sum(row['machine'] == name for row in rows)} kernels", file=sys.stderr)
-    header = ("case", "machine", "compiler", "tiles", "II", "regs", "spill", "smem", "tensor instr.", "async copies")
-    table(header, (_shown(row) for row in rows if "kernel" in row))
-    for row in rows:
-        if "refused" in row:
-            print(f"refused: {row['case']} on {row['machine']}: {row['refused']}")
+        found = kept(chosen.kept, f"triton {name}", pythons, partial(rows_of, machine, pythons))
+        print(f"{name}: {len(found)} kernels", file=sys.stderr)
+        rows += found
     wanted = tuple(name for name in MACHINES if name in (chosen.machine or MACHINES))
-    specialized = gluon_rows([sys.executable, *chosen.python], wanted)
-    show(specialized)
+    specialized = gluon_rows(pythons, wanted, chosen.case or GLUON_CASES, chosen.kept)
+    table(HEADER, (line for row in [*rows, *specialized] for line in shown(row)))
+    for row in [*rows, *specialized]:
+        if "refused" in row:
+            print(f"refused: {row['case']} on {row['machine']} ({row['language']}): {row['refused']}")
     figures = {**figures_of(rows), **gluon_figures(specialized)}
     print("  ".join(f"{key}: {value}" for key, value in figures.items()))
     finish("kernel_static", figures, [*rows, *specialized], chosen.json)
     return 0
 
 
-def _shown(row: dict[str, Any]) -> tuple[object, ...]:
-    mix = row["instructions"]
-    tensor = sum(mix.get(name, 0) for name in ("wgmma", "tcgen05", "mma_sync"))
-    copies = sum(mix.get(name, 0) for name in ("tma_load", "async_copy"))
-    tiles = "x".join(str(size) for size in row["tile_sizes"].values())
-    beside = row["kernel"] in ("merge_kernel", "delta_kernel", "round_kernel")
+def shown(row: dict[str, Any]) -> list[tuple[object, ...]]:
+    """Return the lines of a row in the table: one, and for Gluon one a group of warps."""
+    if "kernel" not in row:
+        return []
+    mix, tiles = row["instructions"], "x".join(str(size) for size in row["tile_sizes"].values())
+    beside = row["kernel"] in WITHOUT_PRODUCTS[:3]
     name = row["case"] + (f" ({row['kernel'].removesuffix('_kernel')})" if beside else "")
-    compiler = row["compiler"].removeprefix("triton ")
-    return (
-        name, row["machine"], compiler, tiles, row["ii_cycles"], row["registers"], row["spill_bytes"],
-        row["smem_bytes"], tensor if mix else "-", copies if mix else "-",
-    )  # fmt: skip
+    head = (name, row["machine"], row["language"], row["compiler"].removeprefix("triton "), tiles, row["ii_cycles"])
+    whole = (row["spill_bytes"], row["smem_bytes"])
+    copies = sum(mix.get(kind, 0) for kind in ("tma_load", "async_copy"))
+    if "groups" not in row:
+        one = row["iteration"]
+        products = sum(one.get(kind, 0) for kind in ("wgmma", "tcgen05", "mma_sync")) if one else "-"
+        return [(
+            *head, "", row["planned_registers"], row["registers"], *whole, one.get("barrier", "-"), products,
+            copies if mix else "-", mix.get("exp2", "-"), one.get("instructions", "-"), "-", "",
+        )]  # fmt: skip
+    return [
+        (
+            *head, group["group"], group["registers_planned"], group["registers_used"], *whole, group["barriers"],
+            f"{group['products']}/{group['products_planned']}", copies, mix["exp2"], group["instructions"],
+            group["issue_cycles"], len(row["mismatches"]) or "as planned",
+        )
+        for group in row["groups"]
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":

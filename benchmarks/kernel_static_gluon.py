@@ -1,6 +1,6 @@
 """Static evidence of Gluon kernels: schedules over warp groups, emitted, compiled, set against their machine code.
 
-The rows of `benchmarks.kernel_static` for warp-specialized kernels; alone: `python -m benchmarks.kernel_static_gluon`.
+The rows of `benchmarks.kernel_static` for warp-specialized kernels (those alone: its `--case`).
 Per kernel, machine and Triton: registers planned, granted and used by every group, products, waits and signals of one
 iteration planned and found, instructions of one iteration beside the issue cycles of the schedule, spills. The warp
 program that is printed is checked, and interpreted in numpy under random interleavings against float64. The emitted
@@ -9,12 +9,16 @@ text is run on the CPU at a ragged shape (`treadle/driver/gpu/emulator.py`). Spe
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
-from benchmarks.common import arguments, finish, table
+import treadle
 from treadle.codegen.gluon.evidence import examine
 from treadle.codegen.gluon.kernel import WarpKernel, warp_kernel
 from treadle.codegen.triton.compile import compile_source, compile_sources
@@ -37,6 +41,8 @@ WIDE = {"block_m": 128, "block_n": 256, "block_k": 64}
 PAIR = {"block_m": 128, "block_n": 128, "sub_tiles": 2}
 LONG = {"batch": 1, "heads": 16, "seq": 16384, "qk_head_dim": 128}
 GROUPED = {"batch": 4, "heads": 32, "kv_heads": 8, "seq": 4096}
+TRAINED = {"batch": 2, "heads": 16, "seq": 8192, "qk_head_dim": 128}
+STEP = {"block_m": 64, "block_n": 64, "sub_tiles": 1}
 PACKED = {"batch": 16, "tokens": 65536, "heads": 32, "kv_heads": 8, "qk_head_dim": 128}
 CACHE = {"batch": 64, "heads": 32, "kv_heads": 8, "kv_seq": 8192, "qk_head_dim": 128}
 PIECES = {"block_m": 16, "block_n": 128, "splits": 4}
@@ -57,6 +63,9 @@ CASES: dict[str, Case] = {
     "attention_fwd hd64 16k": ("attention_fwd", {**LONG, "heads": 32, "qk_head_dim": 64}, PAIR, {}),
     "attention_varlen": ("attention_varlen", PACKED, PAIR, {"lse": True}),
     "attention_varlen 256 rows": ("attention_varlen", PACKED, {**PAIR, "block_m": 256}, {"lse": True}),
+    "attention_bwd": ("attention_bwd", TRAINED, STEP, {}),
+    "attention_bwd causal": ("attention_bwd", {**TRAINED, "causal": 1}, STEP, {}),
+    "attention_bwd hd64": ("attention_bwd", {**TRAINED, "qk_head_dim": 64}, STEP, {}),
     "attention_decode": ("attention_decode", CACHE, PIECES, {}),
     "attention_decode 64 keys": ("attention_decode", CACHE, {**PIECES, "block_n": 64}, {}),
     "attention_paged": ("attention_paged", {**CACHE, "page_size": 16}, PIECES, {}),
@@ -72,6 +81,9 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 MACHINES = ("h200", "b200")
 ONLY = {
+    "attention_bwd": "h200",
+    "attention_bwd causal": "h200",
+    "attention_bwd hd64": "h200",
     "attention_fwd 16k": "h200",
     "attention_fwd causal": "h200",
     "attention_fwd hd64": "h200",
@@ -91,11 +103,20 @@ ONLY = {
 TRIPS = (1, 2, 5)
 """Iterations that are interpreted; the check covers more."""
 SEED = 20261121
+SOURCES = (
+    "codegen/gluon", "codegen/triton", "codegen/templates", "costmodels", "frontends/programs", "ir/tile", "ir/warp",
+    "solvers/pipeline", "solvers/modulo", "driver",
+)  # fmt: skip
+"""What rows depend on."""
+Rows = list[dict[str, Any]]
 OPTIONS = KernelOptions(limits=Limits(deterministic_s=1.0))
 
 
 def gluon_rows(
-    pythons: list[str], machine_ids: tuple[str, ...] = MACHINES, cases: Collection[str] = CASES
+    pythons: list[str],
+    machine_ids: tuple[str, ...] = MACHINES,
+    cases: Collection[str] = CASES,
+    folder: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Return a row per case, machine and Triton (that of the first Python decides; the others compile the same)."""
     rows: list[dict[str, Any]] = []
@@ -103,9 +124,36 @@ def gluon_rows(
         machine = load_machine(machine_id)
         for case in (case for case in CASES if case in cases and ONLY.get(case, machine_id) == machine_id):
             described = CASES[case]
-            rows += _rows_of(case, described, machine, pythons)
+            rows += kept(
+                folder, f"gluon {machine_id} {case}", pythons, partial(_rows_of, case, described, machine, pythons)
+            )
             print(f"gluon {case} on {machine_id}", file=sys.stderr)
     return rows
+
+
+def kept(folder: Path | None, name: str, pythons: list[str], make: Callable[[], Rows]) -> Rows:
+    """Return rows that an earlier run of the same code has left in the folder, else make and leave them."""
+    if folder is None:
+        return make()
+    digest = hashlib.sha256("\n".join((_sources(), *pythons)).encode()).hexdigest()[:16]
+    file = folder / f"{name.replace(' ', '_')}.{digest}.json"
+    if file.is_file():
+        found: Rows = json.loads(file.read_text())
+        return found
+    rows = make()
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(rows))
+    return rows
+
+
+@cache
+def _sources() -> str:
+    """Return a digest of the code that kernels depend on."""
+    root = Path(treadle.__file__).parent
+    files = sorted(
+        path for part in SOURCES for path in (root / part).rglob("*") if path.suffix in (".py", ".j2", ".toml")
+    )
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _rows_of(case: str, described: Case, machine: Machine, pythons: list[str]) -> list[dict[str, Any]]:
@@ -205,45 +253,3 @@ def gluon_figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _issues(group: dict[str, Any]) -> bool:
     """Whether a group only issues products: the compiler needs fewer registers than `setmaxnreg` leaves."""
     return bool(group["registers_planned"] <= 24)
-
-
-def show(rows: list[dict[str, Any]]) -> None:
-    """Print the rows as a table, one line per computing group."""
-    header = (
-        "case", "machine", "compiler", "II", "rounds", "group", "regs planned", "used", "spill", "products",
-        "waits", "signals", "bar.sync", "instructions", "issue cycles", "mismatches",
-    )  # fmt: skip
-    lines: list[tuple[object, ...]] = []
-    for row in rows:
-        for group in row.get("groups", []):
-            lines.append((
-                row["case"], row["machine"], row["compiler"].removeprefix("triton "), row["ii_cycles"], row["rounds"],
-                group["group"], group["registers_planned"], group["registers_used"], row["spill_bytes"],
-                f"{group['products']}/{group['products_planned']}", f"{group['waits']}/{group['waits_planned']}",
-                f"{group['signals']}/{group['signals_planned']}", group["barriers"], group["instructions"],
-                group["issue_cycles"], len(row["mismatches"]),
-            ))  # fmt: skip
-    table(header, lines)
-    for row in rows:
-        if "refused" in row:
-            print(f"refused: {row['case']} on {row['machine']}: {row['refused']}")
-
-
-def main() -> int:
-    """Run the benchmark alone."""
-    chosen = arguments(
-        "Machine code of warp-specialized Gluon kernels against their plans.",
-        python={"action": "append", "default": [], "help": "a further Python with another Triton"},
-        machine={"action": "append", "default": [], "help": "only this machine"},
-        case={"action": "append", "default": [], "choices": list(CASES), "help": "only this case"},
-    )
-    rows = gluon_rows([sys.executable, *chosen.python], tuple(chosen.machine) or MACHINES, chosen.case or CASES)
-    show(rows)
-    figures = gluon_figures(rows)
-    print("  ".join(f"{key}: {value}" for key, value in figures.items()))
-    finish("kernel_static_gluon", figures, rows, chosen.json)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

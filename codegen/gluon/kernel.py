@@ -96,7 +96,7 @@ def buffer_name(program: WarpProgram, name: str) -> str:
         instruction.subject
         for group in program.groups
         for instruction in group.instructions()
-        if instruction.action is Action.PERFORM and not instruction.result and not instruction.queue
+        if instruction.action is Action.PERFORM and not instruction.result
     }
     if name not in values:
         return identifier(name)

@@ -18,8 +18,10 @@ from pathlib import Path
 CLASSES = {
     "wgmma": r"HGMMA|QGMMA|IGMMA",
     "tcgen05": r"UTC[A-Z]*MMA",
+    "mma_sync": r"HMMA|IMMA|DMMA",
     "tma_load": r"UTMALDG",
     "tma_store": r"UTMASTG",
+    "async_copy": r"LDGSTS",
     "setmaxnreg": r"USETMAXREG",
     "exp2": r"MUFU\.EX2",
     "wait": r"SYNCS\.PHASECHK",
@@ -28,6 +30,9 @@ CLASSES = {
     "local": r"STL|LDL",
 }
 """Instruction classes by opcode, after an optional predicate."""
+
+WORK = ("wgmma", "tcgen05", "mma_sync", "tma_load", "wait")
+"""Classes of which a loop over iterations has some."""
 
 _LINE = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;")
 _OPCODE = re.compile(r"^(?:@!?U?P\w+\s+)?(\S+)(.*)$")
@@ -120,7 +125,7 @@ def _closes_loop(jump: Instruction, to: int, jumps: list[tuple[Instruction, int]
 
 
 def _works(code: tuple[Instruction, ...], begin: int, end: int) -> bool:
-    return any(i.kind in ("wgmma", "tcgen05", "tma_load", "wait") for i in code if begin <= i.address <= end)
+    return any(i.kind in WORK for i in code if begin <= i.address <= end)
 
 
 def _loop(code: tuple[Instruction, ...], at: int, counts: dict[str, int]) -> GroupLoop:

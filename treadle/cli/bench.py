@@ -36,6 +36,9 @@ def command(
     seconds: Annotated[float, typer.Option(min=1, help="No kernel begins after so many seconds.")] = 420,
     seed: Annotated[int | None, typer.Option(help="Of the random inputs; the clock unless given.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Correctness alone (TRITON_INTERPRET=1 on the CPU).")] = False,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="All that a run does, on the CPU at small shapes: no figures.")
+    ] = False,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for results.")] = Path("results"),
     limit: Annotated[float, typer.Option(min=0.001, help="Deterministic seconds per question to the solver.")] = 0.2,
     json: JsonFlag = False,
@@ -47,8 +50,8 @@ def command(
     """
     arguments = [word for name in only or () for word in ("--only", name)]
     arguments += ["--seconds", str(seconds), *(["--seed", str(seed)] if seed is not None else [])]
-    arguments += ["--check"] if check else []
-    if not (dry_run or prepare is not None or check):
+    arguments += [*(["--check"] if check else []), *(["--rehearse"] if rehearse else [])]
+    if not (dry_run or prepare is not None or check or rehearse):
         require_gpu()
     with tempfile.TemporaryDirectory(prefix="treadle-bench-") as scratch:
         if figures is not None:
