@@ -1,0 +1,94 @@
+"""Every launcher refuses tensors that its kernel does not take, before anything runs: each argument, each defect."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+
+from tests.gluon.test_emulated import SMALL, _kernel
+from treadle.codegen.gluon.emit import emit
+
+torch = pytest.importorskip("torch")
+
+from treadle.driver.gpu.emulator import emulate  # noqa: E402 - torch is an extra
+from treadle.driver.gpu.families import FAMILIES, Source  # noqa: E402
+
+
+def _other_type(tensor: Any) -> Any:
+    return tensor.double() if tensor.is_floating_point() else tensor.to(torch.int16)
+
+
+def _strided(tensor: Any) -> Any:
+    """The same numbers with gaps between them."""
+    return tensor.unsqueeze(-1).expand(*tensor.shape, 2).contiguous()[..., 0]
+
+
+def _shifted(tensor: Any) -> Any:
+    """The same numbers one element behind a boundary of 16 bytes."""
+    room = torch.empty(tensor.numel() + 1, dtype=tensor.dtype)
+    room[1:] = tensor.flatten()
+    return room[1:].view(tensor.shape)
+
+
+def _another_rank(tensor: Any) -> Any:
+    return tensor.unsqueeze(0).contiguous()
+
+
+def _elsewhere(tensor: Any) -> Any:
+    return tensor.to("meta")
+
+
+DEFECTS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "type": (_other_type, "has the dtype"),
+    "strides": (_strided, "is not contiguous"),
+    "alignment": (_shifted, "not aligned to 16 bytes|not contiguous"),
+    "rank": (_another_rank, "has the shape"),
+    "device": (_elsewhere, "is on meta|other tensors are on"),
+}
+
+
+@cache
+def _source(name: str) -> str:
+    return emit(_kernel(name, "h200"))
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+@pytest.mark.parametrize("name", SMALL)
+def test_every_tensor_is_checked(name: str, defect: str) -> None:
+    family, shape, _, options = SMALL[name]
+    kernel = _kernel(name, "h200")
+    given = {"dtype": kernel.dtype, **kernel.program.options, **options}
+    inputs = FAMILIES[family].inputs(Source(3, "cpu", kernel.dtype), kernel.program.shape, given)
+    module = emulate(_source(name), 0)
+    spoil, message = DEFECTS[defect]
+    for position, tensor in enumerate(inputs):
+        if not isinstance(tensor, torch.Tensor):
+            continue
+        wrong = [spoil(tensor) if at == position else other for at, other in enumerate(inputs)]
+        with pytest.raises(ValueError, match=message):
+            module.launch(*wrong)
+
+
+@pytest.mark.parametrize("machine_id", ["h200", "b200"])
+@pytest.mark.parametrize("name", ["gemm", "attention_varlen"])
+def test_other_devices_and_older_gpus_are_refused(
+    name: str, machine_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = ast.parse(emit(_kernel(name, machine_id)))
+    check = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "_check_device")
+    names: dict[str, Any] = {}
+    exec(compile(ast.Module([check], []), "check", "exec"), names)
+    needed = {"h200": (9, 0), "b200": (10, 0)}[machine_id]
+    with pytest.raises(ValueError, match=f"compute capability {needed[0]}.0"):
+        names["_check_device"](torch.device("cpu"))
+    for found in ((8, 0), (9, 0), (10, 0), (12, 0)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=found: found)
+        if found == needed:
+            names["_check_device"](torch.device("cuda"))
+            continue
+        with pytest.raises(ValueError, match=f"this GPU has compute capability {found[0]}.0"):
+            names["_check_device"](torch.device("cuda"))
