@@ -69,6 +69,8 @@ def fleet_of(plan: ServingPlan) -> Fleet:
         plan.link_bytes_per_s,
         rates[Role.AGGREGATED] / served if served else 1.0,
         tuple(one.prompt_up_to for one in classes if one.prompt_up_to is not None),
+        plan.policies.handover,
+        plan.policies.sharing,
     )
 
 

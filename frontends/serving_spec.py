@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from treadle.costmodels.replay.batching import BATCHINGS
+from treadle.costmodels.replay.phases import HANDOVERS, SHARINGS
 from treadle.costmodels.replay.policies import ADMISSIONS, ROUTERS
 from treadle.frontends.errors import BadSpecification
 from treadle.frontends.toml_files import Table
@@ -80,9 +81,17 @@ class ServingTable(Table):
     router: str = ""
     admission: str = "prompt-fits"
     batching: str = "chunked"
+    handover: str = "push"
+    sharing: str = "fixed"
 
 
-POLICIES = {"router": tuple(ROUTERS), "admission": tuple(ADMISSIONS), "batching": tuple(BATCHINGS)}
+POLICIES = {
+    "router": tuple(ROUTERS),
+    "admission": tuple(ADMISSIONS),
+    "batching": tuple(BATCHINGS),
+    "handover": tuple(HANDOVERS),
+    "sharing": tuple(SHARINGS),
+}
 """Runtime policies by field, with the names the replay knows."""
 
 
@@ -91,7 +100,8 @@ def serving_options(table: ServingTable, lengths: LengthQuantiles, resolver: Res
     for pool in table.pools:
         resolver.one_of(pool, list(POOL_KINDS), "kind of pool", "serving", "pools")
     router = table.router or ("prefix-affinity" if table.prefix_reuse else "least-loaded")
-    for field, word in (("router", router), ("admission", table.admission), ("batching", table.batching)):
+    chosen = (router, table.admission, table.batching, table.handover, table.sharing)
+    for field, word in zip(POLICIES, chosen, strict=True):
         resolver.one_of(word, list(POLICIES[field]), field, "serving", field)
     keep = float(parse_quantity(table.keep, "time", resolver.place("serving", "keep"))) if table.keep else None
     try:
@@ -108,6 +118,8 @@ def serving_options(table: ServingTable, lengths: LengthQuantiles, resolver: Res
             table.batching,
             table.prefix_reuse,
             keep,
+            table.handover,
+            table.sharing,
         )
     except InvalidValue as error:
         error.place = resolver.place("serving")

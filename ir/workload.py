@@ -237,6 +237,8 @@ class ServingOptions:
     """Whether engines keep prompt blocks for later requests."""
     keep_s: float | None = None
     """Seconds after which a kept block that nobody asked for is dropped; None: by recency alone."""
+    handover: str = "push"
+    sharing: str = "fixed"
 
     def __post_init__(self) -> None:
         ends = [one.prompt_up_to for one in self.classes]

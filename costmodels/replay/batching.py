@@ -149,6 +149,9 @@ def take_tokens(engine: EngineState, budget: int) -> float:
     return load_s + engine.profile.step_s(tokens, before, engine.batch, engine.context)
 
 
+ORDERINGS = frozenset(("chunked", "length-aware"))
+"""Policies that prefill engines, which take whole prompts, can follow too: they only say which prompt is next."""
+
 BATCHINGS: dict[str, type[Batching]] = {
     "chunked": Chunked,
     "sarathi": Sarathi,

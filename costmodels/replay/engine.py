@@ -12,6 +12,7 @@ from heapq import heapify, heappop, heappush
 from math import ceil, inf
 
 from treadle.costmodels.replay.batching import Batching, Chunked
+from treadle.costmodels.replay.phases import Sharing
 from treadle.costmodels.replay.policies import Admission
 from treadle.costmodels.replay.prefixes import PrefixCache
 from treadle.ir.serving.profile import Profile
@@ -20,7 +21,7 @@ from treadle.ir.serving.profile import Profile
 class Job:
     """A request on an engine: prompt tokens still to process, tokens already in the cache, output still to make."""
 
-    __slots__ = ("arrived", "blocks", "cached", "index", "length", "load", "load_s", "output", "prompt")
+    __slots__ = ("arrived", "blocks", "cached", "index", "length", "load", "load_s", "output", "prompt", "source")
 
     def __init__(self, index: int, prompt: int, output: int, blocks: Sequence[int] = ()) -> None:
         self.index = index
@@ -31,6 +32,7 @@ class Job:
         self.length = prompt
         self.load = prompt + output
         self.arrived = self.load_s = 0.0
+        self.source = -1
 
 
 class EngineState:
@@ -60,6 +62,7 @@ class EngineState:
         "group_s",
         "groups_left",
         "growth",
+        "holds",
         "jump",
         "kv_tokens",
         "layered",
@@ -72,6 +75,7 @@ class EngineState:
         "queue",
         "reused_tokens",
         "running",
+        "sharing",
         "since",
         "stalled",
         "step",
@@ -108,6 +112,8 @@ class EngineState:
         self.outstanding = self.reused_tokens = self.preemptions = 0
         self.since = self.end = self.step = self.growth = 0.0
         self.beside: EngineState | None = None
+        self.sharing: Sharing | None = None
+        self.holds = False
 
     @property
     def idle(self) -> bool:
@@ -135,7 +141,11 @@ class EngineState:
         self.queue.append(job)
         self.outstanding += job.load
         full = self.batch + len(self.prefilling) >= self.max_batch
-        if self.jump <= 1 or self.taken or full:
+        return not full and self.cut(now)
+
+    def cut(self, now: float) -> bool:
+        """End a run of decode steps with the step under way; returns whether that moved its end."""
+        if self.jump <= 1 or self.taken:
             return False
         steps = max(1, ceil((now - self.since) / ((self.end - self.since) / self.jump)))
         if steps >= self.jump:
@@ -149,6 +159,8 @@ class EngineState:
         """Start the next step or run of steps; returns False when there is nothing to do."""
         self._admit(now)
         self.since = now
+        if self.sharing is not None:
+            self.profile = self.sharing.profile(self)
         if self.prefilling and (step := self.batching.fill(self)):
             self.step, self.jump, self.growth = step, 1, 0.0
             self.end = now + step
@@ -230,7 +242,7 @@ class EngineState:
                 if self.decodes:
                     self.join(job)
                 else:
-                    self.used -= job.length + 1
+                    self.used -= 0 if self.holds else job.length + 1
                     self.outstanding -= job.load
         self.taken.clear()
         return prefilled

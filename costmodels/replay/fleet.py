@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -12,8 +13,9 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from treadle.costmodels.replay.batching import BATCHINGS
+from treadle.costmodels.replay.batching import BATCHINGS, ORDERINGS
 from treadle.costmodels.replay.engine import EngineState, Job
+from treadle.costmodels.replay.phases import HANDOVERS, SHARINGS, Pair
 from treadle.costmodels.replay.policies import ADMISSIONS, ROUTERS, Router
 from treadle.costmodels.replay.prefixes import PrefixCache, PrefixSettings
 from treadle.ir.errors import InvalidValue, UnknownName
@@ -71,9 +73,16 @@ class Fleet:
     aggregated_share: float = 1.0
     """Share of requests sent to aggregated engines where the fleet has prefill engines too (one class)."""
     class_ends: tuple[int, ...] = ()
+    handover: str = "push"
+    sharing: str = "fixed"
 
     def __post_init__(self) -> None:
-        for kind, name, known in (("router", self.router, ROUTERS), ("admission", self.admission, ADMISSIONS)):
+        for kind, name, known in (
+            ("router", self.router, ROUTERS),
+            ("admission", self.admission, ADMISSIONS),
+            ("handover", self.handover, HANDOVERS),
+            ("sharing", self.sharing, SHARINGS),
+        ):
             if name not in known:
                 raise UnknownName(kind=kind, name=name, expected=f"one of {', '.join(known)}")
         roles = {setup.role for setup in self.setups}
@@ -154,6 +163,9 @@ class FleetRun:
         self.engines: list[EngineState] = []
         self.partner: dict[int, int] = {}
         self.further: dict[int, int] = {}
+        self.waiting: dict[int, deque[Job]] = {}
+        self.coming: Counter[int] = Counter()
+        self.pulls = HANDOVERS[fleet.handover].pulls
         self.entry: list[Group] = []
         self.decode: list[Group] = []
         for setup in fleet.setups:
@@ -180,12 +192,21 @@ class FleetRun:
                 self.engines.append(self._engine(setup, setup.profile.on_share(setup.prefill_share), decodes=False))
                 self.partner[members[-1]] = len(self.engines)
                 self.engines.append(self._engine(setup, setup.profile.on_share(1 - setup.prefill_share), decodes=True))
-                self.engines[-2].beside = self.engines[-1]
+                self._share(self.engines[-2], self.engines[-1], setup)
             else:
                 self.engines.append(self._engine(setup, setup.profile.faster(setup.stages), setup.role != "prefill"))
                 self.further[members[-1]] = setup.stages - 1
+                self.engines[-1].holds = self.pulls and setup.role == "prefill"
+                if self.pulls and setup.role == "decode":
+                    self.waiting[members[-1]] = deque()
         target = self.decode if setup.role == "decode" else self.entry
         target.append(Group(setup, members, [self.engines[index] for index in members]))
+
+    def _share(self, prefill: EngineState, decode: EngineState, setup: EngineSetup) -> None:
+        prefill.beside = decode
+        if self.fleet.sharing != "fixed":
+            pair = Pair(prefill, decode, setup.profile, setup.prefill_share)
+            prefill.sharing = decode.sharing = SHARINGS[self.fleet.sharing](pair)
 
     def _engine(self, setup: EngineSetup, profile: Profile, decodes: bool) -> EngineState:
         whole = setup.role != "aggregated" or bool(setup.prefill_share)
@@ -197,7 +218,7 @@ class FleetRun:
             ADMISSIONS[self.fleet.admission](),
             decodes,
             PrefixCache(setup.prefix) if setup.prefix is not None and setup.role != "decode" else None,
-            BATCHINGS["chunked" if whole else setup.batching](),
+            BATCHINGS[setup.batching if not whole or setup.batching in ORDERINGS else "chunked"](),
             setup.step_limit_s,
         )
 
@@ -227,7 +248,7 @@ class FleetRun:
                 continue
             now, _, index, version, job = heappop(events)
             if job is not None:
-                self._offer(index, job, now)
+                self._receive(index, job, now)
             elif version == self.engines[index].version:
                 self._end_step(index, now)
         return Outcome(
@@ -248,12 +269,49 @@ class FleetRun:
     def _class(self, prompt_tokens: int) -> int:
         return bisect_left(self.fleet.class_ends, prompt_tokens) if self.classes > 1 else 0
 
+    def _receive(self, index: int, job: Job, now: float) -> None:
+        """Take in a request whose cache has come over; where it was fetched, its prefill engine gets room."""
+        if job.source >= 0:
+            source, engine = self.engines[job.source], self.engines[index]
+            engine.used -= job.length + 1
+            engine.outstanding -= job.load
+            source.used -= job.length
+            self.coming[index] -= 1
+            if source.idle:
+                self._begin(job.source, now)
+        self._offer(index, job, now)
+
+    def _fetch(self, index: int, now: float) -> None:
+        """Let a decode engine fetch the prompts that wait for it, while it has room for them."""
+        engine, queue = self.engines[index], self.waiting[index]
+        while queue and self._sequences(index) < engine.max_batch:
+            if not engine.admission.admits(engine, queue[0]):
+                return
+            job = queue.popleft()
+            engine.used += job.length + 1
+            self.coming[index] += 1
+            transfer = (job.length - 1) * self.fleet.kv_bytes_per_token / self.fleet.link_bytes_per_s
+            heappush(self.events, (now + transfer, next(self.order), index, 0, job))
+
+    def _sequences(self, index: int) -> int:
+        """Return the sequences that a decode engine has or is about to get."""
+        engine = self.engines[index]
+        return engine.batch + len(engine.queue) + len(engine.prefilling) + self.coming[index]
+
     def _offer(self, index: int, job: Job, now: float) -> None:
         engine = self.engines[index]
+        if engine.sharing is not None and index in self.partner:
+            self._cut(self.partner[index], now)
         if engine.arrive(job, now):
             heappush(self.events, (engine.end, next(self.order), index, engine.version, None))
         elif engine.idle:
             self._begin(index, now)
+
+    def _cut(self, index: int, now: float) -> None:
+        """End a run of decode steps: the phase beside it wants its share."""
+        engine = self.engines[index]
+        if engine.cut(now):
+            heappush(self.events, (engine.end, next(self.order), index, engine.version, None))
 
     def _begin(self, index: int, now: float) -> None:
         engine = self.engines[index]
@@ -273,12 +331,15 @@ class FleetRun:
                     self._hand_over(index, job, through)
         for job in complete:
             self.last[job.index] = now
+        if index in self.waiting:
+            self._fetch(index, now)
         self._begin(index, now)
 
     def _hand_over(self, source: int, job: Job, now: float) -> None:
         """Pass a prefilled request on to decode: its partner on the same GPUs, or an engine over the network."""
         if job.output <= 1:
             self.last[job.index] = now
+            self.engines[source].used -= job.length + 1 if self.engines[source].holds else 0
             return
         moved = Job(job.index, 1, job.output - 1)
         moved.length, moved.cached, moved.load = job.length + 1, job.length, job.load
@@ -286,6 +347,12 @@ class FleetRun:
             self._offer(self.partner[source], moved, now)
             return
         chosen = self.choices["decode", self._class(self.requests[job.index].prompt_tokens)].engine(job)
+        if self.pulls:
+            moved.source = source
+            self.engines[chosen].outstanding += moved.load
+            self.waiting[chosen].append(moved)
+            self._fetch(chosen, now)
+            return
         transfer = job.length * self.fleet.kv_bytes_per_token / self.fleet.link_bytes_per_s
         heappush(self.events, (now + transfer, next(self.order), chosen, 0, moved))
 

@@ -54,8 +54,9 @@ class FullLength:
 class PastFuture:
     """Admit by the peak of future memory: sequences that end early free their place for those that stay.
 
-    With remaining outputs sorted from long to short, memory peaks at one of the moments when a sequence ends
-    (Past-Future scheduler, ASPLOS 2025); known lengths stand for its predicted distribution.
+    With remaining outputs sorted from long to short, memory peaks at one of the moments when a sequence ends: what the
+    ones that still run hold now, and what each adds until then (Past-Future scheduler, ASPLOS 2025); known lengths
+    stand for its predicted distribution.
     """
 
     def admits(self, engine: EngineState, job: Job) -> bool:
@@ -65,9 +66,9 @@ class PastFuture:
         remaining.append((job.output, job.length + job.output))
         remaining.sort(reverse=True)
         held, peak = 0, 0
-        for left, final in remaining:
-            held += final
-            peak = max(peak, held - left)
+        for count, (left, final) in enumerate(remaining, 1):
+            held += final - left
+            peak = max(peak, held + count * left)
         return peak + len(remaining) <= engine.kv_tokens or engine.used == 0
 
 

@@ -79,6 +79,10 @@ class Policies:
     load_margin: float = 1.0
     keep_s: float | None = None
     """Seconds after which a cached prefix that nobody asked for is dropped; None: by recency alone."""
+    handover: str = "push"
+    """Who moves a prompt's cache from prefill to decode engines."""
+    sharing: str = "fixed"
+    """How phases that run side by side divide their GPUs."""
 
     def __post_init__(self) -> None:
         if self.keep_s is not None and not self.keep_s > 0:

@@ -131,9 +131,13 @@ def test_other_pools_and_policies_are_planned_and_named(
     folder: Path, capsys: pytest.CaptureFixture[str], pools: str, batching: str
 ) -> None:
     write(folder, "most-goodput", pools, batching)
+    if pools == '["split"]':
+        file = folder / "deployment.toml"
+        file.write_text(file.read_text().replace("roofline = true", 'roofline = true\nsharing = "semi-pd"'))
     assert main(["serve", str(folder), "--json", "--no-robust"]) in (0, 3)
     told = json.loads(capsys.readouterr().out)
     assert told["policies"].get("batching", "chunked") == batching
+    assert told["policies"].get("sharing", "fixed") == ("semi-pd" if pools == '["split"]' else "fixed")
     assert told["findings"] == []
     assert {one["role"] for one in told["engines"]} == {"aggregated"}
     assert all(bool(one["prefill_share"]) == (pools == '["split"]') for one in told["engines"])
@@ -143,6 +147,8 @@ def test_other_pools_and_policies_are_planned_and_named(
     ("old", "new", "words"),
     [
         ('batching = "chunked"', 'batching = "chunky"', "chunked"),
+        ('batching = "chunked"', 'handover = "pull"', "distserve"),
+        ('batching = "chunked"', 'sharing = "half"', "semi-pd"),
         ("prompt_up_to = 1000", "", "prompt_up_to"),
         ("acceptance = 0.7", "acceptance = 1.7", "acceptance"),
         ('pools = ["aggregated"]', 'pools = ["aggregate"]', "aggregated"),

@@ -66,7 +66,14 @@ def plan_loaded(
     request = request_of(deployment, model, roofline)
     if warning := beyond_context(model, request.requests):
         tell(warning)
-    policies = Policies(options.router, options.admission, options.batching, keep_s=options.keep_s)
+    policies = Policies(
+        options.router,
+        options.admission,
+        options.batching,
+        keep_s=options.keep_s,
+        handover=options.handover,
+        sharing=options.sharing,
+    )
     body, certificate = plan_serving(request, policies, tell)
     if hedge:
         body, certificate = _hedged(body, certificate, request, hedge, tell)
