@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from treadle.frontends.ttir.errors import UncompiledKernel, UnreadableIr
-from treadle.frontends.ttir.program import read_program
+from treadle.frontends.ttir.program import read_program, which_loop
 from treadle.frontends.ttir.text import Kernel, read_kernels
 from treadle.frontends.ttir.worker import ERRORS
 from treadle.ir.codec import decode
@@ -23,11 +23,12 @@ from treadle.ir.tile.program import TileProgram
 
 @dataclass(frozen=True, slots=True)
 class OwnProgram:
-    """A program, the file it was read from, and its Triton IR (empty for a tile program)."""
+    """A program and the file it was read from; its Triton IR (empty for a tile program), which of several loops it is."""
 
     program: TileProgram
     file: Path
     triton_ir: str = ""
+    loop: str = ""
 
 
 def is_own(name: str) -> bool:
@@ -42,7 +43,7 @@ def read_own(name: str, shape: Mapping[str, int], arguments: Mapping[str, str]) 
         name: as `is_own` takes it.
         shape: of a tile program the arguments of the function that returns it; of a Triton kernel whole numbers for its
             loop's bounds, and `trips`, `grid`, `warps`.
-        arguments: of a `@triton.jit` function by name: types, and numbers of constexprs.
+        arguments: of a `@triton.jit` function by name: types, and values of constexprs.
 
     Raises:
         UnreadableFile, NotAProgram, UnreadableIr, NoHotLoop, UnsupportedIr, UnknownTrips, MissingArgument,
@@ -52,13 +53,17 @@ def read_own(name: str, shape: Mapping[str, int], arguments: Mapping[str, str]) 
     file = Path(path)
     if path.endswith(".ttir"):
         text = _text(file)
-        return OwnProgram(read_program(_kernel(text, path, inner), shape), file, text)
+        return _of_kernel(_kernel(text, path, inner), shape, file, text)
     _text(file)
     answer = _asked({"file": path, "name": inner, "shape": dict(shape), "arguments": dict(arguments)})
     if "triton_ir" in answer:
         text = str(answer["triton_ir"])
-        return OwnProgram(read_program(_kernel(text, f"{path}:{inner}", inner), shape), file, text)
+        return _of_kernel(_kernel(text, f"{path}:{inner}", inner), shape, file, text)
     return OwnProgram(decode(TileProgram, answer["program"], lambda _: Place(path)), file)
+
+
+def _of_kernel(kernel: Kernel, shape: Mapping[str, int], file: Path, text: str) -> OwnProgram:
+    return OwnProgram(read_program(kernel, shape), file, text, which_loop(kernel))
 
 
 def _asked(request: dict[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,9 @@ class MissingArgument(TreadleError):
 
     code = "TRD127"
     template = "`{kernel}` has {what}"
-    hint = 'give every argument a type, and every constexpr a number: --arguments "a=*fp16 m=i32 BLOCK=128"'
+    hint = (
+        'give every argument a type, and every constexpr its value: --arguments "a=*fp16 m=i32 BLOCK=128 CAUSAL=True"'
+    )
 
 
 class UncompiledKernel(TreadleError):
@@ -53,6 +55,7 @@ class UncompiledKernel(TreadleError):
 
     code = "TRD128"
     template = "Triton does not compile `{kernel}`: {reason}"
+    hint = "are --arguments types and constants that the kernel takes?"
 
 
 class NotAProgram(TreadleError):

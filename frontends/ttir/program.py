@@ -55,6 +55,12 @@ def read_program(kernel: Kernel, given: Mapping[str, int]) -> TileProgram:
     )
 
 
+def which_loop(kernel: Kernel) -> str:
+    """Return where the loop that `read_program` reads stands, and of how many; empty when there is only one."""
+    inner = _innermost(kernel)
+    return f"{kernel.place(_hot_loop(kernel))}, one of {len(inner)} innermost loops" if len(inner) > 1 else ""
+
+
 def _operand_dtype(made: tuple[TileOperation, ...]) -> str:
     """Return the dtype most bytes are loaded in."""
     loads = [operation.result for operation in made if operation.kind is OperationKind.LOAD]
@@ -63,13 +69,16 @@ def _operand_dtype(made: tuple[TileOperation, ...]) -> str:
 
 def _hot_loop(kernel: Kernel) -> Op:
     """Return the innermost loop with the most products, then the most loaded bytes."""
-    loops = [op for top in kernel.operations for op in (top, *top.walk()) if op.name == "scf.for"]
-    inner = [op for op in loops if not any(other.name == "scf.for" for other in op.walk())]
-    ranked = [(_weight(op), -position, op) for position, op in enumerate(inner)]
+    ranked = [(_weight(op), -position, op) for position, op in enumerate(_innermost(kernel))]
     best = max(ranked, key=lambda item: item[:2], default=None)
     if best is None or best[0] == (0, 0):
         raise NoHotLoop(kernel=kernel.name)
     return best[2]
+
+
+def _innermost(kernel: Kernel) -> list[Op]:
+    loops = [op for top in kernel.operations for op in (top, *top.walk()) if op.name == "scf.for"]
+    return [op for op in loops if not any(other.name == "scf.for" for other in op.walk())]
 
 
 def _weight(loop: Op) -> tuple[int, int]:

@@ -105,3 +105,20 @@ def product(k: int) -> TileProgram:
 def not_one() -> int:
     """Return something else."""
     return 3
+
+
+@triton.jit
+def centred(x_ptr, y_ptr, columns, BLOCK: tl.constexpr, FINISH: tl.constexpr, SCALE: tl.constexpr = 0.5):
+    """Two loops, the second one heavier; a constant of text, and one with a default."""
+    row = tl.program_id(0) * columns
+    total = tl.zeros([BLOCK], tl.float32)
+    for at in range(0, columns, BLOCK):
+        total += tl.load(x_ptr + row + at + tl.arange(0, BLOCK)).to(tl.float32)
+    mean = tl.sum(total, 0) / columns
+    for at in range(0, columns, BLOCK):
+        x = tl.load(x_ptr + row + at + tl.arange(0, BLOCK)).to(tl.float32)
+        other = tl.load(y_ptr + row + at + tl.arange(0, BLOCK)).to(tl.float32)
+        x = (x - mean) * SCALE + other
+        if FINISH == "exponential":
+            x = tl.exp(x)
+        tl.store(y_ptr + row + at + tl.arange(0, BLOCK), x.to(tl.float16))

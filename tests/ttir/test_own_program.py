@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -94,6 +97,37 @@ def test_addresses_from_loaded_values_are_waited_for() -> None:
     assert (address.kind.value, [operand.value for operand in address.operands]) == ("elementwise", [index.name])
 
 
+@pytest.mark.parametrize(("finish", "exponentials"), [("exponential", 1), ("'exponential'", 1), ("none", 0), ("''", 0)])
+def test_constants_of_text_defaults_and_several_loops(finish: str, exponentials: int) -> None:
+    arguments = {**POINTERS, "columns": "i32", "BLOCK": "1024", "FINISH": finish}
+    own = read_own(f"{KERNELS}:centred", {"columns": 8192}, arguments)
+    kinds = [operation.kind.value for operation in own.program.operations]
+    assert (kinds.count("load"), kinds.count("exp2")) == (2, exponentials)
+    assert re.search(r"kernels\.py:\d+:\d+, one of 2 innermost loops", own.loop)
+
+
+REFUSED_LATER = """
+from tests.ttir import kernels
+from treadle.frontends.ttir import source
+compiled = source._compiled
+def refused(*arguments):
+    compiled(*arguments)
+    raise RuntimeError("PassManager::run failed")
+source._compiled = refused
+arguments = {"x_ptr": "*fp16", "y_ptr": "*fp16", "columns": "i32", "BLOCK": "1024"}
+print(source.triton_ir(kernels.normalized, "normalized", arguments))
+"""
+
+
+def test_ir_is_read_although_later_passes_refuse_the_kernel() -> None:
+    """A kernel for another machine than the one Triton is told to compile for: what was made before counts."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-c", REFUSED_LATER]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, cwd=root)
+    assert "scf.for" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("kernel", "arguments", "error", "words"),
     [
@@ -102,6 +136,7 @@ def test_addresses_from_loaded_values_are_waited_for() -> None:
         ("straight", {**POINTERS, "BLOCK": "1024"}, NoHotLoop, "no loop over tiles"),
         ("straight", POINTERS, MissingArgument, "no type for BLOCK"),
         ("straight", {**POINTERS, "BLOK": "1024"}, MissingArgument, "no argument `BLOK`"),
+        ("straight", {**POINTERS, "x_ptr": "*flot", "BLOCK": "1024"}, MissingArgument, "`\\*flot` is no type"),
         ("straight", {**POINTERS, "BLOCK": "1000"}, UncompiledKernel, "power of 2"),
         ("strait", {}, NotAProgram, "not in the file"),
         ("not_one", {}, NotAProgram, "type `int`"),

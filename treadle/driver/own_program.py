@@ -30,6 +30,8 @@ def plan_own(
     """
     machine = load_machine(machine_id)
     own = read_own(name, shape, arguments)
+    if own.loop:
+        tell(f"{own.program.name}: the loop at {own.loop}")
     kernel = with_groups(plan_program(own.program, machine, options), machine, options, tell)
     inputs = (input_from("program", own.file), machine_input(machine))
     request = {"program": own.program.name, "machine": machine.id, "shape": dict(shape), "arguments": dict(arguments)}

@@ -94,7 +94,7 @@ def parse_shape(text: str) -> dict[str, int]:
 
 
 def parse_arguments(text: str) -> dict[str, str]:
-    """Read `name=type` and `name=number` pairs separated by blanks; types may hold commas.
+    """Read `name=type` and `name=value` pairs separated by blanks; types may hold commas, `name=""` is no text.
 
     Raises:
         MalformedText: with the column of the pair that does not read.
