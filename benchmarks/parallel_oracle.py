@@ -10,6 +10,7 @@ import math
 import random
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from itertools import combinations, pairwise
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 from benchmarks.common import arguments, finish, table
 from treadle.costmodels.training_bounds import Quick
 from treadle.costmodels.training_layouts import choices
-from treadle.costmodels.training_replay import replay
+from treadle.costmodels.training_replay import Replay, replay
 from treadle.costmodels.training_step import LayerTimer, Setting, setting_of
 from treadle.costmodels.training_tails import best_with_tails
 from treadle.driver.parallel import Options, plan_parallel
@@ -25,7 +26,8 @@ from treadle.frontends.training import TrainingProblem
 from treadle.ir.plan import Plan
 from treadle.ir.training.cluster import ClusterTopology, NodeGroup
 from treadle.ir.training.model import Experts, Product, Shard, TrainingModel, dense_layer
-from treadle.ir.training.plan import StageLayout
+from treadle.ir.training.placement import stage_groups
+from treadle.ir.training.plan import Degrees, StageLayout
 from treadle.ir.training.space import candidates
 from treadle.ir.training.spec import (
     ContextMode,
@@ -42,6 +44,8 @@ from treadle.verification.parallel import review_decision, review_enumeration
 
 Option = TypeVar("Option")
 _HIDDEN = 1024
+_MIXED = 0.25
+"""Share of the clusters that have two GPU types."""
 
 
 def random_problem(chosen: random.Random) -> TrainingProblem:
@@ -56,7 +60,10 @@ def random_problem(chosen: random.Random) -> TrainingProblem:
     model = TrainingModel("random", _HIDDEN, 32000, (dense, routed)[: len(order)], order, predictors=predictors)
     gpus = chosen.choice([2, 4, 8])
     network, host = chosen.choice([1.0, 10.0, 50.0]), chosen.choice([0.0, 0.05, 64.0])
-    cluster = ClusterTopology((NodeGroup("a100", max(1, gpus // 4), min(gpus, 4)),), network, host_gbytes=host)
+    groups: tuple[NodeGroup, ...] = (NodeGroup("a100", max(1, gpus // 4), min(gpus, 4)),)
+    if gpus > 2 and chosen.random() < _MIXED:
+        groups = NodeGroup("a100", 1, gpus // 2), NodeGroup("h100", 1, gpus // 2)
+    cluster = ClusterTopology(groups, network, host_gbytes=host)
     space = SearchSpace(
         zero=chosen.choice([(0,), (1,), (0, 1), (1, 3), (2,)]),
         recompute=some(chosen, tuple(Recompute)),
@@ -106,15 +113,18 @@ def brute_force(setting: Setting) -> tuple[int, float, float]:
             solved = min(solved, replay(setting, degrees, layout, timer).step_us)
             for other in contiguous(setting.model.layers, degrees.pipeline):
                 played = replay(setting, degrees, other, timer)
-                if fits(setting, played.peak_bytes, max(stage.host_bytes for stage in played.stages)):
+                if fits(setting, degrees, played):
                     anywhere = min(anywhere, played.step_us)
     return total, solved, min(anywhere, solved)
 
 
-def fits(setting: Setting, peak: int, host: int) -> bool:
-    """Whether a replayed plan is within both memories."""
-    room = setting.gpu.memory_bytes * (1 - setting.spec.memory_reserve)
-    return peak <= room and host <= setting.cluster.host_gbytes * 1e9
+def fits(setting: Setting, degrees: Degrees, played: Replay) -> bool:
+    """Whether a replayed plan is within both memories of every stage."""
+    groups, host = stage_groups(setting.cluster, degrees), setting.cluster.host_gbytes * 1e9
+    gpus = [setting.parts[group][0] for group in groups] or [setting.gpu] * degrees.pipeline
+    rooms = [gpu.memory_bytes * (1 - setting.spec.memory_reserve) for gpu in gpus]
+    pairs = zip(played.stages, rooms, strict=True)
+    return all(stage.memory_bytes <= room and stage.host_bytes <= host for stage, room in pairs)
 
 
 def changed(plan: Plan) -> Iterator[Plan]:
@@ -145,16 +155,24 @@ def measure(number: int) -> dict[str, Any]:
     problem = random_problem(random.Random(number))
     setting = setting_of(problem.model, problem.cluster, problem.spec)
     total, solved, anywhere = brute_force(setting)
+    types = max(1, len(setting.parts))
     try:
         plan = plan_parallel(problem, Options(0))
     except NoPlanFits:
-        return {"case": number, "candidates": total, "equal": solved == math.inf, "plan": "nothing fits"}
+        return {
+            "case": number,
+            "candidates": total,
+            "types": types,
+            "equal": solved == math.inf,
+            "plan": "nothing fits",
+        }
     closed, wide = plan.certificates[0].levels
     played = replay(setting, plan.body.degrees, plan.body.layout)
     forged = [findings_of(setting, other) > 0 for other in changed(plan)]
     return {
         "case": number,
         "candidates": total,
+        "types": types,
         "plan": plan.body.degrees.text(),
         "equal": closed.value == solved and closed.bound == solved,
         "bound_holds": wide.bound is not None and wide.bound <= anywhere * (1 + 1e-9),
@@ -178,6 +196,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "best_over_all_layouts": sum(row["any_layout_equal"] for row in planned) / len(planned),
         "largest_replay_error": max(row["replay_error"] for row in planned),
         "legal": sum(row["legal"] for row in planned) / len(planned),
+        "of_two_types": sum(row["types"] > 1 for row in rows),
         "forged": sum(row["forged"] for row in planned),
         "forged_rejected": sum(row["forged_rejected"] for row in planned),
     }
@@ -188,8 +207,10 @@ def main() -> int:
     chosen = arguments(
         "the parallel planner against brute force",
         cases={"type": int, "default": 500, "help": "random problems (default 500)"},
+        jobs={"type": int, "default": 2, "help": "processes (default 2)"},
     )
-    rows = [measure(number) for number in range(chosen.cases)]
+    with ProcessPoolExecutor(chosen.jobs) as pool:
+        rows = list(pool.map(measure, range(chosen.cases), chunksize=4))
     figures = summary(rows)
     table(("figure", "value"), [(name, value) for name, value in figures.items()])
     finish("parallel_oracle", figures, rows, chosen.json)

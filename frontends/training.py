@@ -6,6 +6,7 @@
     global_batch    = 1024
     sequence_tokens = 8192
     precision       = "bf16"
+    lengths         = "lengths.toml"  # a batch's sequences, to be grouped on the plan
 
     [cluster]
     gpu     = "h100"
@@ -31,6 +32,7 @@ from treadle.costmodels.training_machine import training_gpu
 from treadle.frontends.exported_model import is_exported, read_exported
 from treadle.frontends.hf import load_model
 from treadle.frontends.located import toml_place
+from treadle.frontends.sequence_lengths import read_lengths
 from treadle.frontends.toml_files import Table, read_toml
 from treadle.frontends.training_model import training_model
 from treadle.frontends.training_nccl import read_curve
@@ -97,6 +99,7 @@ class JobTable(Table):
     dropout: bool = False
     sequence_parallel: bool = True
     memory_reserve: float = 0.06
+    lengths: str | None = None
 
 
 class SearchTable(Table):
@@ -142,6 +145,8 @@ class TrainingProblem:
     cluster: ClusterTopology
     spec: TrainingSpec
     files: tuple[tuple[str, Path], ...]
+    lengths: Path | None = None
+    """Sequence lengths of a batch to group: a list, a table or a distribution."""
 
 
 def load_training(path: Path) -> TrainingProblem:
@@ -168,7 +173,11 @@ def load_training(path: Path) -> TrainingProblem:
     _require_divisible(spec, cluster, placed)
     model, config = _model(document.model, path.parent)
     measured = tuple(("nccl-tests", path.parent / item.file) for item in document.cluster.measured)
-    return TrainingProblem(model, cluster, spec, (("spec", path), ("model", config), *measured))
+    lengths = path.parent / document.training.lengths if document.training.lengths else None
+    if lengths:
+        read_lengths(lengths)  # a file that cannot be read is refused before the search
+    grouped = (("lengths", lengths),) if lengths else ()
+    return TrainingProblem(model, cluster, spec, (("spec", path), ("model", config), *measured, *grouped), lengths)
 
 
 def _model(name: str, folder: Path) -> tuple[TrainingModel, Path]:
@@ -247,7 +256,8 @@ def _spec(document: TrainingFile, limit: Place) -> TrainingSpec:
     if "most_memory" in fields:
         fields["most_memory"] = int(parse_quantity(str(fields["most_memory"]), "memory", limit))
     search = decode(SearchSpace, fields, file_locator("search"))
-    return TrainingSpec(**dict(document.training), search=search)
+    job = {name: value for name, value in document.training if name != "lengths"}
+    return TrainingSpec(**job, search=search)
 
 
 def _require_divisible(spec: TrainingSpec, cluster: ClusterTopology, placed: Callable[..., TreadleError]) -> None:

@@ -34,7 +34,7 @@ from treadle.ir.training.grouping import (
 )
 from treadle.ir.training.plan import Degrees
 from treadle.solvers.sequence_groups.solve import certificate, prices, quick, solve
-from treadle.verification.core import review_plan
+from treadle.verification.core import review_plan, verify
 
 COSTS = GroupCosts(2000.0, 100.0, 0.004, 200.0, 0.5, 4.0)
 
@@ -201,3 +201,23 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "lengths.toml").write_text("[lengths]\ncount = 1\nmedian = 90000000\nsigma = 0\n")
     assert main(command) == ExitCode.UNMET
     assert main(["parallel", str(spec), "--sequences", str(tmp_path / "lengths.toml")]) == ExitCode.USAGE
+
+
+def test_a_specification_names_the_lengths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = SPEC.replace("[cluster]", 'lengths = "lengths.txt"\n[cluster]').replace(
+        "[search]", "[search]\ncontext = [1]"
+    )
+    spec = write(tmp_path, text)
+    (tmp_path / "lengths.txt").write_text("\n".join(["300"] * 20 + ["2000", "900"]))
+    assert main(["parallel", str(spec), "-o", str(tmp_path / "plan")]) == 0
+    assert "22 sequences, 8,900 tokens (longest 2,000)" in capsys.readouterr().out
+    for folder in (tmp_path / "plan", tmp_path / "plan" / "sequences"):
+        assert verify(folder).findings == ()
+    assert load(tmp_path / "plan" / "sequences").kind == "sequence-groups"
+    assert main(["parallel", str(spec)]) == 0
+    assert "22 sequences" in capsys.readouterr().out
+    assert main(["parallel", str(spec), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == "parallel"
+    (tmp_path / "lengths.txt").write_text("many\n")
+    assert main(["parallel", str(spec)]) == 2
+    assert "error TRD640" in capsys.readouterr().err

@@ -17,14 +17,19 @@ _MOST_ROWS = 16
 
 def run(path: Path, lengths: Path, fast: bool, output: Path | None, json: bool) -> None:
     """Group, check, print, and write when a folder is given."""
-    plan = plan_grouping(path, lengths, fast).sealed()
+    finish(plan_grouping(path, lengths, fast), output, json)
+
+
+def finish(plan: Plan, output: Path | None, json: bool, *, quiet: bool = False) -> None:
+    """Check, print, and write when a folder is given."""
+    plan = plan.sealed()
     if findings := review_grouping(plan):
         raise RuntimeError(f"an illegal grouping was made: {findings[0]}")
     if output is not None:
         plan = write_grouping(output, plan)
     if json:
         print_json(to_data(plan))
-    else:
+    elif not quiet:
         _print(plan, output)
 
 

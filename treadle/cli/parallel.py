@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
+from treadle.cli.grouping import finish as finish_grouping
 from treadle.cli.grouping import run as run_grouping
 from treadle.cli.options import JsonFlag, OutputFolder
 from treadle.cli.output import level_line, number, print_json, print_table, say
 from treadle.cli.replan import run as run_replan
+from treadle.driver.grouping import SEQUENCES, group_batch
 from treadle.driver.parallel import Options, Workers, plan_parallel, read_problem, write_parallel
 from treadle.driver.replan import Happened
 from treadle.ir.certificate import Status
@@ -78,7 +80,8 @@ def command(
         raise InvalidValue(
             message=f"`{spec}` is no plan to go on with", expected="a plan folder before --lost, --slow, --sequences"
         )
-    plan = plan_parallel(read_problem(spec), Options(top, pareto), say, Workers(jobs, executor)).sealed()
+    problem = read_problem(spec)
+    plan = plan_parallel(problem, Options(top, pareto), say, Workers(jobs, executor)).sealed()
     if findings := review_decision(plan):
         raise RuntimeError(f"the planner made an illegal plan: {findings[0]}")
     if output is not None:
@@ -87,6 +90,9 @@ def command(
         print_json(to_data(plan))
     else:
         _print(plan, output)
+    if problem.lengths is not None and not (json and output is None):
+        document, folder = (output / "plan.json", output / SEQUENCES) if output else (None, None)
+        finish_grouping(group_batch(plan.body, document, problem.lengths, fast), folder, False, quiet=json)
     if plan.certificates[0].levels[0].status is not Status.OPTIMAL:
         raise typer.Exit(ExitCode.LIMIT)
 

@@ -18,6 +18,9 @@ from treadle.ir.training.grouping import GroupingProblem
 from treadle.ir.training.plan import ParallelBody
 from treadle.solvers.sequence_groups.solve import certificate, quick, solve
 
+SEQUENCES = "sequences"
+"""Folder inside a plan's that holds the grouping of the batch its specification names."""
+
 
 def grouping_problem(body: ParallelBody, lengths: tuple[int, ...]) -> GroupingProblem:
     """Return the problem of one batch on the data and context ranks of a plan.
@@ -44,10 +47,14 @@ def plan_grouping(path: Path, lengths: Path, fast: bool) -> Plan:
     plan = load(path)
     if plan.kind != "parallel":
         raise NotElastic(reason=f"`{path}` holds a plan of kind `{plan.kind}`", expected="a plan of kind `parallel`")
-    problem = grouping_problem(plan.body, read_lengths(lengths))
+    return group_batch(plan.body, path / "plan.json" if path.is_dir() else path, lengths, fast)
+
+
+def group_batch(parallel: ParallelBody, document: Path | None, lengths: Path, fast: bool) -> Plan:
+    """Return the grouping of a batch on a plan, which stands in `document` when it was written."""
+    problem = grouping_problem(parallel, read_lengths(lengths))
     body = quick(problem) if fast else solve(problem)
-    document = path / "plan.json" if path.is_dir() else path
-    inputs = (input_from("plan", document), input_from("lengths", lengths))
+    inputs = (*((input_from("plan", document),) if document else ()), input_from("lengths", lengths))
     options = {"fast": fast}
     return Plan("sequence-groups", inputs, options, versions(), body, (certificate(body),), grouping_predictions(body))
 
