@@ -23,7 +23,7 @@ from treadle.ir.tile.program import TileProgram
 
 @dataclass(frozen=True, slots=True)
 class OwnProgram:
-    """A program and the file it was read from; its Triton IR (empty for a tile program), which of several loops it is."""
+    """A program and its file; its Triton IR (empty for a tile program), and which of several loops it is."""
 
     program: TileProgram
     file: Path
