@@ -21,6 +21,7 @@ from treadle.ir.machine import Machine
 from treadle.ir.model import Layer, ModelGraph, Role
 from treadle.ir.operator.loop import FULL, Dependence, Mode, Operator, OperatorLoop, Stream
 from treadle.ir.operator.plan import SPLIT, OverlapBody, Step
+from treadle.ir.operator.schedule import latency_ns
 from treadle.ir.plan import Prediction
 
 SM, MEMORY, LINK, NETWORK_STREAM = "sm", "memory", "link", "network"
@@ -190,4 +191,5 @@ def predictions(body: OverlapBody) -> tuple[Prediction, ...]:
         Prediction("in_turn_share_of_optimal", tokens / baseline_s / optimum, "1"),
         Prediction("share_of_vendor_peak", tokens / step_s / peak, "1"),
         Prediction("gain", baseline_s / step_s, "1"),
+        Prediction("layer_latency", latency_ns(body.loop, body.schedule) * 1e-9, "s"),
     )

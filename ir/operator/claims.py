@@ -15,6 +15,7 @@ from typing import Any
 
 from treadle.ir.certificate import Certificate, Level, ProofKind
 from treadle.ir.diagnostics import Finding
+from treadle.ir.operator.lanes import rows_of
 from treadle.ir.operator.loop import OperatorLoop
 from treadle.ir.operator.patterns import pattern_bound_ns
 from treadle.ir.operator.schedule import OperatorSchedule, latency_ns, recurrence_bound_ns, volume_bound_ns
@@ -30,9 +31,17 @@ class Recheck:
     findings: tuple[Finding, ...]
 
 
+def level_names(loop: OperatorLoop) -> tuple[str, ...]:
+    """Return what is decided, in order.
+
+    Lanes are apart by what makes them fit best, so their common latency is an outcome, not an aim.
+    """
+    return ("period", "latency") if loop.periodic and rows_of(loop) is None else ("period",)
+
+
 def recheck(loop: OperatorLoop, schedule: OperatorSchedule, certificate: Certificate) -> Recheck:
     """Recompute every level. Codes: TRD483 levels and values, TRD484 bounds."""
-    names = ("period", "latency") if loop.periodic else ("period",)
+    names = level_names(loop)
     where = f"{loop.name}.certificate"
     found = tuple(level.name for level in certificate.levels)
     if found != names:

@@ -11,6 +11,7 @@ import networkx as nx
 from ortools.sat.python import cp_model
 
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
+from treadle.ir.operator.claims import level_names
 from treadle.ir.operator.lanes import Row, rows_of
 from treadle.ir.operator.loop import Mode, OperatorLoop
 from treadle.ir.operator.patterns import pattern_bound_ns
@@ -79,7 +80,8 @@ def _schedule(loop: OperatorLoop, options: OverlapOptions) -> tuple[OperatorSche
     start = in_turn(loop)
     if options.below_ns is not None and bounds[0].value_ns >= options.below_ns:
         return start, _certificate(loop, start, bounds[0])
-    if start.period_ns == bounds[0].value_ns and latency_ns(loop, start) == path_ns(loop):
+    shortest = "latency" not in level_names(loop) or latency_ns(loop, start) == path_ns(loop)
+    if start.period_ns == bounds[0].value_ns and shortest:
         return start, _certificate(loop, start, bounds[0])
     rows = rows_of(loop)
     if rows is not None and len(rows) > 2:
@@ -145,7 +147,7 @@ def _enumerated(
 def _certificate(loop: OperatorLoop, found: OperatorSchedule, bound: Bound) -> Certificate:
     """Certificate of a schedule that rests on bounds without search alone."""
     levels = [_bounded("period", found.period_ns, bound)]
-    if loop.periodic:
+    if "latency" in level_names(loop):
         levels.append(_bounded("latency", latency_ns(loop, found), _path_bound(loop)))
     return Certificate("overlap", "stream shares", tuple(levels))
 
@@ -169,7 +171,7 @@ def _searched(
     period = first[model.period]
     levels = [_level("period", period, bound, first)]
     found = _read(model, first)
-    if loop.periodic:
+    if "latency" in level_names(loop):
         second = _least_latency(model, period, first, options.limits)
         found = _read(model, second) if second.solved else found
         value, path = latency_ns(loop, found), _path_bound(loop)

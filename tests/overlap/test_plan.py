@@ -83,13 +83,13 @@ def _codes(plan: Plan) -> set[str]:
 def test_mutations_are_found(plan: Plan) -> None:
     body: OverlapBody = plan.body
     chosen = plan.certificates[0]
-    period, latency = chosen.levels
+    (period,) = chosen.levels
 
     def changed(**fields: Any) -> set[str]:
         return _codes(replace(plan, body=replace(body, **fields)))
 
     def claimed(**fields: Any) -> set[str]:
-        return _codes(replace(plan, certificates=(replace(chosen, levels=(replace(period, **fields), latency)),)))
+        return _codes(replace(plan, certificates=(replace(chosen, levels=(replace(period, **fields),)),)))
 
     quicker = replace(body.schedule, period_ns=body.schedule.period_ns - 1000)
     assert changed(schedule=quicker) & {"TRD481", "TRD482"}
@@ -101,7 +101,7 @@ def test_mutations_are_found(plan: Plan) -> None:
     assert claimed(evidence={}) == {"TRD484"}
     assert claimed(evidence={"weights": {"1.norm": "much"}}) == {"TRD484"}
     assert claimed(value=period.value + 1) == {"TRD483"}
-    assert _codes(replace(plan, certificates=(replace(chosen, levels=(period,)),))) == {"TRD483"}
+    assert _codes(replace(plan, certificates=(replace(chosen, levels=(period, period)),))) == {"TRD483"}
     assert _codes(replace(plan, certificates=())) == {"TRD483"}
     faster = replace(plan.predictions[1], value=plan.predictions[1].value * 2)
     predicted = (plan.predictions[0], faster, *plan.predictions[2:])
