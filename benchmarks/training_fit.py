@@ -10,6 +10,7 @@ constants of the H100, with that share. Search: coordinate descent on logarithms
 from __future__ import annotations
 
 import math
+import random
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,9 +19,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import arguments, finish, guarded
+from benchmarks.common import arguments, finish, guarded, table
 from benchmarks.training_kernels import descend
 from benchmarks.training_rows import Row, fit_rows, read
+from benchmarks.training_runs import decision_figures
 from treadle.costmodels.machines import load_machine
 from treadle.costmodels.training_machine import Constants, links_of, training_gpu, training_gpu_ids
 from treadle.costmodels.training_step import Setting, setting_of
@@ -30,7 +32,7 @@ TARGET = Path(__file__).parents[1] / "costmodels" / "data" / "training" / "calib
 PULL = 0.002
 FIRST, LENDER = "a100", "h100"
 NAMES = tuple(field.name for field in fields(Constants))
-NEUTRAL = Constants(0.8, 0.1, 0.75, 30.0, 0.8, 0.8, 30.0, 3000.0)
+NEUTRAL = Constants(0.8, 0.1, 0.75, 30.0, 0.8, 0.8, 30.0, 1000.0)
 """Start of fits that know no run."""
 SHARES = ("product_efficiency", "memory_efficiency", "link_efficiency", "network_efficiency")
 """Constants that are shares of a vendor figure: at most 1."""
@@ -112,6 +114,41 @@ def leave_out(everything: Sequence[Row], rows: Sequence[Row], gpu: str, sweeps: 
     return found
 
 
+def drawn(rows: Sequence[Row], seed: int) -> list[Row]:
+    """Return a random fifth of each source."""
+    by_source: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_source[row.source].append(row)
+    chance = random.Random(seed)
+    return [row for members in by_source.values() for row in chance.sample(members, len(members) // 5)]
+
+
+def draw(rows: Sequence[Row], seed: int, sweeps: int) -> dict[str, Any]:
+    """Return, per source, the error of constants fitted on a random fifth on the other rows, and what they decide."""
+    chosen = drawn(rows, seed)
+    keys, constants = {row.key for row in chosen}, fit(chosen, NEUTRAL, sweeps).constants
+    predicted = {row.key: row.predict(with_constants(row.setting(), constants)).step_us / 1e6 for row in rows}
+    errors: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        if row.key not in keys:
+            errors[row.source].append(abs(predicted[row.key] / row.measured_s - 1))
+    record: dict[str, Any] = {"seed": seed, "constants": list(constants.values())}
+    record |= {f"{source}: mape": 100 * sum(found) / len(found) for source, found in errors.items()}
+    for source, figures in decision_figures(rows, predicted).items():
+        record |= {f"{source}: {name}": figures[name] for name in ("regret_mean", "regret_max", "tau")}
+    return record
+
+
+def draws(rows: Sequence[Row], count: int, sweeps: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the mean, least and largest of every figure over random fifths, and the draws."""
+    found = [draw(rows, seed, sweeps) for seed in range(count)]
+    names = [name for name in found[0] if ":" in name]
+    spread = {name: [item[name] for item in found] for name in names}
+    lines = [(name, sum(values) / len(values), min(values), max(values)) for name, values in spread.items()]
+    table((f"{count} random fifths", "mean", "least", "most"), lines)
+    return {name: {"mean": mean, "least": least, "most": most} for name, mean, least, most in lines}, found
+
+
 def main() -> int:
     """Fit every GPU type that has rows, or those named with `--gpu`."""
     chosen = arguments(
@@ -119,6 +156,7 @@ def main() -> int:
         "../shared/data/training/measured_training_runs.csv",
         gpu={"nargs": "*", "default": []},
         sweeps={"type": int, "default": 40},
+        draws={"type": int, "default": 0, "help": "only report: fit on so many random fifths, and time the rest"},
         leave_out={"action": "store_true", "help": "only report: fit without each source in turn, and time it"},
     )
     everything = read(chosen.data)[0]
@@ -126,6 +164,11 @@ def main() -> int:
     types = {row.gpu for row in rows}
     if unknown := [gpu for gpu in chosen.gpu if gpu not in types]:
         raise NothingToFit(gpu=unknown[0], file=chosen.data, expected=f"one of {', '.join(sorted(types))}")
+    if chosen.draws:
+        wanted = chosen.gpu[0] if chosen.gpu else FIRST
+        members = [row for row in everything if row.gpu == wanted]
+        finish("training_draws", *draws(members, chosen.draws, chosen.sweeps), chosen.json)
+        return 0
     if chosen.leave_out:
         left = [leave_out(everything, rows, gpu, chosen.sweeps) for gpu in chosen.gpu or [FIRST]]
         finish("training_leave_out", {}, [row for found in left for row in found], chosen.json)

@@ -38,7 +38,7 @@ def main() -> int:
         "accuracy": _accuracy(rows, predicted, fitted),
         "memory": _memory(results),
         "activations_closed_form_error_percent": _closed_form_error(),
-        "decisions": _decisions(rows, predicted),
+        "decisions": decision_figures(rows, predicted),
         "left_out": skipped,
     }
     _show(figures)
@@ -137,7 +137,7 @@ def _closed_forms(hidden: int, heads: int) -> tuple[tuple[int, bool, Recompute, 
     )
 
 
-def _grouped(rows: Sequence[Row]) -> dict[tuple[str, ...], list[Row]]:
+def grouped(rows: Sequence[Row]) -> dict[tuple[str, ...], list[Row]]:
     """Return the runs of one problem together, where there are several."""
     groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
@@ -153,21 +153,22 @@ def _by_group(rows: Sequence[Row], predicted: Mapping[str, float]) -> list[dict[
             "regret": _regret(members, lambda row: (predicted[row.key],)),
             "tau": _kendall(members, predicted),
         }
-        for group, members in _grouped(rows).items()
+        for group, members in grouped(rows).items()
     ]
 
 
-def _decisions(rows: Sequence[Row], predicted: Mapping[str, float]) -> dict[str, dict[str, float]]:
+def decision_figures(rows: Sequence[Row], predicted: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Return, per source, regret and tau of the predicted times (seconds by row key), and the regret of the rules."""
     by_source: dict[str, list[list[Row]]] = defaultdict(list)
-    for group, members in _grouped(rows).items():
-        by_source[group[0]].append(members)
+    for group, runs in grouped(rows).items():
+        by_source[group[0]].append(runs)
     found: dict[str, dict[str, float]] = {}
-    for source, grouped in by_source.items():
-        ours = [_regret(group, lambda row: (predicted[row.key],)) for group in grouped]
-        taus = [tau for group in grouped if (tau := _kendall(group, predicted)) is not None]
-        data, sc21 = ([_regret(group, rule) for group in grouped] for rule in (_most_data, _sc21))
+    for source, members in by_source.items():
+        ours = [_regret(group, lambda row: (predicted[row.key],)) for group in members]
+        taus = [tau for group in members if (tau := _kendall(group, predicted)) is not None]
+        data, sc21 = ([_regret(group, rule) for group in members] for rule in (_most_data, _sc21))
         found[source] = {
-            "groups": len(grouped),
+            "groups": len(members),
             "regret_mean": statistics.fmean(ours),
             "regret_max": max(ours),
             "tau": statistics.fmean(taus) if taus else 0.0,

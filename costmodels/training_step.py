@@ -2,9 +2,9 @@
 
 Everything is per rank and in microseconds. Products take the waves of tiles of their shape (`training_products`) at the
 fitted share of the rate they reach alone, or the rate of their bytes; elementwise kernels run at the rate of their
-bytes; a layer never runs faster than the host launches it. Collective volumes: tensor parallelism 2 sums of s b h a
-pass (Megatron-LM, arXiv 1909.08053; the same bytes with sequence parallelism, arXiv 2205.05198), context parallelism by
-ring (arXiv 2310.01889), experts by all-to-all.
+bytes; a layer, the embedding or the loss never run faster than the host launches them. Collective volumes: tensor
+parallelism 2 sums of s b h a pass (Megatron-LM, arXiv 1909.08053; the same bytes with sequence parallelism, arXiv
+2205.05198), context parallelism by ring (arXiv 2310.01889), experts by all-to-all.
 """
 
 from __future__ import annotations
@@ -30,6 +30,14 @@ _ELEMENT = 2
 _HOST_BACKWARD = 2.0
 _SCORE_PASSES = 5
 """Reads and writes of the unfused scores: product out, mask and softmax in and out, dropout out, product in."""
+_SOFTMAX_BATCHES, _SOFTMAX_KERNELS, _SOFTMAX_PASSES = 4, 5, 16
+"""The fused softmax of scores takes heads x sequences by fours; any other number runs as five kernels more (cast up,
+scale, mask to booleans, fill, softmax, cast down, for one), in 32 bits: 16 passes of 2 bytes more (Megatron-LM,
+fused_softmax.py)."""
+_EMBEDDING_KERNELS, _SPLIT_EMBEDDING_KERNELS = 5, 12
+_LOSS_KERNELS, _FUSED_LOSS_KERNELS = 20, 4
+"""Kernels of one forward pass beside the layers; the backward has half of them (Megatron-LM, tensor_parallel/layers.py
+and cross_entropy.py: masks, look-ups and sums of a split vocabulary)."""
 _MEETING, _MEETING_IN_GROUP = 4.0, 2.0
 """Exponents of the smooth maximum of device and host time: of a rank alone, and of ranks whose sums also wait for the
 slowest host."""
@@ -215,7 +223,8 @@ def layer_pass(setting: Setting, kind: LayerKind, degrees: Degrees) -> Pass:
     backward = products.backward_us + 2 * experts + core_backward + _ELEMENTWISE_BACKWARD * moved
     backward += sums[1] + exchange + passed[1]
     share = (products.weight_us + experts) / backward
-    host = kind.kernels * constants.host_us_per_kernel * (1 + constants.host_skew * math.log2(degrees.tensor))
+    kernels = kind.kernels + (_SOFTMAX_KERNELS if _apart(setting, kind, degrees) else 0)
+    host = kernels * constants.host_us_per_kernel * (1 + constants.host_skew * math.log2(degrees.tensor))
     forward = _either(forward, host, degrees)
     backward = _either(backward, _HOST_BACKWARD * host, degrees)
     weights = share * backward
@@ -223,6 +232,13 @@ def layer_pass(setting: Setting, kind: LayerKind, degrees: Degrees) -> Pass:
     shard = _parameter_gather_us(setting, kind, degrees)
     stored = _offload_us(setting, kind, degrees)
     return Pass(max(forward, shard, stored), max(backward, 2 * shard, stored), weights)
+
+
+def _apart(setting: Setting, kind: LayerKind, degrees: Degrees) -> bool:
+    """Whether the softmax of unfused scores runs in pieces."""
+    if setting.spec.fused_attention or kind.attention is None:
+        return False
+    return degrees.micro_batch * kind.attention.heads // degrees.tensor % _SOFTMAX_BATCHES > 0
 
 
 def _again_us(setting: Setting, kind: LayerKind, degrees: Degrees, forward: float, core: float) -> float:
@@ -277,10 +293,12 @@ def _inner_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> float:
 
 
 def embedding_pass(setting: Setting, degrees: Degrees) -> Pass:
-    """Return the times of the embedding look-up (bytes only)."""
+    """Return the times of the embedding look-up and, where tensor ranks split it, of the sum of what they found."""
     tokens, hidden = tokens_of(setting.spec, degrees), setting.model.hidden
     once = _ELEMENT * 2 * tokens * hidden / _memory_rate(setting)
-    return Pass(once, once)
+    kernels = _EMBEDDING_KERNELS if degrees.tensor == 1 else _SPLIT_EMBEDDING_KERNELS
+    sums = _end_sums_us(setting, degrees)
+    return _launched(setting, degrees, Pass(once, once), kernels) + Pass(*sums)
 
 
 def loss_pass(setting: Setting, degrees: Degrees) -> Pass:
@@ -297,7 +315,28 @@ def loss_pass(setting: Setting, degrees: Degrees) -> Pass:
         product = product * _MISALIGNED
     each = _FUSED_LOSS_BYTES if setting.spec.fused_loss else _LOSS_BYTES
     moved = tokens * share * each / _memory_rate(setting)
-    return product + Pass(moved, moved)
+    kernels = _FUSED_LOSS_KERNELS if setting.spec.fused_loss else _LOSS_KERNELS
+    back, forth = _end_sums_us(setting, degrees)
+    return _launched(setting, degrees, product + Pass(moved, moved), kernels) + Pass(forth, back)
+
+
+def _launched(setting: Setting, degrees: Degrees, device: Pass, kernels: int) -> Pass:
+    """Return the times of a few kernels beside the layers, never faster than the host launches them."""
+    host = kernels * setting.gpu.constants.host_us_per_kernel
+    forward, backward = _either(device.forward_us, host, degrees), _either(device.backward_us, host / 2, degrees)
+    return Pass(forward, backward, device.weight_us)
+
+
+def _end_sums_us(setting: Setting, degrees: Degrees) -> tuple[float, float]:
+    """Return the time of the sum over tensor ranks after the embedding, and of its counterpart in the backward pass.
+
+    The loss has the same in the other direction: its input's gradient is summed.
+    """
+    size = _ELEMENT * tokens_of(setting.spec, degrees) * setting.model.hidden
+    group = Group(degrees.tensor, shapes(degrees, setting.cluster.domain).tensor)
+    if not setting.spec.sequence_parallel:
+        return all_reduce_us(size, group, setting.links), 0.0
+    return gather_us(size, group, setting.links, "reduce_scatter"), gather_us(size, group, setting.links)
 
 
 def predictor_pass(setting: Setting, degrees: Degrees, timer: LayerTimer) -> Pass:
@@ -423,7 +462,8 @@ def _attention_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> tuple[
     else:
         time = product_us(setting, queries, core.qk_head_dim, keys, batches)
         time += product_us(setting, queries, keys, core.v_head_dim, batches)
-        time += _SCORE_PASSES * _ELEMENT * batches * queries * keys / _memory_rate(setting)
+        passes = _SCORE_PASSES + (_SOFTMAX_PASSES if _apart(setting, kind, degrees) else 0)
+        time += passes * _ELEMENT * batches * queries * keys / _memory_rate(setting)
     if degrees.context == 1:
         return time, (0.0, 0.0)
     kept = core.kv_heads / min(degrees.tensor, core.kv_heads)

@@ -68,7 +68,7 @@ def test_orders_run_everything_once_and_forward_first(ranks: int, chunks: int, g
 
 
 def test_even_pipeline_without_hops_has_the_known_bubble() -> None:
-    setting = problem(dense_model(8, vocabulary=8), network=1e9)
+    setting = problem(dense_model(8, hidden=8192, vocabulary=8), network=1e9)
     for degrees, layout in (
         (Degrees(1, 1, 1, 4, 1, zero=0), (2, 2, 2, 2)),
         (Degrees(1, 1, 1, 4, 1, 2, zero=0, schedule=Pipeline.INTERLEAVED), (1,) * 8),

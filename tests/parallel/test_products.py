@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.parallel.problems import dense_model, problem
-from treadle.costmodels.collectives import Links, all_reduce_us, bus_factor, group_of
+from treadle.costmodels.collectives import Group, Links, all_reduce_us, bus_factor, gather_us, group_of
 from treadle.costmodels.training_machine import Constants, links_of, training_gpu, training_gpu_ids
 from treadle.costmodels.training_products import ProductFigures, product_parts
-from treadle.costmodels.training_step import layer_pass, loss_pass, product_pass, product_us
+from treadle.costmodels.training_step import embedding_pass, layer_pass, loss_pass, product_pass, product_us
 from treadle.ir.training.cluster import ClusterTopology, Curve, NodeGroup
 from treadle.ir.training.plan import Degrees
 from treadle.ir.training.spec import Recompute
@@ -88,9 +88,35 @@ def test_backward_of_a_product_is_both_gradients_and_their_addition() -> None:
 
 def test_a_vocabulary_off_the_grid_slows_only_an_unsplit_head() -> None:
     odd, even = problem(dense_model(vocabulary=50257)), problem(dense_model(vocabulary=50264))
-    whole, split = Degrees(8, 1, 1, 1, 1), Degrees(4, 2, 1, 1, 1)
+    whole, split = Degrees(8, 1, 1, 1, 4), Degrees(4, 2, 1, 1, 4)
     assert loss_pass(odd, whole).forward_us > 1.5 * loss_pass(even, whole).forward_us
     assert loss_pass(odd, split).forward_us == pytest.approx(loss_pass(even, split).forward_us, rel=0.05)
+
+
+def test_scores_not_by_fours_run_their_softmax_in_pieces() -> None:
+    base = problem()
+    setting = replace(base, spec=replace(base.spec, fused_attention=False))
+    kind = setting.model.kinds[0]
+    assert kind.attention is not None
+    heads = kind.attention.heads
+    whole, apart = (layer_pass(setting, kind, Degrees(1, heads // held, 1, 1, 1)) for held in (4, 2))
+    assert apart.forward_us > whole.forward_us + 4 * setting.gpu.constants.host_us_per_kernel
+    fused = replace(setting, spec=replace(setting.spec, fused_attention=True))
+    whole, apart = (layer_pass(fused, kind, Degrees(1, heads // held, 1, 1, 1)) for held in (4, 2))
+    assert apart.forward_us < whole.forward_us + 4 * setting.gpu.constants.host_us_per_kernel
+
+
+def test_embedding_and_loss_wait_for_the_host_and_are_summed_over_tensor_ranks() -> None:
+    setting = problem(dense_model(vocabulary=64))
+    one, two = Degrees(2, 1, 1, 1, 1), Degrees(1, 2, 1, 1, 1)
+    slow = setting.gpu.constants.host_us_per_kernel
+    assert embedding_pass(setting, one).forward_us == pytest.approx(5 * slow, rel=0.05)
+    assert loss_pass(setting, one).forward_us == pytest.approx(20 * slow, rel=0.05)
+    size = 2 * setting.spec.sequence_tokens * setting.model.hidden
+    group = Group(2, 2)
+    summed = gather_us(size, group, setting.links, "reduce_scatter") + gather_us(size, group, setting.links)
+    spent = embedding_pass(setting, two).total_us - 1.5 * 12 * slow
+    assert spent == pytest.approx(summed, rel=0.1)
 
 
 def test_overlap_hides_sums_of_tensor_ranks() -> None:
