@@ -14,6 +14,8 @@ import pytest
 
 from treadle.driver.bench import make_suite
 from treadle.driver.bench_cases import Case
+from treadle.driver.gpu import session
+from treadle.driver.gpu.session import Step
 from treadle.driver.kernels import KernelOptions
 from treadle.solvers.backend import Limits
 
@@ -23,6 +25,17 @@ QUICK = KernelOptions(Limits(deterministic_s=0.02), compiled=False)
 NORM = Case("layer_norm small", "layer_norm", {"rows": 9, "columns": 40}, languages=("triton",))
 HANGS = "\n\ndef launch(*_, **__):\n    import time\n\n    time.sleep(600)\n"
 ENDS = "\n\ndef launch(*_, **__):\n    import os\n\n    os._exit(7)\n"
+
+
+STANDS_IN = """
+import sys, time
+from pathlib import Path
+
+out = Path(sys.argv[2])
+out.with_suffix(".txt").write_text(" ".join(sys.argv))
+time.sleep(60 * (out.name == "slow"))
+raise SystemExit(int("--check" in sys.argv))
+"""
 
 
 def _quiet(_: str) -> None:
@@ -67,6 +80,26 @@ def test_kernels_that_hang_or_end_the_process_cost_their_row_alone(tmp_path: Pat
 
 def _of(case: Case) -> tuple[str, dict[str, int], dict[str, Any], dict[str, int], dict[str, Any], int, tuple[str, ...]]:
     return case.family, case.shape, case.switches, case.tile_sizes, case.goal, case.top, case.languages
+
+
+def test_a_session_goes_through_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "suite"
+    folder.mkdir()
+    (folder / "run.py").write_text(STANDS_IN)
+    steps = (
+        Step("good", (), 9),
+        Step("bad", ("--check",), 9),
+        Step("gpu", ("--machine",), 9, True),
+        Step("slow", (), 9),
+    )
+    monkeypatch.setattr(session, "SPARE_S", -6.0)
+    assert session.hold(folder, tmp_path, ["--only", "gemm"], rehearse=True, steps=steps) == 1
+    found = {outcome["name"]: outcome for outcome in json.loads((tmp_path / "session.json").read_text())}
+    assert [outcome["status"] for outcome in found.values()] == [0, 1, None, None]
+    assert found["gpu"]["note"] == session.LEFT_OUT
+    assert found["slow"]["note"] == "ended after 3 s"
+    assert (tmp_path / "good.txt").read_text().split()[-3:] == ["--only", "gemm", "--rehearse"]
+    assert sum(step.seconds + 60 for step in session.STEPS) <= 30 * 60
 
 
 def test_a_rehearsal_does_all_that_a_run_does(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def main(folder: Path, arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="only correctness (with TRITON_INTERPRET=1 on the CPU)")
     parser.add_argument("--rehearse", action="store_true", help="all of a run on the CPU, at small shapes: no figures")
     parser.add_argument("--row-seconds", type=float, default=75.0, help="a kernel that takes longer is ended")
+    parser.add_argument("--session", action="store_true", help="all of the above in half an hour: see session.json")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     absent = [package for package in ("torch", "triton") if find_spec(package) is None]
@@ -44,6 +45,10 @@ def main(folder: Path, arguments: list[str] | None = None) -> int:
         sys.stderr.write(NO_GPU + "\n")
         return 2
     chosen.out.mkdir(parents=True, exist_ok=True)
+    if chosen.session:
+        from treadle.driver.gpu.session import hold
+
+        return hold(folder, chosen.out, [w for name in chosen.only for w in ("--only", name)], rehearse=chosen.rehearse)
     if chosen.machine:
         from treadle.driver.gpu.machine import measure
 
