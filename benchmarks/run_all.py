@@ -35,6 +35,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "parallel_speed": ["--growth", "--figure", "docs/figures/parallel_growth.svg"],
     "parallel_oracle": [],
     "training_runs": [],
+    "training_reach": [],
     "replan": [],
     "sequence_groups": [],
     "recorded_scheduler": [],

@@ -56,6 +56,7 @@ def _show(figures: Mapping[str, Any]) -> None:
     if memory["rows"]:
         wrong = f"called feasible above capacity: {memory['false_fits']}"
         print(f"\nmemory: {memory['rows']} rows, MAPE {memory['mape']:.2f} %, max {memory['max']:.2f} %, {wrong}")
+    print(f"runs called too large for their GPU: {memory['ran_but_called_too_large']}")
     print(f"activations against the closed form: {figures['activations_closed_form_error_percent']:.2g} %")
     if figures["decisions"]:
         print()
@@ -99,16 +100,18 @@ def _accuracy(rows: Sequence[Row], predicted: Mapping[str, float], fitted: set[s
 
 
 def _memory(results: Sequence[tuple[Row, Replay]]) -> dict[str, Any]:
-    """Return the error of the peaks, and how often a plan measured above capacity is called feasible."""
+    """Return the error of the peaks, how often a plan measured above capacity is called feasible, and the reverse."""
     pairs = [(row, found.peak_bytes / 2**30) for row, found in results if row.measured_peak_gib]
     errors = [abs(gib - (row.measured_peak_gib or 0)) / (row.measured_peak_gib or 1) for row, gib in pairs]
     capacity = {row.gpu: row.setting().gpu.memory_bytes / 2**30 for row, _ in pairs}
     false_fits = sum(gib <= capacity[row.gpu] < (row.measured_peak_gib or 0) for row, gib in pairs)
+    refused = sum(found.peak_bytes > row.setting().gpu.memory_bytes for row, found in results)
     return {
         "rows": len(pairs),
         "mape": 100 * statistics.fmean(errors) if errors else 0.0,
         "max": 100 * max(errors, default=0.0),
         "false_fits": false_fits,
+        "ran_but_called_too_large": refused,
         "points": [[row.measured_peak_gib, round(gib, 2)] for row, gib in pairs],
     }
 
