@@ -39,13 +39,17 @@ class Order:
         return dict(self.slots)
 
 
-def orders(loop: Loop, ii: int) -> tuple[Order, ...]:
-    """Return every cyclic order of the full unit with most operations, or one empty order where there is none."""
+def orders(warps: WarpLoop, ii: int) -> tuple[Order, ...]:
+    """Return every cyclic order of the full unit with most operations, or one empty order where there is none.
+
+    Units that operations of roles share are left out: copies may run long ahead, so their order says nothing.
+    """
+    loop, roles = warps.loop, {issue.operation for issue in warps.issues if issue.role}
     best: list[str] = []
     cycles = {operation.name: operation.occupancy_cycles for operation in loop.operations}
     for unit in loop.units:
         users = [o.name for o in loop.operations if o.unit == unit.name and o.occupancy_cycles]
-        full = unit.count == 1 and sum(cycles[name] for name in users) == ii
+        full = unit.count == 1 and sum(cycles[name] for name in users) == ii and roles.isdisjoint(users)
         if full and len(users) > len(best) and factorial(len(users) - 1) <= MOST_ORDERS:
             best = users
     if len(best) < 2:
@@ -66,14 +70,25 @@ def core(warps: WarpLoop, ii: int, most_bytes: int | None = None) -> WarpLoop:
     """Return the loop without the operations of roles that hold no registers, as `whole` has it.
 
     Every schedule of the loop is one of this when it is restricted to what is left. The loop itself is returned where
-    nothing would be left, nothing has a role, or groups share the register file evenly, those of roles included.
+    nothing would be left, nothing has a role, groups share the register file evenly, those of roles included, or what
+    is left would not fall into parts: then nothing is gained for the rings, memory and stages that are not looked at.
     """
     role = {issue.operation for issue in warps.issues if issue.role}
     holding = {v.producer for v in warps.values} | {r.operation for v in warps.values for r in v.readers}
     kept = {operation.name for operation in warps.loop.operations} - (role - holding)
     if not warps.limits.reallocation or not any(issue.operation in kept for issue in warps.issues):
-        kept = {operation.name for operation in warps.loop.operations}
-    return whole(_restricted(warps, kept), ii, most_bytes)
+        return whole(warps, ii, most_bytes)
+    smaller = _restricted(warps, kept)
+    return whole(smaller if _parted(smaller) else warps, ii, most_bytes)
+
+
+def is_whole(warps: WarpLoop, reduced: WarpLoop) -> bool:
+    """Whether a core has all operations, none of which can be moved without the others, so that nothing is left out."""
+    return len(reduced.loop.operations) == len(warps.loop.operations) and not _parted(reduced)
+
+
+def _parted(warps: WarpLoop) -> bool:
+    return len(parts(warps.loop, arcs(warps.loop))) > 1
 
 
 def _restricted(warps: WarpLoop, kept: set[str]) -> WarpLoop:

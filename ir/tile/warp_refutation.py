@@ -73,8 +73,7 @@ def _no_order(known: WarpLoop, ii: int, most: dict[str, int], *, moved: bool) ->
         return True
     stays = stay_arcs(known, ii, None, most.get("registers"))
     return stays is None or all(
-        windows(known, ii, order, most.get("length"), moved=moved, stays=stays) is None
-        for order in orders(known.loop, ii)
+        windows(known, ii, order, most.get("length"), moved=moved, stays=stays) is None for order in orders(known, ii)
     )
 
 
@@ -99,7 +98,7 @@ def over_groups(
     if longest(len(crossed.loop.operations), list(arcs(crossed.loop)), ii) is None:
         return
     stays = stay_arcs(crossed, ii, groups, most_registers)
-    for order in orders(crossed.loop, ii) if stays is not None else ():
+    for order in orders(crossed, ii) if stays is not None else ():
         left = windows(crossed, ii, order, most_cycles, moved=most_cycles is None, stays=stays or ())
         if left is not None:
             yield Question(crossed, groups, ii, order, left, most_cycles, most_registers)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from ortools.sat.python import cp_model
 
-from treadle.ir.tile.orders import Order, Windows, core, orders, whole, windows
+from treadle.ir.tile.orders import Order, Windows, core, is_whole, orders, whole, windows
 from treadle.ir.tile.stays import homes_of, stay_arcs
 from treadle.ir.tile.warps import FETCH_CYCLES, WarpLoop
 from treadle.solvers.modulo.model import (
@@ -63,7 +63,8 @@ def framed(warps: WarpLoop, ii: int, most_bytes: int | None = None, most_registe
         most_bytes: between groups in an iteration, where that is limited.
         most_registers: of a group, the fixed ones included, where they are limited further.
     """
-    return _framed(core(warps, ii, most_bytes), ii, None, most_registers, whole=False)
+    reduced = core(warps, ii, most_bytes)
+    return _framed(reduced, ii, None, most_registers, whole=is_whole(warps, reduced))
 
 
 def framed_whole(
@@ -84,8 +85,7 @@ def _framed(warps: WarpLoop, ii: int, most_cycles: int | None, most_registers: i
     if stays is None:
         return Framed(warps, network, ii, (), whole)
     found = (
-        (order, windows(warps, ii, order, most_cycles, moved=not whole, stays=stays))
-        for order in orders(warps.loop, ii)
+        (order, windows(warps, ii, order, most_cycles, moved=not whole, stays=stays)) for order in orders(warps, ii)
     )
     return Framed(warps, network, ii, tuple(Case(order, left) for order, left in found if left is not None), whole)
 
@@ -96,7 +96,7 @@ def shortest_by_paths(warps: WarpLoop, ii: int, fixed: dict[str, int], low: int,
     stays = stay_arcs(every, ii, None, fixed.get("registers"))
     while stays is not None and low < high:
         middle = (low + high) // 2
-        found = (windows(every, ii, o, middle, moved=False, stays=stays) for o in orders(every.loop, ii))
+        found = (windows(every, ii, o, middle, moved=False, stays=stays) for o in orders(every, ii))
         if any(left is not None for left in found):
             high = middle
         else:
