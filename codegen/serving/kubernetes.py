@@ -9,6 +9,8 @@ from treadle.codegen.serving.pools import PORT, VERSIONS, Pool, disaggregated, l
 from treadle.ir.serving.pools import Role
 
 IMAGE = f"vllm/vllm-openai:v{VERSIONS['vllm']}"
+DYNAMO_IMAGE = f"nvcr.io/nvidia/ai-dynamo/vllm-runtime:{VERSIONS['dynamo-runtime']}"
+"""Dynamo's own image: its components are modules of it, which the plain engine's image does not have."""
 _GPU = "nvidia.com/gpu"
 _SHM_GIB = 16
 Object = dict[str, Any]
@@ -144,7 +146,12 @@ def dynamo_graph(pools: tuple[Pool, ...], model: str, served: str, namespace: st
             "podTemplate": {
                 "spec": {
                     "containers": [
-                        {"name": "main", "image": IMAGE, "command": ["python3"], "args": ["-m", "dynamo.frontend"]}
+                        {
+                            "name": "main",
+                            "image": DYNAMO_IMAGE,
+                            "command": ["python3"],
+                            "args": ["-m", "dynamo.frontend"],
+                        }
                     ]
                 }
             },
@@ -153,7 +160,8 @@ def dynamo_graph(pools: tuple[Pool, ...], model: str, served: str, namespace: st
     kinds = {Role.AGGREGATED: "worker", Role.PREFILL: "prefill", Role.DECODE: "decode"}
     for pool in pools:
         arguments = ["-m", "dynamo.vllm", "--model", *vllm_arguments(pool, model)[1:]]
-        main = {**container(pool, model, "main"), "command": ["python3"], "args": arguments}
+        own = {"image": DYNAMO_IMAGE, "command": ["python3"], "args": arguments}
+        main = {**container(pool, model, "main"), **own}
         spec = {**pod_spec(pool, model, "main"), "containers": [main]}
         components.append(
             {
@@ -170,7 +178,7 @@ def dynamo_graph(pools: tuple[Pool, ...], model: str, served: str, namespace: st
             "apiVersion": VERSIONS["dynamo"],
             "kind": "DynamoGraphDeployment",
             "metadata": metadata(label(served), namespace),
-            "spec": {"components": components},
+            "spec": {"backendFramework": "vllm", "components": components},
         }
     ]
 

@@ -17,6 +17,7 @@ VERSIONS = {
     "sglang": "0.5.14",
     "tensorrt-llm": "1.3.0rc20",
     "dynamo": "nvidia.com/v1beta1",
+    "dynamo-runtime": "1.4.0",
     "lws": "leaderworkerset.x-k8s.io/v1",
     "disaggregatedset": "disaggregatedset.x-k8s.io/v1",
     "kserve": "serving.kserve.io/v1alpha2",

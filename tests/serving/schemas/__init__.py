@@ -42,6 +42,17 @@ POD = closed(
     {"containers": {"type": "array", "items": CONTAINER, "minItems": 1}},
     {"volumes": {"type": "array"}, "tolerations": {"type": "array"}, "nodeSelector": {"type": "object"}},
 )
+MAIN_POD = {
+    **POD,
+    "properties": {
+        **POD["properties"],
+        "containers": {
+            **POD["properties"]["containers"],
+            "contains": {"properties": {"name": {"const": "main"}}, "required": ["name", "image"]},
+        },
+    },
+}
+"""Dynamo and KServe fill in the container of this name."""
 META = closed({"name": NAME, "labels": {"type": "object"}}, {"namespace": NAME})
 TEMPLATE = closed({"metadata": {"type": "object"}, "spec": POD})
 GROUP = closed({"replicas": DEGREE, "leaderWorkerTemplate": closed({"size": DEGREE, "workerTemplate": TEMPLATE})})
@@ -84,19 +95,25 @@ KINDS: dict[str, dict[str, Any]] = {
         "DynamoGraphDeployment",
         closed(
             {
+                "backendFramework": {"enum": ["sglang", "vllm", "trtllm"]},
                 "components": {
                     "type": "array",
                     "minItems": 2,
+                    "maxItems": 25,
                     "items": closed(
                         {
-                            "name": NAME,
+                            "name": {
+                                "type": "string",
+                                "pattern": "^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?$",
+                                "maxLength": 63,
+                            },
                             "type": {"enum": ["frontend", "worker", "prefill", "decode"]},
                             "replicas": DEGREE,
-                            "podTemplate": closed({"spec": POD}),
+                            "podTemplate": closed({"spec": MAIN_POD}),
                         },
-                        {"multinode": closed({"nodeCount": DEGREE})},
+                        {"multinode": closed({"nodeCount": {"type": "integer", "minimum": 2}})},
                     ),
-                }
+                },
             }
         ),
     ),
@@ -108,12 +125,13 @@ KINDS: dict[str, dict[str, Any]] = {
                 "model": closed({"uri": {"type": "string"}, "name": {"type": "string"}}),
                 "replicas": DEGREE,
                 "parallelism": PARALLELISM,
-                "template": POD,
+                "template": MAIN_POD,
                 "router": {"type": "object"},
             },
             {
                 "prefill": closed(
-                    {"replicas": COUNT, "parallelism": PARALLELISM, "template": POD}, {"kvCacheOffloading": OFFLOADING}
+                    {"replicas": COUNT, "parallelism": PARALLELISM, "template": MAIN_POD},
+                    {"kvCacheOffloading": OFFLOADING},
                 ),
                 "kvCacheOffloading": OFFLOADING,
             },
