@@ -11,16 +11,20 @@ from treadle.ir.tile.assignments import classes
 from treadle.ir.tile.constraints import arc_of
 from treadle.ir.tile.explanation import Alternative, Binding, Explanation, Limit
 from treadle.ir.tile.kernel import WarpPlan
-from treadle.ir.tile.warps import WarpLoop
+from treadle.ir.tile.schedule import length_of
+from treadle.ir.tile.warps import WarpLoop, WarpSchedule, check_warps
 from treadle.solvers.backend import Limits
 from treadle.solvers.modulo.bounds import recurrence_bound
 from treadle.solvers.modulo.explain import bindings_of, memory_uses, twice_as_fast, unit_uses
+from treadle.solvers.modulo.interval import serial_interval
 from treadle.solvers.modulo.network import network_of
+from treadle.solvers.pipeline.bounds import interval_bound
+from treadle.solvers.pipeline.budget import QUESTIONS
+from treadle.solvers.pipeline.drafts import schedule_at
 from treadle.solvers.pipeline.errors import NoWarpSchedule
-from treadle.solvers.pipeline.solve import Options, schedule
+from treadle.solvers.pipeline.solve import Options, refuse_impossible, schedule
+from treadle.solvers.pipeline.walks import paced_bound
 
-PRICED = ("ii", "groups", "registers")
-"""Levels of a changed loop that are solved for."""
 MOST_RINGS = 2
 
 
@@ -31,13 +35,14 @@ def explain_groups(
 
     Args:
         plan: the loop over warp groups with its schedule and certificate.
-        limits: per question about a changed loop (a quarter of a deterministic second by default).
+        limits: for each changed loop (one deterministic second by default).
         others: further loops to price, by what they change (other tilings).
     """
     warps, made = plan.warps, plan.schedule.schedule
     recurrence = recurrence_bound(network_of(warps.loop))
     cycle = recurrence.evidence["cycle"] if recurrence else []
-    chosen = limits or Limits(deterministic_s=0.25)
+    whole = limits or Limits(deterministic_s=1.0)
+    chosen = replace(whole, deterministic_s=(whole.deterministic_s or 1.0) / QUESTIONS)
     changed = {**(others or {}), **dict(_changes(plan))}
     return Explanation(
         loop=warps.loop.name,
@@ -48,7 +53,7 @@ def explain_groups(
         memories=tuple(memory_uses(warps.loop, made)),
         recurrence_ii_cycles=recurrence.value if recurrence else 1,
         recurrence=tuple(warps.loop.operations[arc_of(warps.loop, reference).source].name for reference in cycle),
-        alternatives=tuple(_priced(loop, words, made.ii_cycles, chosen) for words, loop in changed.items()),
+        alternatives=tuple(_priced(plan, loop, words, chosen) for words, loop in changed.items()),
     )
 
 
@@ -101,15 +106,47 @@ def _changes(plan: WarpPlan) -> Iterator[tuple[str, WarpLoop]]:
             yield f"`{unit}` twice as fast", replace(warps, loop=twice_as_fast(warps.loop, unit))
 
 
-def _priced(warps: WarpLoop, words: str, ii: int, limits: Limits) -> Alternative:
+def _priced(plan: WarpPlan, warps: WarpLoop, words: str, limits: Limits) -> Alternative:
+    """Schedule a changed loop; where the plan's own schedule is legal in it, nothing worse is worth looking for."""
+    before = plan.schedule.schedule.ii_cycles
+    own = _kept(plan.schedule, warps)
     try:
-        solved = schedule(warps, Options(limits, PRICED))
+        bound = _bound(warps)
+        if own is not None and bound >= before:
+            return Alternative(words, before, True, before, "the same schedule")
+        made = schedule_at(warps, bound, limits)
+        if made is not None:
+            return Alternative(words, bound, True, before, _detail(made))
+        solved = schedule(warps, Options(limits, ("ii",)))
     except TreadleError as error:
         if error.exit_code is not ExitCode.UNMET:
             raise
-        return Alternative(words, None, not isinstance(error, NoWarpSchedule), ii, f"{error.code}: {error}")
+        if own is not None:
+            return Alternative(words, before, False, before, "the same schedule; no better one was found")
+        return Alternative(words, None, not isinstance(error, NoWarpSchedule), before, f"{error.code}: {error}")
     level = solved.certificate["ii"]
-    made = solved.schedule
-    least = "" if solved.certificate["registers"].status is Status.OPTIMAL else "at most "
-    detail = f"{made.group_count} groups, {least}{max(made.registers)} registers"
-    return Alternative(words, int(level.value), level.status is Status.OPTIMAL, ii, detail)
+    if own is not None and level.value >= before:
+        return Alternative(words, before, False, before, "the same schedule; no better one was found")
+    return Alternative(words, int(level.value), level.status is Status.OPTIMAL, before, _detail(solved.schedule))
+
+
+def _kept(made: WarpSchedule, warps: WarpLoop) -> WarpSchedule | None:
+    """Return a schedule as one of a changed loop, if it is legal there."""
+    plain = made.schedule
+    if {operation.name for operation in warps.loop.operations} != set(plain.start_cycles):
+        return None
+    length = length_of(warps.loop, plain.start_cycles)
+    kept = replace(made, schedule=replace(plain, length_cycles=length))
+    return None if check_warps(warps, kept) else kept
+
+
+def _bound(warps: WarpLoop) -> int:
+    """Return the least interval that bounds without search leave; raises as `schedule` where none is possible."""
+    refuse_impossible(warps)
+    network = network_of(warps.loop)
+    plain = interval_bound(warps, network)
+    return paced_bound(warps, plain, 2 * max(plain.value, serial_interval(network)))[0].value
+
+
+def _detail(made: WarpSchedule) -> str:
+    return f"{made.group_count} groups, at most {max(made.registers)} registers"
