@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 
+import numpy as np
 from ortools.sat.python import cp_model
 
 from treadle.ir.cluster.cluster import PENDING, Cluster, DeviceRequest, Pod, Shape, may_arrive
@@ -17,10 +18,16 @@ from treadle.ir.cluster.objective import Order
 from treadle.solvers.backend import Limits, solve
 from treadle.solvers.packing.bounds import share_patterns
 from treadle.solvers.packing.chains import Board, place_fresh
+from treadle.solvers.packing.matchings import Matchings
 from treadle.solvers.packing.problem import build
 
 _BUNDLING_S = 5.0
 """Deterministic seconds for choosing patterns of shares."""
+
+_MATCHINGS, _CYCLE = 8_000, 2_000
+"""Steps of matchings at most, and of one kind."""
+_GATHERED = ((200.0, 300.0), (90.0, 150.0))
+"""Worth of gathered room and price of putting a bundle out, by kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +53,31 @@ def _whole(cluster: Cluster) -> int:
 def fresh_nodes(cluster: Cluster, seed: int) -> tuple[int, ...]:
     """Return a node for every pod (or `PENDING`), by bundles."""
     bundled = bundle(cluster)
-    board = Board(build(bundled.cluster, Order.PLACE_FIRST), seed)
-    place_fresh(board, _left_out(bundled))
+    problem, out = build(bundled.cluster, Order.PLACE_FIRST), _left_out(bundled)
+    board = Board(problem, seed)
+    place_fresh(board, out)
+    _match(board, Matchings(board, problem.tiers, None, seed), len(out))
     nodes = [PENDING] * len(cluster.pods)
     for position, at in zip(board.pods.tolist(), board.at.tolist(), strict=True):
         for pod in bundled.members[position]:
             nodes[pod] = at
     _add_singles(cluster, nodes)
     return tuple(nodes)
+
+
+def _match(board: Board, search: Matchings, least: int) -> None:
+    """Let in what waits by matchings, until no more than `least` wait; the board ends as it was at its best."""
+    best, fewest = board.at.copy(), int((board.at < 0).sum())
+    for number in range(_MATCHINGS):
+        if fewest <= least or not board.left():
+            break
+        gather, exchange = _GATHERED[number // _CYCLE % len(_GATHERED)]
+        search.step(0.0, gather, exchange)
+        if (waiting := int((board.at < 0).sum())) < fewest:
+            best, fewest = board.at.copy(), waiting
+    back = np.flatnonzero(best != board.at)
+    board.move([(pod, PENDING) for pod in back.tolist()])
+    board.move([(pod, int(best[pod])) for pod in back.tolist()])
 
 
 def bundle(cluster: Cluster) -> Bundled:

@@ -17,6 +17,7 @@ from treadle.solvers.packing.bounds import Bound, disturbed_bound, placed_bound
 from treadle.solvers.packing.bundles import applies, fresh_nodes
 from treadle.solvers.packing.devices import assign_devices
 from treadle.solvers.packing.levels import LevelByContents
+from treadle.solvers.packing.matchings import matchings
 from treadle.solvers.packing.model import PackingModel
 from treadle.solvers.packing.neighbourhoods import neighbourhoods
 from treadle.solvers.packing.problem import Counts, Problem, assign, build, counts_of, current
@@ -92,7 +93,12 @@ def _require_free_ports(cluster: Cluster) -> None:
 _SMALL_CELLS = 1_500
 _FOR_LATER = 0.35
 """Share of the budget's rest that the contents of nodes leave for later levels and the whole model."""
-_CHAINS_KEEP = 0.6
+_AFTER_SEARCH = 0.7
+"""Share of the budget's rest that the first search leaves for proofs and later searches."""
+_CHAINS_KEEP, _MATCHINGS_KEEP = 0.5, 0.25
+"""Shares of a search's time that chains, and then matchings, leave for what comes after them."""
+_CHAINS_PER_CYCLE = 60
+"""Chains without gain that weigh as much as one cycle of matchings without."""
 _LEAST_S = 0.05
 _RESERVE = 0.03
 """Share of a window kept for writing the result down, beside what the setup took."""
@@ -138,7 +144,7 @@ class _Packing:
         if applies(self.cluster) and self.budget.left_s > 0:
             self._take(counts_of(self.problem, fresh_nodes(self.cluster, self.options.seed)))
         elif self.budget.left_s > 0:
-            self._improve(0.7, goal, patience=150 if self._cells() <= _SMALL_CELLS else 600)
+            self._improve(_AFTER_SEARCH, goal, patience=150 if self._cells() <= _SMALL_CELLS else 600)
         if self._cells() <= self.options.whole_model_cells and self.incumbent.values != goal:
             self.budget.held_s = self.options.for_neighbourhoods * self.budget.left_s
             self._whole(names)
@@ -150,17 +156,21 @@ class _Packing:
     def _improve(self, keep: float, goal: Values, patience: int, *, last: bool = False) -> None:
         """Search around the incumbent until a share `keep` of the budget's rest is left, or nothing better turns up.
 
-        `last`: neighbourhoods have half of the time even where chains suffice by themselves.
+        `last`: neighbourhoods have a part of the time even where the other searches suffice by themselves.
         """
         if self.incumbent.values == goal or (all(name in self.proven for name in self.bounds) and self.bounds):
             return
-        until_s = self.budget.left_s * keep
-        chains_until_s = max(until_s, self.budget.left_s * _CHAINS_KEEP) if last else until_s
-        chains(self.problem, self.incumbent, self.budget, chains_until_s, goal, self._accept, patience, self.tail)
+        there_s, until_s = self.budget.left_s, self.budget.left_s * keep
+        ends = [until_s + share * (there_s - until_s) for share in (_CHAINS_KEEP, _MATCHINGS_KEEP)]
+        if not last:
+            ends = [until_s if self.problem.ruled else ends[0], until_s]
+        args = (self.problem, self.incumbent, self.budget)
+        chains(*args, ends[0], goal, self._accept, patience, self.tail)
+        if not self.problem.ruled:
+            cycles = max(2, patience // _CHAINS_PER_CYCLE)
+            matchings(*args, ends[1], goal, self._accept, cycles, self.tail, self.frozen)
         if self.problem.ruled or last:
-            neighbourhoods(
-                self.problem, self.incumbent, self.budget, until_s, goal, self._accept, self.tail, self.frozen
-            )
+            neighbourhoods(*args, until_s, goal, self._accept, self.tail, self.frozen)
 
     def placement(self) -> Placement:
         """Return the best placement so far."""
