@@ -33,15 +33,29 @@ def main() -> None:
         cases={"type": Path, "default": CASES, "help": "JSON list of cases"},
         peer_python={"default": sys.executable, "help": "interpreter with aiconfigurator==0.12.0"},
         only={"type": int, "help": "run the first N cases"},
+        resume={"action": "store_true", "help": "keep the cases that the file of --json has already"},
     )
     probe = subprocess.run([chosen.peer_python, "-c", "import aiconfigurator"], capture_output=True, check=False)
     if probe.returncode:
         sys.exit("the peer is not installed: pip install 'treadle[peer]', or name an interpreter with --peer-python")
-    rows = [run_case(normal(case), chosen.peer_python) for case in json.loads(chosen.cases.read_text())[: chosen.only]]
-    done = [row for row in rows if "error" not in row]
-    figures = summary(done) | {"cases": len(rows), "failed": len(rows) - len(done)}
+    known = known_rows(chosen.json) if chosen.resume else []
+    rows: list[dict[str, Any]] = []
+    figures: dict[str, Any] = {}
+    for case in map(normal, json.loads(chosen.cases.read_text())[: chosen.only]):
+        there = next((row for row in known if row["case"] == case and "error" not in row), None)
+        rows.append(there or run_case(case, chosen.peer_python))
+        done = [row for row in rows if "error" not in row]
+        figures = summary(done) | {"cases": len(rows), "failed": len(rows) - len(done)}
+        common.finish("serving_peer", figures, rows, chosen.json)  # an interrupted run is continued with --resume
     print(json.dumps(figures, indent=1))
-    common.finish("serving_peer", figures, rows, chosen.json)
+
+
+def known_rows(file: Path | None) -> list[dict[str, Any]]:
+    """Return the rows of an earlier run."""
+    if file is None or not file.exists():
+        return []
+    rows: list[dict[str, Any]] = json.loads(file.read_text())["rows"]
+    return rows
 
 
 def normal(case: dict[str, Any]) -> dict[str, Any]:
