@@ -100,7 +100,7 @@ def buffer_name(program: WarpProgram, name: str) -> str:
     }
     if name not in values:
         return identifier(name)
-    return identifier(name) + ("_memory" if program.buffer(name).memory is Memory.TENSOR else "_handed")
+    return identifier(name) + ("_memory" if program.buffer(name).memory is Memory.TENSOR else "_shared")
 
 
 def loads_only(group: WarpGroup, program: TileProgram) -> bool:

@@ -63,7 +63,7 @@ SMALL: dict[str, tuple[str, dict[str, int], dict[str, int], dict[str, Any]]] = {
 WITHOUT_FRAME = [("attention_bwd", "b200")]
 
 
-def _kernel(name: str, machine_id: str) -> WarpKernel:
+def small_kernel(name: str, machine_id: str) -> WarpKernel:
     family, shape, tiles, options = SMALL[name]
     rows = {"block_m": 128 if machine_id == "b200" else 64}
     program = programs.build(family, shape, {**rows, **tiles}, options)
@@ -81,9 +81,9 @@ def _check(kernel: WarpKernel, source: str, seeds: range = range(2)) -> dict[str
 def test_computes_what_it_should(name: str, machine_id: str) -> None:
     if (name, machine_id) in WITHOUT_FRAME:
         with pytest.raises(NoGluonFrame, match="sm_100"):
-            emit(_kernel(name, machine_id))
+            emit(small_kernel(name, machine_id))
         return
-    kernel = _kernel(name, machine_id)
+    kernel = small_kernel(name, machine_id)
     found = _check(kernel, emit(kernel))
     assert found["correct"], found["reason"]
 
@@ -101,7 +101,7 @@ def test_overlapping_iterations_compute_the_same(case: str) -> None:
 
 
 def test_values_behind_the_last_key_may_be_anything() -> None:
-    kernel = _kernel("attention_paged", "h200")
+    kernel = small_kernel("attention_paged", "h200")
     module = emulate(emit(kernel), 0)
     q = torch.randn(2, 4, 64).bfloat16()
     k_pages, v_pages = (torch.full((8, 16, 2, 64), float("nan")).bfloat16() for _ in range(2))
@@ -132,7 +132,7 @@ def test_values_behind_the_last_key_may_be_anything() -> None:
     ],
 )
 def test_sees_what_is_wrong(name: str, machine_id: str, old: str, new: str) -> None:
-    kernel = _kernel(name, machine_id)
+    kernel = small_kernel(name, machine_id)
     source = emit(kernel)
     assert old in source
     assert not _check(kernel, source.replace(old, new), range(4))["correct"]
@@ -170,7 +170,7 @@ def test_narrow_heads_have_no_gradients_in_gluon() -> None:
 
 
 def test_sees_groups_that_wait_for_each_other() -> None:
-    kernel = _kernel("gemm", "h200")
+    kernel = small_kernel("gemm", "h200")
     source = emit(kernel).replace("mbarrier.arrive(load_b_empty", "pass  # mbarrier.arrive(load_b_empty")
     module = emulate(source, 0)
     a, b = torch.zeros(64, 512).bfloat16(), torch.zeros(64, 512).bfloat16()

@@ -16,6 +16,8 @@ from treadle.driver import gluon
 from treadle.driver.gluon import ROUNDS, fit
 from treadle.driver.kernel import KernelRequest, plan_kernel
 from treadle.driver.kernels import KernelOptions
+from treadle.ir.tile.warps import WarpLoop
+from treadle.ir.warp.program import WarpProgram
 from treadle.solvers.backend import Limits
 from treadle.verification.core import review_plan
 
@@ -49,6 +51,21 @@ def test_tightens_until_the_plan_is_kept(monkeypatch: pytest.MonkeyPatch) -> Non
     before, after = planned("gemm h200").groups, fitted.kernel.groups
     assert before is not None
     assert max(after.schedule.registers) == max(before.schedule.registers) + 16
+
+
+def test_values_in_the_order_of_instructions_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    _shown(monkeypatch, KEPT)
+    beyond = iter((9, 0))
+
+    def more(program: WarpProgram, warps: WarpLoop) -> tuple[int, ...]:
+        first, *others = (group.registers for group in program.groups)
+        return (first, *(registers + next(beyond, 0) for registers in others))
+
+    monkeypatch.setattr(gluon, "registers_in_order", more)
+    fitted = fit(planned("swiglu b200"), load_machine("b200"), OPTIONS, lambda _: None)
+    assert fitted.kernel.groups is not None
+    assert fitted.kernel.groups.room.registers == 16
+    assert "need 9 more registers" in fitted.kernel.attempts[0]
 
 
 def test_gives_up_after_five_rounds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
 
-from tests.gluon.test_emulated import SMALL, _kernel
+from tests.gluon.test_emulated import SMALL, small_kernel
 from treadle.codegen.gluon.emit import emit
 
 torch = pytest.importorskip("torch")
@@ -51,16 +51,20 @@ DEFECTS: dict[str, tuple[Callable[[Any], Any], str]] = {
 }
 
 
+def _capability(found: tuple[int, int], device: Any) -> tuple[int, int]:
+    return found
+
+
 @cache
 def _source(name: str) -> str:
-    return emit(_kernel(name, "h200"))
+    return emit(small_kernel(name, "h200"))
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
 @pytest.mark.parametrize("name", SMALL)
 def test_every_tensor_is_checked(name: str, defect: str) -> None:
-    family, shape, _, options = SMALL[name]
-    kernel = _kernel(name, "h200")
+    family, _, _, options = SMALL[name]
+    kernel = small_kernel(name, "h200")
     given = {"dtype": kernel.dtype, **kernel.program.options, **options}
     inputs = FAMILIES[family].inputs(Source(3, "cpu", kernel.dtype), kernel.program.shape, given)
     module = emulate(_source(name), 0)
@@ -75,10 +79,8 @@ def test_every_tensor_is_checked(name: str, defect: str) -> None:
 
 @pytest.mark.parametrize("machine_id", ["h200", "b200"])
 @pytest.mark.parametrize("name", ["gemm", "attention_varlen"])
-def test_other_devices_and_older_gpus_are_refused(
-    name: str, machine_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tree = ast.parse(emit(_kernel(name, machine_id)))
+def test_other_devices_and_older_gpus_are_refused(name: str, machine_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = ast.parse(emit(small_kernel(name, machine_id)))
     check = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "_check_device")
     names: dict[str, Any] = {}
     exec(compile(ast.Module([check], []), "check", "exec"), names)
@@ -86,7 +88,7 @@ def test_other_devices_and_older_gpus_are_refused(
     with pytest.raises(ValueError, match=f"compute capability {needed[0]}.0"):
         names["_check_device"](torch.device("cpu"))
     for found in ((8, 0), (9, 0), (10, 0), (12, 0)):
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=found: found)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", partial(_capability, found))
         if found == needed:
             names["_check_device"](torch.device("cuda"))
             continue

@@ -26,6 +26,7 @@ from treadle.ir.tile.program import TileProgram
 from treadle.ir.tile.warps import WarpLoop
 from treadle.ir.warp.check import check_warp_program
 from treadle.ir.warp.lower import NoRoomForHandoffs
+from treadle.ir.warp.registers import registers_in_order
 from treadle.solvers.pipeline.errors import NoWarpSchedule
 from treadle.solvers.pipeline.solve import Options, schedule
 
@@ -219,7 +220,12 @@ def _groups(kernel: KernelPlan, machine: Machine, options: KernelOptions, room: 
 def _attempt(kernel: KernelPlan, machine: Machine, plan_id: str) -> Fitted | Refit:
     """Return the kernel where its binary keeps the plan, else what would help, and why it does not."""
     try:
-        lowered = checked(warp_kernel(kernel, machine))
+        lowered = warp_kernel(kernel, machine)
+        short = _short_in_order(lowered)
+        if short > 0:
+            reason = f"in the order of its instructions a group's values need {short} more registers"
+            return Refit((reason,), Room(registers=-(-short // REGISTER_STEP) * REGISTER_STEP))
+        lowered = checked(lowered)
         source = emit(lowered, plan_id)
     except NoSharedMemoryLeft as error:
         return Refit((str(error),), Room(shared_bytes=error.missing_bytes))
@@ -235,6 +241,13 @@ def _attempt(kernel: KernelPlan, machine: Machine, plan_id: str) -> Fitted | Ref
     return Refit(
         evidence.mismatches, Room(registers=_missing_registers(lowered, evidence)), compiled_budget(lowered, evidence)
     )
+
+
+def _short_in_order(kernel: WarpKernel) -> int:
+    """Return by how many registers a group's values exceed its schedule's in the order in which they are printed."""
+    program = kernel.warp_program
+    needed = zip(program.groups, registers_in_order(program, kernel.warps), strict=True)
+    return max((most - group.registers for group, most in needed if group.name not in kernel.warps.roles), default=0)
 
 
 def checked(kernel: WarpKernel) -> WarpKernel:
