@@ -250,10 +250,16 @@ def best_of(tables: Tables) -> Bound:
     after[layers] = 0.0
     choices: list[NDArray[np.int64]] = []
     for rank in reversed(range(ranks)):
-        value = np.maximum(tables.inequality(rank), after[None, :])
-        value[~tables.allowed(rank)] = np.inf
-        choices.append(value.argmin(axis=1))
-        after = value.min(axis=1)
+        view, rows, columns = tables.window(rank)
+        value = np.maximum(view.inequality(rank), after[None, columns])
+        value[~view.allowed(rank)] = np.inf
+        choice = np.zeros(layers + 1, dtype=np.int64)
+        choice[rows] = value.argmin(axis=1) + columns.start
+        choices.append(choice)
+        after = np.full(layers + 1, np.inf)
+        after[rows] = value.min(axis=1)
+        if not np.isfinite(after).any():
+            return Bound(math.inf)
     if not math.isfinite(after[0]):
         return Bound(math.inf)
     counts: list[int] = []
@@ -262,6 +268,10 @@ def best_of(tables: Tables) -> Bound:
         counts.append(int(choice[at]) - at)
         at = int(choice[at])
     return Bound(float(after[0]), StageLayout(tuple(counts)))
+
+
+_SQUARE = ("forward", "backward", "weight", "saved", "whole")
+"""What `Tables` has for every first layer and layer after the last."""
 
 
 class Tables:
@@ -295,9 +305,28 @@ class Tables:
         size = len(names) + 1
         self.rows = np.arange(size)[:, None]
         self.columns = np.arange(size)[None, :]
+        self.passed = self.forward[0, :][:, None], self.backward[0, :][:, None]
+        self.coming = (self.forward[:, -1] + self.backward[:, -1])[None, :]
         self._linear = tail_linear(setting, degrees)
         self._sizes: dict[tuple[bool, bool], tuple[Matrix, Matrix]] = {}
         self._tails: dict[tuple[bool, bool], tuple[Matrix, float]] = {}
+
+    def window(self, rank: int) -> tuple[Tables, slice, slice]:
+        """Return the tables of the ranges a rank can have at all, and those first layers and layers after the last.
+
+        Every rank between the ends has a layer, so the ranks before and after take at least one each.
+        """
+        layers, last = self.setting.model.layers, self.degrees.pipeline - 1
+        start = slice(max(0, rank - 1), 1 if rank == 0 else layers - max(0, last - rank) + 1)
+        end = slice(layers if rank == last else rank, layers - max(0, last - 1 - rank) + 1)
+        view = copy(self)
+        for name in _SQUARE:
+            setattr(view, name, getattr(self, name)[start, end])
+        view.presence = {name: item[start, end] for name, item in self.presence.items()}
+        view.passed = self.passed[0][start], self.passed[1][start]
+        view.coming, view.rows, view.columns = self.coming[:, end], self.rows[start], self.columns[:, end]
+        view._sizes, view._tails = {}, {}
+        return view, start, end
 
     @staticmethod
     def _between(values: list[float]) -> Matrix:
@@ -348,15 +377,15 @@ class Tables:
         """Return forward and backward of one microbatch on the ranks before, hops included, per first layer."""
         if rank == 0:
             return np.zeros((1, 1)), np.zeros((1, 1))
-        forward = self.forward[0, :][:, None] + self.embedding.forward_us + self.hop * rank
-        return forward, self.backward[0, :][:, None] + self.embedding.backward_us + self.hop * rank
+        forward, backward = self.passed
+        entry, hops = self.embedding, self.hop * rank
+        return forward + entry.forward_us + hops, backward + entry.backward_us + hops
 
     def behind(self, rank: int) -> Matrix:
         """Return a microbatch's way through the ranks after and back, hops included, per layer after the last."""
         if self._ends(rank)[1]:
             return np.zeros((1, 1))
-        total = self.forward[:, -1] + self.backward[:, -1]
-        return np.asarray(total[None, :] + self.loss.total_us + 2 * self.hop * (self.degrees.pipeline - 1 - rank))
+        return np.asarray(self.coming + self.loss.total_us + 2 * self.hop * (self.degrees.pipeline - 1 - rank))
 
     def until_last_backward(self, rank: int) -> Matrix:
         """Return the least time at which the rank's last backward ends, for every range of layers."""

@@ -80,6 +80,11 @@ class MixedTables(Tables):
         self._forward = list(accumulate((float(part.forward[cut]) for part, cut in pairs), initial=0.0))
         self._backward = list(accumulate((float(part.backward[cut]) for part, cut in pairs), initial=0.0))
 
+    def window(self, rank: int) -> tuple[Tables, slice, slice]:
+        """Return these tables, whole."""
+        size = self.setting.model.layers + 1
+        return self, slice(0, size), slice(0, size)
+
     def _part(self, rank: int) -> tuple[int, Tables]:
         block = self.blocks.of_rank[rank]
         return block, self.blocks.parts[block]

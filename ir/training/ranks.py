@@ -87,7 +87,7 @@ def _shapes(
         group_inside(order, dense, ("cp", "dp"), domain),
         group_inside(order, routed, ("tp", "ep"), domain),
         group_inside(order, routed, ("dp",), domain),
-        degrees.gpus > domain and stride * pipeline > domain,
+        pipeline > 1 and degrees.gpus > domain and stride * pipeline > domain,
         inside_of(2, stride, domain) if pipeline > 1 else 2,
     )
 
