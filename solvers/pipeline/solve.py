@@ -33,6 +33,7 @@ from treadle.solvers.pipeline.walks import (
 
 OBJECTIVE = ("ii", "traffic_bytes", "barriers", "groups", "registers", "length")
 UNITS = {"ii": "cycles", "traffic_bytes": "bytes", "length": "cycles"}
+INFINITE_S = 1e9
 MOST_SINGLE_STEPS = 16
 """Refuted intervals after which the proof is given up for a schedule."""
 ASSIGNMENT_SHARE = 0.03
@@ -40,8 +41,9 @@ FIRST_SHARE = 0.03
 LEVEL_SHARE = 0.3
 BOUND_SHARE = 0.25
 INTERVAL_SHARE = 0.08
+STEPS_SHARE = 0.1
 """Shares of the limit: for an assignment, any schedule, a level, all questions about
-the bound itself, and about any longer interval."""
+the bound itself, about any longer interval, and about all intervals that are refuted one by one after the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +161,9 @@ def _least_interval(
     """Try the bound, which refuted intervals raise; where it is open, any interval that has a schedule."""
     warps, network, budget = first.warps, first.network, first.budget
     ii, last = bound.value, serial_interval(network) * 2
+    steps_end_s: float | None = None
     for _ in range(MOST_SINGLE_STEPS):
-        if ii > last or budget.over:
+        if ii > last or budget.over or (steps_end_s is not None and budget.spent_s > steps_end_s):
             break
         passed = passed_by_walk(warps, ii, last) if first.walkable else ii
         if passed > ii:
@@ -178,6 +181,7 @@ def _least_interval(
             break
         bound = _refuted(bound, ii, answer.report)
         ii += 1
+        steps_end_s = steps_end_s or budget.spent_s + STEPS_SHARE * (budget.limits.deterministic_s or INFINITE_S)
     found = any_interval(first, ii, last, tell)
     if found is None:
         raise NoWarpSchedule(loop=warps.loop.name, groups=warps.limits.most_groups, ii=last)
