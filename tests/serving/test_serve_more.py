@@ -134,8 +134,10 @@ def test_other_pools_and_policies_are_planned_and_named(
     if pools == '["split"]':
         file = folder / "deployment.toml"
         file.write_text(file.read_text().replace("roofline = true", 'roofline = true\nsharing = "semi-pd"'))
-    assert main(["serve", str(folder), "--json", "--no-robust"]) in (0, 3)
+    assert main(["serve", str(folder), "--json", "--no-robust", "-o", str(folder / "plan")]) in (0, 3)
     told = json.loads(capsys.readouterr().out)
+    assert f"batching {batching}" in (page := (folder / "plan" / "report.html").read_text())
+    assert ("sharing semi-pd" in page) == (pools == '["split"]')
     assert told["policies"].get("batching", "chunked") == batching
     assert told["policies"].get("sharing", "fixed") == ("semi-pd" if pools == '["split"]' else "fixed")
     assert told["findings"] == []
