@@ -14,7 +14,8 @@ Evidence beyond that of `claims` (whose kinds for ``ii`` and ``length`` hold her
 - any other level by `enumeration` with ``orders``: interval, most, refuted; paths under the orders of the full unit and
   assignments leave nothing (`warp_refutation`). Of ``ii``: basis and refuted, every interval so.
 - any level by `proof-log`: see `warp_logs`.
-- any level by `solver`: basis, and who answered; ``ii`` also the refuted intervals.
+- any level by `solver`: basis, and who answered; ``ii`` also the refuted intervals. ``second`` says whether another
+  encoding agrees, and over how many questions, which is a solver's word as well.
 """
 
 from __future__ import annotations
@@ -121,6 +122,9 @@ def _by_solver(warps: WarpLoop, made: WarpSchedule, level: Level, before: tuple[
         _expect_refuted(warps, basis["value"], int(bound), level.evidence["refuted"])
     elif level.evidence["raw_status"] == "OPTIMAL":
         expect("value that the solver calls optimal", value_of(warps, made, level.name), bound)
+    second = level.evidence.get("second", {"agrees": False})
+    if second != {"agrees": False} and not (second["agrees"] is True and int(second["questions"]) >= 0):
+        raise Refused("TRD414", "what the second encoding says", "whether it agrees, over how many questions", second)
 
 
 def _derive(

@@ -155,7 +155,8 @@ def _print_groups(plan: WarpPlan) -> None:
     out = console()
     out.print("  over warp groups", markup=False)
     for level in plan.certificate.levels:
-        out.print("  " + level_line(level), markup=False)
+        twice = ", a second encoding agrees" if level.evidence.get("second", {}).get("agrees") else ""
+        out.print("  " + level_line(level) + twice, markup=False)
     certified = {level.name for level in plan.certificate.levels}
     for name in (name for name in OBJECTIVE if name not in certified):
         out.print(f"  {name:<22}{number(value_of(plan.warps, plan.schedule, name)):>12}", markup=False)

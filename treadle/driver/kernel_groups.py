@@ -19,6 +19,7 @@ from treadle.ir.warp.lower import NoRoomForHandoffs, lower_schedule
 from treadle.ir.warp.nest import main_loop
 from treadle.solvers.pipeline import solve as pipeline
 from treadle.solvers.pipeline.ranked import others
+from treadle.solvers.pipeline.second_encoding import with_second_opinions
 
 Tell = Callable[[str], None]
 
@@ -61,7 +62,14 @@ def with_groups(kernel: KernelPlan, machine: Machine, options: KernelOptions, te
             raise type(error)(place=error.place, expected=error.expected, hint=hint, **error.fields) from error
         return replace(kernel, groupless=f"{error.code}: {error}" + (f"; {hint}" if hint else ""))
     options.spent_s[kernel.name] = time.perf_counter() - begin
-    return replace(kernel, groups=groups, siblings=siblings)
+    siblings = tuple(loop if loop.groups is None else replace(loop, groups=_twice(loop.groups)) for loop in siblings)
+    return replace(kernel, groups=_twice(groups), siblings=siblings)
+
+
+def _twice(plan: WarpPlan) -> WarpPlan:
+    """Return a plan whose levels on the solver's word say what a second encoding makes of them."""
+    levels = with_second_opinions(plan.warps, plan.schedule.schedule.ii_cycles, plan.certificate.levels)
+    return replace(plan, certificate=replace(plan.certificate, levels=tuple(levels)))
 
 
 def schedule_over_groups(program: TileProgram, machine: Machine, options: pipeline.Options, tell: Tell) -> WarpPlan:
