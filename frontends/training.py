@@ -21,6 +21,7 @@ Paths are relative to the specification. `[[cluster.measured]]` names nccl-tests
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import gcd
@@ -193,12 +194,12 @@ def _cluster(table: ClusterTable, path: Path, text: str) -> ClusterTopology:
     groups = list(table.groups)
     if table.gpu is not None and table.nodes is not None:
         groups.insert(0, GroupTable(gpu=table.gpu, nodes=table.nodes, gpus_per_node=table.gpus_per_node))
+    for group in groups:
+        _require_known(group.gpu, path, text)
     nodes = [
         NodeGroup(group.gpu, group.nodes, group.gpus_per_node or training_gpu(group.gpu).gpus_per_node)
         for group in groups
     ]
-    for group in groups:
-        training_gpu(group.gpu)
 
     def bandwidth(name: str, value: str | None) -> float:
         place = toml_place(text, str(path), ("cluster", name))
@@ -219,6 +220,19 @@ def _cluster(table: ClusterTable, path: Path, text: str) -> ClusterTopology:
     return ClusterTopology(
         tuple(nodes), network, links, table.domain_gpus, curves, True, memory, host_links, table.contention
     )
+
+
+def _require_known(gpu: str, path: Path, text: str) -> None:
+    """Refuse an unknown GPU type at the line that names it, in whichever group; raises UnknownTrainingGpu."""
+    try:
+        training_gpu(gpu)
+    except TreadleError as error:
+        named = re.compile(rf"""^\s*gpu\s*=\s*["']{re.escape(gpu)}["']""")
+        for number, line in enumerate(text.splitlines(), start=1):
+            if named.match(line):
+                error.place = Place(str(path), number, 1 + line.index("gpu"), text=line[:160])
+                break
+        raise
 
 
 def _require_connected(table: ClusterTable, nodes: list[NodeGroup], place: Place) -> None:

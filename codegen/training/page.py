@@ -19,6 +19,8 @@ svg text { font: 11px system-ui, sans-serif; fill: #555 } svg .rule { stroke: #e
 svg .limit { stroke: #b00; stroke-dasharray: 5 3 } svg .line { fill: none; stroke-width: 1.6 }
 .l0 { stroke: #4c78a8; border-color: #4c78a8 } .l1 { stroke: #f58518; border-color: #f58518 }
 .l2 { stroke: #54a24b; border-color: #54a24b } .l3 { stroke: #b279a2; border-color: #b279a2 }
+.l4 { stroke: #e45756; border-color: #e45756 } .l5 { stroke: #72b7b2; border-color: #72b7b2 }
+.l6 { stroke: #9d755d; border-color: #9d755d } .l7 { stroke: #444444; border-color: #444444 }
 .s0 { fill: #4c78a8 } .s1 { fill: #f58518 } .s2 { fill: #54a24b } .s3 { fill: #b279a2 }
 """
 

@@ -209,7 +209,7 @@ def _front(body: ParallelBody) -> str:
                 for plan in sorted(plans, key=lambda one: one.peak_memory_bytes)
                 if plan.gpus == count
             ),
-            number % 4,
+            number % 8,
             steps=True,
         )
         for number, count in enumerate(counts)

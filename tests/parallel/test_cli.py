@@ -149,7 +149,8 @@ def test_places_and_nearest_legal_values(tmp_path: Path, capsys: pytest.CaptureF
     cases = {
         ("micro_batch = [1, 2]", "data = [5]"): ("training.toml:3:1", "30 and 35"),
         ("nodes = 2", "nodes = 3\nconnections = [[0, 1]]"): ("training.toml:8:1", "add [0, 2] to `connections`"),
-        ('gpu = "a100"', 'gpu = "a1000"'): ("training.toml", "did you mean `a100`?"),
+        ('gpu = "a100"', 'gpu = "a1000"'): ("training.toml:6:1", "did you mean `a100`?"),
+        ("[search]", '[[cluster.groups]]\ngpu = "b300x"\nnodes = 2\n[search]'): ("training.toml:11:1", 'gpu = "b300x"'),
         ("sequence_tokens = 1024\n", ""): ("training.toml", "sequence_tokens"),
     }
     for (old, new), said in cases.items():

@@ -154,3 +154,11 @@ def test_oracle_cases(number: int) -> None:
     assert row["legal"]
     assert row["bound_holds"]
     assert row["forged"] == row["forged_rejected"]
+
+
+def test_without_stages_no_order_makes_a_hop_cross() -> None:
+    found = {shapes(Degrees(1, 1, 8, 1, 1, order=order), 4) for order in Order}
+    assert len(found) == 1
+    assert not found.pop().hop_crosses
+    staged = {shapes(Degrees(1, 1, 1, 8, 1, order=order), 4).hop_crosses for order in Order}
+    assert staged == {True}
