@@ -39,11 +39,13 @@ MOST_SINGLE_STEPS = 16
 ASSIGNMENT_SHARE = 0.03
 FIRST_SHARE = 0.03
 LEVEL_SHARE = 0.3
+OPEN_SHARE = 0.1
 BOUND_SHARE = 0.25
 INTERVAL_SHARE = 0.08
 STEPS_SHARE = 0.1
-"""Shares of the limit: for an assignment, any schedule, a level, all questions about
-the bound itself, about any longer interval, and about all intervals that are refuted one by one after the first."""
+"""Shares of the limit: for an assignment, any schedule, a level, a level where the interval is open (and none can be
+the best of all schedules), all questions about the bound itself, about any longer interval, and about all intervals
+that are refuted one by one after the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,12 @@ def schedule(warps: WarpLoop, options: Options | None = None, tell: Callable[[st
     first = searched(warps, network, bound.value, Budget.of(options.limits), walkable=walkable)
     search, point, bound = _least_interval(first, bound, options, tell)
     ii = search.ii
+    share = LEVEL_SHARE if bound.value == ii else OPEN_SHARE
     bounds: dict[str, Bound] = {}
     fixed: dict[str, int] = {}
     for name in options.objective[1:]:
         plain = _bound(warps, network, ii, name, fixed)
-        value, point, bounds[name] = _next_level(search, name, plain, fixed, point, tell)
+        value, point, bounds[name] = _next_level(search, name, plain, fixed, point, tell, share)
         fixed[name] = value
     # A later level may have found better values of earlier ones whose optimum was left open.
     levels = [_level("ii", ii, bound)]
@@ -233,7 +236,13 @@ def _any(search: Search) -> Answer:
 
 
 def _next_level(
-    search: Search, name: str, bound: Bound, fixed: dict[str, int], point: Point, tell: Callable[[str], None]
+    search: Search,
+    name: str,
+    bound: Bound,
+    fixed: dict[str, int],
+    point: Point,
+    tell: Callable[[str], None],
+    share: float,
 ) -> tuple[int, Point, Bound]:
     """Return the least value found of a level, its schedule, and the bound on it."""
     warps, ii = search.warps, search.ii
@@ -244,7 +253,7 @@ def _next_level(
     if value == bound.value:
         return value, point, bound
     tell(f"interval {ii}: {name} {value}, at least {bound.value}")
-    answer = least(search, Target(name, fixed, bound.value, value), LEVEL_SHARE)
+    answer = least(search, Target(name, fixed, bound.value, value), share)
     if answer.point is not None and answer.value is not None:
         value, point = answer.value, answer.point
     proven = min(answer.bound or 0, value)
