@@ -2,7 +2,8 @@
 
 FlashAttention-3 on Hopper (a loading group, two groups that take turns on the tensor core, each one's products running
 under the other's softmax); FlashAttention-4 on Blackwell (loading, two softmax groups, a correction group); attention
-backward going from two to three groups when the registers are halved. Writes one SVG each.
+backward going from two to three groups when the registers are halved. Writes one SVG each, and the figures of
+docs/pipelines.md.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import arguments, finish, table
+from benchmarks.pipelines_page import with_figures
 from treadle.codegen.group_timeline import by_groups, group_names
 from treadle.codegen.svg_timeline import standalone_svg
 from treadle.costmodels.lower import lower
@@ -159,18 +161,22 @@ def main() -> int:
     chosen = arguments(
         "Timelines of published pipelines as the search finds them.",
         limit={"type": float, "default": 1.0, "help": "deterministic seconds per question (default 1)"},
+        cases={"default": ",".join(CASES), "help": f"some of {', '.join(CASES)} (default all)"},
+        page={"type": Path, "default": Path("docs/pipelines.md"), "help": "page whose figures are printed again"},
         figures={"type": Path, "default": Path("docs/figures"), "help": "folder for the SVG files"},
     )
     chosen.figures.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    for name in CASES:
+    wanted = chosen.cases.split(",")
+    for name in (name for name in CASES if name in wanted):
         kernel, figures = solved(name, Limits(deterministic_s=chosen.limit))
         (chosen.figures / f"{name}.svg").write_text(standalone_svg(by_groups(kernel)), encoding="utf-8")
         rows.append({"case": name, **figures})
-    for name in PUBLISHED:
+    for name in (name for name in PUBLISHED if name in wanted):
         kernel, figures = as_published(name, Limits(deterministic_s=chosen.limit))
         (chosen.figures / f"{name}_published.svg").write_text(standalone_svg(by_groups(kernel)), encoding="utf-8")
         rows.append({"case": f"{name}_published", **figures})
+    chosen.page.write_text(with_figures(chosen.page.read_text(encoding="utf-8"), rows), encoding="utf-8")
     table(
         ("case", "interval", "groups", "registers", "bytes", "barriers", "length", "simulated", "CPU s"),
         (
