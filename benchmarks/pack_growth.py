@@ -54,7 +54,7 @@ def main() -> None:
     chosen = arguments(
         __doc__ or "",
         window={"type": float, "default": 30.0, "help": "seconds per instance"},
-        nodes={"type": int, "nargs": "*", "default": [10, 32, 100, 500]},
+        nodes={"type": int, "nargs": "*", "default": [10, 32, 100, 500, 1000]},
         draw={"type": Path, "help": "draw the rows of this JSON instead of measuring"},
         svg={"type": Path, "default": Path("docs/figures/pack_growth.svg"), "help": "where to draw"},
         usage={"type": int, "nargs": "*", "default": [95, 100]},

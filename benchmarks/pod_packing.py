@@ -160,9 +160,25 @@ def summary(rows: list[dict[str, Any]], window_s: float) -> dict[str, Any]:
         "placement_proven_percent": _percent(sum(row["placement_proven"] for row in rows), len(rows)),
         "placement_proven_at_100_105_percent": _percent(sum(row["placement_proven"] for row in tight), len(tight)),
         "displaced_32x8_percent": _percent(sum(row["displaced"] for row in large), 256 * len(large)),
+        "displaced_32x8_percent_by_usage": _displaced_by_usage(large),
+        "displaced_32x8_proven_percent_by_usage": _displaced_by_usage(
+            [row for row in large if "proven" in row["outcome"]]
+        ),
+        "disruption_points_32x8": sum(row["bounds"][-1][0] for row in large),
+        "disruption_points_32x8_bound": sum(row["bounds"][-1][1] for row in large),
         "migrations_replayed_percent": _percent(sum(not row["findings"] for row in rows), len(rows)),
         "overran": sum(row["seconds"] > window_s for row in rows),
         "longest_s": max((row["seconds"] for row in rows), default=0.0),
+    }
+
+
+def _displaced_by_usage(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the share of pods displaced, in percent, by target usage."""
+    usages = sorted({row["usage_percent"] for row in rows})
+    chosen = {usage: [row for row in rows if row["usage_percent"] == usage] for usage in usages}
+    return {
+        str(usage): _percent(sum(row["displaced"] for row in group), 256 * len(group))
+        for usage, group in chosen.items()
     }
 
 
