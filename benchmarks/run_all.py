@@ -44,7 +44,8 @@ BENCHMARKS: dict[str, list[str]] = {
     "roadef": ["--window", "45", "--hard", "280"],
     "pack_growth": ["--window", "55"],
 }
-"""Module -> arguments. By hand: pod_packing, openb, serving_peer, training_fit (long), training_kernels."""
+"""Module -> arguments. By hand: pod_packing, openb, serving_peer, training_fit and training_kernels
+(training_fit also with --leave-out and --draws 10)."""
 
 
 def main() -> int:

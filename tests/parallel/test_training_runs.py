@@ -8,8 +8,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from benchmarks.training_fit import drawn
+from benchmarks.training_reach import left_out, monotone, rising
 from benchmarks.training_rows import fit_rows, read
 from treadle.frontends.training_runs import BadRunValue, NotTrainingRuns, NoUsableRun, parse_runs
 
@@ -65,6 +70,41 @@ def test_missing_values_and_other_types_are_left_out_with_a_reason(tmp_path: Pat
     assert len(rows) == 1
     assert sum(skipped.values()) == len(odd) == len(skipped)
     assert "GPU TPUv9 has no constants" in skipped
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 9), st.floats(0.1, 5)), min_size=1, max_size=7))
+def test_the_nearest_rising_sequence_rises_and_keeps_the_mean(points: list[tuple[float, float]]) -> None:
+    values, weights = (np.array(column) for column in zip(*points, strict=True))
+    found = rising(values, weights)
+    assert (np.diff(found) >= -1e-12).all()
+    assert found @ weights == pytest.approx(values @ weights)
+    steps = np.array([np.full(len(values), start <= np.arange(len(values))) for start in range(len(values))])
+    assert all((weights * (values - found)) @ step <= 1e-9 for step in steps), "no later block wants to rise"
+
+
+def test_monotone_tables_rise_along_both_axes_and_leave_what_rises() -> None:
+    cells = {
+        (hidden, tensor, micro): hidden * micro / tensor for hidden in (1, 2) for tensor in (1, 2) for micro in (1, 2)
+    }
+    same = monotone(cells, dict.fromkeys(cells, 1), (0, 2))
+    assert same == pytest.approx(cells)
+    odd = monotone(cells | {(1, 1, 1): 9.0}, dict.fromkeys(cells, 1), (0, 2))
+    assert odd[1, 1, 1] <= min(odd[2, 1, 1], odd[1, 1, 2]) + 1e-9
+    assert odd[1, 2, 1] == pytest.approx(cells[1, 2, 1])
+
+
+def test_what_is_left_out_is_told_from_the_others() -> None:
+    points = np.array([[float(x), float(y)] for x in range(4) for y in range(4)])
+    values = 0.3 * points[:, 0] - 0.2 * points[:, 1]
+    assert left_out(points, values) == pytest.approx(values, abs=0.01)
+
+
+def test_a_draw_takes_a_fifth_of_each_source(tmp_path: Path) -> None:
+    lines = [RUNS[0].replace("0.30", f"0.{number}") for number in range(30, 42)]
+    rows, _ = read(written(tmp_path, HEADER, *lines))
+    first, again, other = (drawn(rows, seed) for seed in (1, 1, 2))
+    assert len(first) == 2
+    assert first == again != other
 
 
 def test_an_unstated_microbatch_is_the_fastest_that_fits(tmp_path: Path) -> None:
