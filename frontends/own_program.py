@@ -15,7 +15,7 @@ from treadle.frontends.ttir.errors import UncompiledKernel, UnreadableIr
 from treadle.frontends.ttir.program import read_program, which_loop
 from treadle.frontends.ttir.text import Kernel, read_kernels
 from treadle.frontends.ttir.worker import ERRORS
-from treadle.ir.codec import decode
+from treadle.ir.codec import decode, file_locator
 from treadle.ir.diagnostics import Place, closest
 from treadle.ir.errors import UnreadableFile
 from treadle.ir.tile.program import TileProgram
@@ -59,7 +59,7 @@ def read_own(name: str, shape: Mapping[str, int], arguments: Mapping[str, str]) 
     if "triton_ir" in answer:
         text = str(answer["triton_ir"])
         return _of_kernel(_kernel(text, f"{path}:{inner}", inner), shape, file, text)
-    return OwnProgram(decode(TileProgram, answer["program"], lambda _: Place(path)), file)
+    return OwnProgram(decode(TileProgram, answer["program"], file_locator(path)), file)
 
 
 def _of_kernel(kernel: Kernel, shape: Mapping[str, int], file: Path, text: str) -> OwnProgram:
