@@ -47,7 +47,7 @@ class ExpertsProblem:
         if any(len(layer) != len(self.loads[0]) for layer in self.loads):
             raise InvalidValue(message="layers have different numbers of experts")
         if any(not 0 <= load <= LARGEST for layer in self.loads for load in layer):
-            raise InvalidValue(message=f"an expert load is not between 0 and {LARGEST:g}")
+            raise InvalidValue(message=f"an expert load is negative or beyond {LARGEST:g}")
         for name in ("slots", "gpus", "nodes", "groups"):
             if getattr(self, name) < 1:
                 raise InvalidValue(message=f"`{name}` is {getattr(self, name)}")

@@ -35,7 +35,7 @@ class TooFewGpus(Unmet):
 
     code = "TRD343"
     template = "{found} GPUs are given, and the smallest engine that holds {what} takes {need}"
-    hint = "give {need} GPUs, or a smaller weight dtype"
+    hint = "give at least {need} GPUs, or a smaller weight dtype"
 
 
 class LongRequests(Unmet):

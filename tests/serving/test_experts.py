@@ -76,17 +76,6 @@ def test_large_cases_stay_within_one_percent_and_never_behind_the_greedy(policy:
         assert certificate.levels[0].value <= peak(loads, greedy(loads, 80, 16)) * (1 + 1e-12)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(1, 50), min_size=2, max_size=6), st.integers(0, 4))
-def test_count_bound_is_the_least_largest_replica(loads: list[int], spare: int) -> None:
-    exact = [Fraction(load) for load in loads]
-    bound = least_replica_load(exact, len(loads) + spare)
-    counts = [1] * len(loads)
-    for _ in range(spare):  # giving each spare slot to the largest share is optimal for the largest share
-        counts[max(range(len(loads)), key=lambda e: exact[e] / counts[e])] += 1
-    assert bound == max(load / count for load, count in zip(exact, counts, strict=True))
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=2, max_size=4), st.integers(0, 1), st.sampled_from([2, 3]))
 def test_no_placement_goes_below_what_packings_refute(loads: list[int], spare: int, gpus: int) -> None:

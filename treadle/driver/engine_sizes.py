@@ -54,7 +54,8 @@ def refuse_what_no_engine_holds(
         raise TooFewGpus(found=total, need=min(enough), what=what)
     gpus, most, gpu, _ = max(sizes, key=lambda size: size[1])
     if not most:
-        raise TooFewGpus(found=total, need=f"more than {gpus}", what="the model")
+        hint = "engines are planned over two nodes at most: give a smaller weight dtype, or larger GPUs"
+        raise TooFewGpus(found=total, need=f"more than {gpus}", what="the model", hint=hint)
     number = lengths.index(longest) + 1
     raise LongRequests(number=number, tokens=f"{longest:,}", most=f"{most:,}", engine=f"{gpus} x {gpu}")
 
