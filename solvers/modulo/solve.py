@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from treadle.ir.certificate import Certificate, Level, Status
 from treadle.ir.tile.loop import Loop
@@ -10,7 +10,7 @@ from treadle.ir.tile.schedule import Schedule, length_of
 from treadle.solvers.backend import Limits
 from treadle.solvers.modulo.bounds import Bound
 from treadle.solvers.modulo.interval import Effort, Interval, Progress, depths_of, least_interval
-from treadle.solvers.modulo.length import Reached, fewest_ring_bytes, least_length
+from treadle.solvers.modulo.length import Reached, fewest_ring_bytes, least_length, length_at
 from treadle.solvers.modulo.network import Network, network_of
 
 
@@ -64,7 +64,13 @@ def schedule(
         reached = least_length(network, interval.ii, reached.starts, effort, tell)
         levels.append(_level("length", "cycles", reached.value, reached.bound))
     if options.levels >= 3 and loop.rings:
-        reached = fewest_ring_bytes(network, interval.ii, reached.starts, reached.value, effort, tell)
+        length = reached
+        reached = fewest_ring_bytes(network, interval.ii, length.starts, length.value, effort, tell)
+        # Where the length was left open, fewer bytes may come with a shorter one, which they then have to keep to.
+        while (shorter := length_at(network, reached.starts)) < length.value:
+            length = replace(length, value=shorter, starts=reached.starts)
+            reached = fewest_ring_bytes(network, interval.ii, length.starts, shorter, effort, tell)
+        levels[-1] = _level("length", "cycles", length.value, length.bound)
         levels.append(_level("ring_bytes", "bytes", reached.value, reached.bound))
     return Solution(
         _schedule_of(network, interval.ii, reached.starts),

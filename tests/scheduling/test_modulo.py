@@ -244,3 +244,19 @@ def test_length_family_accepts_and_refuses() -> None:
 
     assert assemble(accumulate(), 4, arcs_of, at_most(10)) is Status.OPTIMAL
     assert assemble(accumulate(), 4, arcs_of, at_most(9)) is Status.INFEASIBLE
+
+
+def test_fewer_bytes_that_come_with_a_shorter_iteration_shorten_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the length is left open, the level after it may find a shorter schedule, which the certificate states."""
+    from treadle.solvers.modulo import solve as module
+
+    loop = accumulate()
+    network = module.network_of(loop)
+    best = module.schedule(loop)
+    starts = tuple(best.schedule.start_cycles[operation.name] for operation in loop.operations)
+    late = tuple(start + 5 * best.schedule.ii_cycles * (at == len(starts) - 1) for at, start in enumerate(starts))
+    value = module.length_at(network, late)
+    opened = module.Reached(late, value, module.Bound(1, best.certificate["ii"].proof, {}))
+    monkeypatch.setattr(module, "least_length", lambda *_: opened)
+    found = module.schedule(loop)
+    assert found.certificate["length"].value == found.schedule.length_cycles <= value
