@@ -20,7 +20,7 @@ from treadle.solvers.pipeline import solve as pipeline
 from treadle.solvers.pipeline.budget import Budget
 from treadle.solvers.pipeline.fallback import Found, any_interval
 from treadle.solvers.pipeline.points import warp_schedule
-from treadle.solvers.pipeline.search import Answer, searched
+from treadle.solvers.pipeline.search import Answer, Search, searched
 
 LEAST = 19
 """The interval of `two_tiles`, which its recurrence forbids to be shorter."""
@@ -85,8 +85,15 @@ def test_random_loops_get_legal_schedules_no_shorter_than_the_best() -> None:
 def test_the_interval_of_a_fallback_is_not_called_optimal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the search at the bound answers nothing, the schedule is longer or as long, and its bound what it was."""
     unknown = Answer(None, None, None, Status.UNKNOWN, None)
-    monkeypatch.setattr(pipeline, "cheapest", lambda search, options: None)
-    monkeypatch.setattr(pipeline, "_any", lambda search: unknown)
+
+    def nothing(_search: Search, _options: pipeline.Options) -> None:
+        return None
+
+    def left_open(_search: Search) -> Answer:
+        return unknown
+
+    monkeypatch.setattr(pipeline, "cheapest", nothing)
+    monkeypatch.setattr(pipeline, "_any", left_open)
     warps = two_tiles(most_groups=2)
     solution = pipeline.schedule(warps, pipeline.Options(Limits(deterministic_s=0.5)))
     certificate: Certificate = solution.certificate
