@@ -16,6 +16,8 @@ from treadle.solvers.backend import Outcome, solve
 from treadle.solvers.packing.bounds import Bound, disturbed_bound, placed_bound
 from treadle.solvers.packing.bundles import applies, fresh_nodes
 from treadle.solvers.packing.devices import assign_devices
+from treadle.solvers.packing.flows import applies as flow_applies
+from treadle.solvers.packing.flows import least_cost
 from treadle.solvers.packing.levels import LevelByContents
 from treadle.solvers.packing.matchings import matchings
 from treadle.solvers.packing.model import PackingModel
@@ -143,6 +145,8 @@ class _Packing:
         goal = self._goal()
         if applies(self.cluster) and self.budget.left_s > 0:
             self._take(counts_of(self.problem, fresh_nodes(self.cluster, self.options.seed)))
+        elif flow_applies(self.problem, self.tail):
+            self._take(least_cost(self.problem))
         elif self.budget.left_s > 0:
             self._improve(_AFTER_SEARCH, goal, patience=150 if self._cells() <= _SMALL_CELLS else 600)
         if self._cells() <= self.options.whole_model_cells and self.incumbent.values != goal:
