@@ -103,10 +103,12 @@ class WaveModel:
                 free.append((-min(rest, default=0.0), node))
         return [node for _, node in sorted(free)[:_MOST_DETOURS]]
 
-    def _left(self, pod: int, wave: int) -> Sum:
-        """Return 1 if the pod has left its first node before the wave."""
-        lands = [self.lands[pod, w] for w in range(wave)]
-        return cp_model.LinearExpr.sum([*lands, *self._hopped(pod, wave, None)])
+    def _stands(self, pod: int, wave: int) -> cp_model.IntVar:
+        """Return a variable that is 1 while the pod holds its first node: neither landed nor hopped before the wave."""
+        stands = self.model.new_bool_var("")
+        gone = [*(self.lands[pod, w] for w in range(wave)), *self._hopped(pod, wave, None)]
+        self.model.add(stands >= 1 - cp_model.LinearExpr.sum(gone))
+        return stands
 
     def _hopped(self, pod: int, before: int, node: int | None) -> list[cp_model.IntVar]:
         """Return the hops of a pod before a wave, to one temporary node or to any."""
@@ -129,16 +131,16 @@ class WaveModel:
 
     def _hold(self, pod: int, wave: int, held: dict[tuple[int, str], list[tuple[Sum, int]]]) -> None:
         source, target = self.cluster.pods[pod].node, self.goal[pod]
+        places: list[tuple[int, Sum]] = []
+        if source != PENDING:
+            places.append((source, self._stands(pod, wave)))
+        if target != PENDING:
+            places.append((target, cp_model.LinearExpr.sum([self.lands[pod, w] for w in range(wave + 1)])))
+        for node in sorted({n for p, n, _ in self.hops if p == pod}):
+            places.append((node, self._waits(pod, node, wave)))
         for name, amount in self.loads[self.cluster.pods[pod].shape].items():
-            if not amount:
-                continue
-            if source != PENDING:
-                held[source, name].append((1 - self._left(pod, wave), amount))
-            if target != PENDING:
-                landed = cp_model.LinearExpr.sum([self.lands[pod, w] for w in range(wave + 1)])
-                held[target, name].append((landed, amount))
-            for node in {n for p, n, _ in self.hops if p == pod}:
-                held[node, name].append((self._waits(pod, node, wave), amount))
+            for node, presence in places if amount else ():
+                held[node, name].append((presence, amount))
 
     def _waits(self, pod: int, node: int, wave: int) -> Sum:
         """Return a variable that is 1 while the pod holds a temporary node: hopped by the wave, not gone before it."""
