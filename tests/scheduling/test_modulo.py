@@ -249,14 +249,17 @@ def test_length_family_accepts_and_refuses() -> None:
 def test_fewer_bytes_that_come_with_a_shorter_iteration_shorten_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the length is left open, the level after it may find a shorter schedule, which the certificate states."""
     from treadle.solvers.modulo import solve as module
+    from treadle.solvers.modulo.bounds import Bound
+    from treadle.solvers.modulo.length import Reached, length_at
+    from treadle.solvers.modulo.network import network_of
 
     loop = accumulate()
-    network = module.network_of(loop)
+    network = network_of(loop)
     best = module.schedule(loop)
     starts = tuple(best.schedule.start_cycles[operation.name] for operation in loop.operations)
     late = tuple(start + 5 * best.schedule.ii_cycles * (at == len(starts) - 1) for at, start in enumerate(starts))
-    value = module.length_at(network, late)
-    opened = module.Reached(late, value, module.Bound(1, best.certificate["ii"].proof, {}))
+    value = length_at(network, late)
+    opened = Reached(late, value, Bound(1, best.certificate["ii"].proof, {}))
     monkeypatch.setattr(module, "least_length", lambda *_: opened)
     found = module.schedule(loop)
     assert found.certificate["length"].value == found.schedule.length_cycles <= value
