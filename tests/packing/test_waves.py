@@ -13,7 +13,6 @@ from treadle.ir.cluster.placement import Placement
 from treadle.solvers.backend import Limits
 from treadle.solvers.packing.waves import WaveModel
 
-
 WRONG_COUNTS = "TRD474"
 """Bounds and counts are not the model's to state."""
 
