@@ -21,7 +21,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much to spend: skyline nodes and CP-SAT deterministic seconds per round, and rounds.
+    """How much to spend: skyline nodes and CP-SAT deterministic seconds (0: none) per round, and rounds.
 
     Each round has a seed of its own and half as much again to spend: both searches have heavy tails, so several short
     attempts beat one long one (a deterministic second of CP-SAT is about fifteen on the clock for these models).
@@ -100,6 +100,8 @@ def _attempt(sections: Sections, limit: int, effort: Effort) -> tuple[tuple[int,
     searched = search(sections, limit, effort.nodes, effort.seed)
     if searched.offsets is not None or searched.refuted:
         return searched.offsets, searched.refuted
+    if sections.live.size > SEARCHED or not effort.deterministic_s:
+        return None, False
     status, offsets = refute_or_place(
         sections, limit, Limits(deterministic_s=effort.deterministic_s, seed=effort.seed + 2)
     )
