@@ -97,11 +97,11 @@ def _first(
 
 def _attempt(sections: Sections, limit: int, effort: Effort) -> tuple[tuple[int, ...] | None, bool]:
     """Search one limit; returns offsets, and whether it is refuted."""
-    searched = search(sections, limit, effort.nodes, effort.seed)
-    if searched.offsets is not None or searched.refuted:
-        return searched.offsets, searched.refuted
-    if sections.live.size > SEARCHED or not effort.deterministic_s:
+    if sections.live.size > SEARCHED:
         return None, False
+    searched = search(sections, limit, effort.nodes, effort.seed)
+    if searched.offsets is not None or searched.refuted or not effort.deterministic_s:
+        return searched.offsets, searched.refuted
     status, offsets = refute_or_place(
         sections, limit, Limits(deterministic_s=effort.deterministic_s, seed=effort.seed + 2)
     )
@@ -127,7 +127,7 @@ def _lower(plan: BuffersPlan, sections: Sections, peak: int, effort: Effort, pro
 
 
 SEARCHED = 2_000_000
-"""Buffers x sections beyond which the greedy placement stands: a node of the search goes through all of them."""
+"""Buffers x sections beyond which the greedy placement stands: a node of the search copies all of them."""
 
 
 def _stack(sections: Sections) -> tuple[int, ...]:

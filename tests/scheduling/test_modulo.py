@@ -260,6 +260,10 @@ def test_fewer_bytes_that_come_with_a_shorter_iteration_shorten_it(monkeypatch: 
     late = tuple(start + 5 * best.schedule.ii_cycles * (at == len(starts) - 1) for at, start in enumerate(starts))
     value = length_at(network, late)
     opened = Reached(late, value, Bound(1, best.certificate["ii"].proof, {}))
-    monkeypatch.setattr(module, "least_length", lambda *_: opened)
+
+    def left_open(*_: object) -> Reached:
+        return opened
+
+    monkeypatch.setattr(module, "least_length", left_open)
     found = module.schedule(loop)
     assert found.certificate["length"].value == found.schedule.length_cycles <= value

@@ -108,7 +108,7 @@ def not_one() -> int:
 
 
 @triton.jit
-def centred(x_ptr, y_ptr, columns, BLOCK: tl.constexpr, FINISH: tl.constexpr, SCALE: tl.constexpr = 0.5):
+def centred(x_ptr, y_ptr, columns, BLOCK: tl.constexpr, FINISH: tl.constexpr, SCALE: tl.constexpr = 0.5):  # pyright: ignore[reportArgumentType]
     """Two loops, the second one heavier; a constant of text, and one with a default."""
     row = tl.program_id(0) * columns
     total = tl.zeros([BLOCK], tl.float32)
