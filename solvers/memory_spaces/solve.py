@@ -129,7 +129,7 @@ def _place(plan: SpacesPlan) -> tuple[SpacesPlan | None, dict[int, int]]:
             continue
         wanted = buffers_of(problem, stay, space)
         try:
-            layout, _ = solve_buffers(wanted, Effort(rounds=2, deterministic_s=0.0))
+            layout, _ = solve_buffers(wanted, Effort(rounds=2))
         except (NoPlacementFound, DoesNotFit):
             layout, _ = solve_buffers(replace(wanted, capacity_bytes=None))
             over[space] = layout.height_bytes - each.capacity_bytes
