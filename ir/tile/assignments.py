@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from treadle.ir.tile.constraints import Arc, arcs
+from treadle.ir.tile.cycles import components
 from treadle.ir.tile.register_peaks import Reach, least_peak, least_peaks
 from treadle.ir.tile.warps import WarpLoop, barriers, traffic_bytes
 
@@ -36,6 +37,14 @@ class Needs:
     groups: dict[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """Dependences that reach each other: vertices from 0, and (source, target, weight, classes, delay when crossed)."""
+
+    size: int
+    edges: tuple[tuple[int, int, int, int, int, int], ...]
+
+
 @dataclass(slots=True)
 class _Walk:
     """One walk over the assignments: classes in order, cost and issue cycles of the partial assignment."""
@@ -52,6 +61,8 @@ class _Walk:
     """Longest paths that hold for every assignment."""
     from_ii: int | None = None
     """First interval of a range that ends with `ii`."""
+    rounds: list[list[_Round]] = field(default_factory=list["list[_Round]"])
+    """Per class: recurrences whose last class it is."""
     nodes: int = 0
     leaves: int = 0
 
@@ -166,9 +177,55 @@ def _started(warps: WarpLoop, ii: int, most: dict[str, int]) -> _Walk:
         first, last = sorted((home[ends.source], home[ends.target]))
         if first != last:
             walk.edges[last].append((first, crossing.bytes, crossing.barriers))
+    walk.rounds = _rounds(warps, ii, home, len(found))
     if longest(len(warps.loop.operations), list(arcs(warps.loop)), ii) is not None:
         walk.reach = Reach(warps, list(arcs(warps.loop)), ii)
     return walk
+
+
+def _rounds(warps: WarpLoop, ii: int, home: dict[str, int], count: int) -> list[list[_Round]]:
+    """Return, per class, the recurrences among dependences that are complete when that class has a group."""
+    index, delays = warps.loop.index, [0] * len(warps.loop.dependences)
+    for crossing in warps.crossings:
+        delays[crossing.dependence] = max(delays[crossing.dependence], crossing.delay_cycles)
+    ends = [(index[d.source], index[d.target]) for d in warps.loop.dependences]
+    found: list[list[_Round]] = [[] for _ in range(count)]
+    for members in components(len(warps.loop.operations), ends):
+        place = {vertex: position for position, vertex in enumerate(members)}
+        edges = tuple(
+            (place[a], place[b], d.delay_cycles - ii * d.distance, home.get(d.source, -1), home.get(d.target, -1), more)
+            for (a, b), d, more in zip(ends, warps.loop.dependences, delays, strict=True)
+            if a in place and b in place
+        )
+        homes = {edge[at] for edge in edges for at in (3, 4)}
+        if len(homes - {-1}) > 1 and any(edge[5] for edge in edges):
+            found[max(homes)].append(_Round(len(members), edges))
+    return found
+
+
+def _keeps_pace(walk: _Walk, chosen: list[int]) -> bool:
+    """Whether the recurrences that the class placed last completes fit the interval."""
+    for round_ in walk.rounds[len(chosen) - 1]:
+        edges = [
+            (source, target, weight + (more if more and chosen[first] != chosen[last] else 0))
+            for source, target, weight, first, last, more in round_.edges
+        ]
+        values = [0] * round_.size
+        for _ in range(round_.size + 1):
+            if not _relaxed(values, edges):
+                break
+        else:
+            return False
+    return True
+
+
+def _relaxed(values: list[int], edges: list[tuple[int, int, int]]) -> bool:
+    changed = False
+    for source, target, weight in edges:
+        if values[source] + weight > values[target]:
+            values[target] = values[source] + weight
+            changed = True
+    return changed
 
 
 def _extend(
@@ -196,7 +253,8 @@ def _extend(
             continue
         issued[group] += walk.issue[position]
         chosen.append(group)
-        if paced_only or role is not None or _room_left(walk, chosen, group):
+        fits = _keeps_pace(walk, chosen) and (paced_only or role is not None or _room_left(walk, chosen, group))
+        if fits:
             yield from _extend(walk, chosen, issued, more, paced_only=paced_only)
         chosen.pop()
         issued[group] -= walk.issue[position]

@@ -1,8 +1,8 @@
 """What a proof log has to refute for a claim about a loop over warp groups, whose assignment to groups is given.
 
 With the groups given, crossings have their delays, and what one group issues is one after the other: a problem of times
-alone. Whatever it leaves out (the register file that groups share; how long values really stay, unless asked for) gives
-it more solutions than there are schedules, so refuting it says more.
+alone. Whatever it leaves out (how long values really stay, unless asked for) gives it more solutions than there are
+schedules, so refuting it says more. What groups need at least limits what the register file leaves each of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from treadle.ir.tile.constraints import arcs
 from treadle.ir.tile.loop import Loop
 from treadle.ir.tile.orders import Order, Windows, core, orders, whole, windows
 from treadle.ir.tile.refutation import Draft, drafted
-from treadle.ir.tile.register_peaks import Reach
+from treadle.ir.tile.register_peaks import Reach, least_peaks
 from treadle.ir.tile.stays import stay_arcs
 from treadle.ir.tile.warps import FETCH_CYCLES, WarpLoop
 
@@ -114,13 +114,39 @@ def _problem(question: Question, *, exact: bool) -> Problem | None:
     for group in sorted(set(homes.values())):
         _add_issue(found, warps, homes, group)
     stays = _stays(warps, warps.loop, homes, ii)
-    room = question.most_registers - warps.limits.fixed_registers
-    for group in sorted(set(homes.values()) - roles):
-        if not _add_least_registers(found, warps, stays[group], room):
+    rooms = _rooms(question, homes)
+    if any(least > most for least, most in rooms.values()):
+        return None
+    fixed = warps.limits.fixed_registers
+    for group in sorted(rooms):
+        if not _add_least_registers(found, warps, stays[group], rooms[group][1] - fixed):
             return None
-        if exact:
-            _add_registers(found, warps, stays[group], room)
+    if exact:
+        peaks = {group: found.problem.variable(*rooms[group]) for group in sorted(rooms)}
+        for group, peak in peaks.items():
+            _add_registers(found, warps, stays[group], peak)
+        _add_register_file(found, warps, peaks, len(roles))
     return found.problem
+
+
+def _rooms(question: Question, homes: dict[str, int]) -> dict[int, tuple[int, int]]:
+    """Return the registers of every group without a role: at least by paths, at most beside the least of all others."""
+    warps = question.warps
+    limits, roles = warps.limits, len(warps.roles)
+    least = least_peaks(warps, homes, list(arcs(warps.loop)), question.ii)
+    if not limits.reallocation:
+        each = min(question.most_registers, limits.registers_of_file // max(1, len(least) + roles))
+        return {group: (peak, each) for group, peak in least.items()}
+    left = limits.registers_of_file - roles * limits.role_registers - sum(least.values())
+    return {group: (peak, min(question.most_registers, peak + left)) for group, peak in least.items()}
+
+
+def _add_register_file(found: Draft, warps: WarpLoop, peaks: dict[int, Term], roles: int) -> None:
+    """Let the groups that differ in registers fit the register file together."""
+    limits = warps.limits
+    most = limits.registers_of_file - roles * limits.role_registers
+    if limits.reallocation and sum(found.problem.bounds[peak.variable][1] for peak in peaks.values()) > most:
+        found.problem.at_most(list(peaks.values()), most)
 
 
 def _add_iteration(found: Draft, loop: Loop, most_cycles: int) -> None:
@@ -214,11 +240,12 @@ def _add_least_registers(found: Draft, warps: WarpLoop, stays: list[Stay], room:
     return True
 
 
-def _add_registers(found: Draft, warps: WarpLoop, stays: list[Stay], room: int) -> None:
-    """Keep the stays of one group within `room`: they are fullest when some stay begins, so they are counted there."""
+def _add_registers(found: Draft, warps: WarpLoop, stays: list[Stay], peak: Term) -> None:
+    """Keep the stays of one group within its `peak`, the fixed registers included: they are fullest when some stay
+    begins, so they are counted there."""
     for begin, lead in dict.fromkeys((stay.begin, stay.lead_cycles) for stay in stays):
         counts = [term for stay in stays for term in _there(found, warps.loop.index, stay, begin, lead)]
-        found.problem.at_most(counts, room)
+        found.problem.at_most([*counts, Term(peak.variable, -1)], -warps.limits.fixed_registers)
 
 
 def _there(found: Draft, index: dict[str, int], stay: Stay, begin: str, lead: int) -> list[Term]:
