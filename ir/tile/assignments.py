@@ -8,7 +8,7 @@ level among those that no such bound refutes: a bound on the level that a checke
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from treadle.ir.tile.constraints import Arc, arcs
@@ -63,6 +63,8 @@ class _Walk:
     """First interval of a range that ends with `ii`."""
     rounds: list[list[_Round]] = field(default_factory=list["list[_Round]"])
     """Per class: recurrences whose last class it is."""
+    refutes: Callable[[dict[str, int]], bool] | None = None
+    """Whether anything else refutes the groups of some operations, whatever those of all others are."""
     nodes: int = 0
     leaves: int = 0
 
@@ -86,16 +88,25 @@ def classes(warps: WarpLoop) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(names) for names in found.values())
 
 
-def assignments(warps: WarpLoop, ii: int, most: dict[str, int], *, from_ii: int | None = None) -> Iterator[Needs]:
+def assignments(
+    warps: WarpLoop,
+    ii: int,
+    most: dict[str, int],
+    *,
+    from_ii: int | None = None,
+    refutes: Callable[[dict[str, int]], bool] | None = None,
+) -> Iterator[Needs]:
     """Yield every assignment, up to names of groups, that no bound refutes at `ii` and whose levels keep to `most`.
 
-    With `from_ii`, those that no bound refutes at all intervals from it to `ii` at once.
+    With `from_ii`, those that no bound refutes at all intervals from it to `ii` at once. `refutes` is asked about the
+    groups of some operations as well.
 
     Raises:
         WalkTooLong: there are too many of them.
     """
     walk = _started(warps, ii, dict(most))
     walk.from_ii = ii if from_ii is None else from_ii
+    walk.refutes = refutes
     yield from _extend(walk, [], [0] * warps.limits.most_groups, (0, 0))
 
 
@@ -266,7 +277,9 @@ def _room_left(walk: _Walk, chosen: list[int], group: int) -> bool:
         return False
     groups = {name: home for names, home in zip(walk.members, chosen, strict=False) for name in names}
     most = min(walk.warps.limits.registers_per_group, walk.most.get("registers", walk.warps.limits.registers_per_group))
-    return least_peak(walk.warps, groups, group, walk.reach, walk.ii, walk.from_ii) <= most
+    if least_peak(walk.warps, groups, group, walk.reach, walk.ii, walk.from_ii) > most:
+        return False
+    return walk.refutes is None or not walk.refutes(groups)
 
 
 def _added(walk: _Walk, chosen: list[int], group: int) -> tuple[int, int]:

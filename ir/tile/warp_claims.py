@@ -13,6 +13,8 @@ Evidence beyond that of `claims` (whose kinds for ``ii`` and ``length`` hold her
   (`assignments.least`).
 - any other level by `enumeration` with ``orders``: interval, most, refuted; paths under the orders of the full unit and
   assignments leave nothing (`warp_refutation`). Of ``ii``: basis and refuted, every interval so.
+- any other level by `enumeration` with ``turns``: interval, most, refuted; a search over turns leaves nothing
+  (`turns`). Of ``ii``: basis, refuted, and ``turns``, ranges (first and last interval) that it refutes at once.
 - any level by `proof-log`: see `warp_logs`.
 - any level by `solver`: basis, and who answered; ``ii`` also the refuted intervals. ``second`` says whether another
   encoding agrees, and over how many questions, which is a solver's word as well.
@@ -29,7 +31,8 @@ from treadle.ir.tile.assignments import DECIDED, WalkTooLong, least, least_inter
 from treadle.ir.tile.claims import DERIVATIONS, Recheck, Refused, check_status, expect, guarded, named_solver
 from treadle.ir.tile.register_bound import register_bound, single_group_bound
 from treadle.ir.tile.schedule import Schedule
-from treadle.ir.tile.warp_logs import by_logs, by_orders, check_counted, check_logs
+from treadle.ir.tile.turns import Effort, SearchTooLong, first_found
+from treadle.ir.tile.warp_logs import by_logs, by_orders, check_counted, check_logs, refuted_levels
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule, barriers, traffic_bytes
 
 UNITS = {
@@ -218,6 +221,7 @@ def _interval_by_walk(
 ) -> None:
     intervals = _refuted_intervals(warps, made, bound, evidence, before)
     interval = intervals[0] if intervals else int(bound)
+    ranges, effort = evidence.get("turns", []), Effort()
     while interval < bound:
         try:
             passed = least_roomy(warps, interval, int(bound))
@@ -226,10 +230,25 @@ def _interval_by_walk(
         if passed > interval:
             interval = passed
             continue
+        turned = next(((low, high) for low, high in ranges if low <= interval <= high), None)
+        if turned is not None:
+            check_turned(warps, turned, {}, effort)
+            interval = turned[1] + 1
+            continue
         if evidence.get("orders") is not True:
             raise Refused("TRD413", f"an assignment to groups is left at interval {interval}")
         check_counted(warps, interval, {})
         interval += 1
+
+
+def check_turned(warps: WarpLoop, intervals: tuple[int, int], most: dict[str, int], effort: Effort) -> None:
+    """Refuse a refutation that a search over turns does not repeat."""
+    try:
+        found = first_found(warps, int(intervals[0]), int(intervals[1]), most, effort)
+    except (WalkTooLong, SearchTooLong):
+        raise Refused("TRD413", "the search over turns is too long to repeat") from None
+    if found is not None:
+        raise Refused("TRD413", f"the search over turns leaves a schedule at interval {intervals[0]}")
 
 
 def _interval_by_logs(
@@ -269,6 +288,11 @@ def _by_walk(name: str) -> Callable[..., None]:
     ) -> None:
         if evidence.get("orders") is True:
             by_orders(name, warps, made, bound, evidence, before)
+            return
+        if evidence.get("turns") is True:
+            interval = made.schedule.ii_cycles
+            most = refuted_levels(name, interval, bound, evidence, before)
+            check_turned(warps, (interval, interval), most, Effort())
             return
         expect("interval of the schedule", made.schedule.ii_cycles, evidence["interval"])
         decided = {level.name: level.value for level in before if level.name != "ii"}
