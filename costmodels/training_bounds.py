@@ -43,9 +43,13 @@ from treadle.ir.training.placement import stage_groups
 from treadle.ir.training.plan import Degrees, StageLayout
 from treadle.ir.training.ranks import shapes
 from treadle.ir.training.space import Leaf
-from treadle.ir.training.spec import Offload, Pipeline, Recompute
+from treadle.ir.training.spec import ContextMode, Offload, Pipeline, Recompute, Trainer
 
 Matrix = NDArray[np.float64]
+Trait = tuple[int | ContextMode, ...]
+"""Shapes of groups, exchange and overlap: what of a leaf decides the times of one microbatch."""
+Speaking = tuple[frozenset[Trait], tuple[Leaf, ...]]
+"""The traits of some leaves, and a leaf of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,9 @@ class Quick:
         self._work: dict[tuple[object, ...], Load] = {}
         self._tails: dict[tuple[object, ...], tuple[float, float]] = {}
         self._groups: dict[int, Quick] = {}
+        self._domain = setting.cluster.domain
+        self._known_ends: dict[tuple[int, ...], tuple[Pass, ...]] = {}
+        self._speakers: dict[tuple[object, ...], Speaking] = {}
 
     def limited(self, setting: Setting) -> Quick:
         """Return the same for another memory limit; what is known about times is shared."""
@@ -123,25 +130,17 @@ class Quick:
         return self._groups[group]
 
     def branch_us(self, branch: Degrees, leaves: tuple[Leaf, ...]) -> float:
-        """Return a bound for all leaves of a branch; with the plainest state, one for all states of a family.
-
-        Overlap only hides time, so leaves without it are left out where there are any with it.
-        """
-        mesh = (branch.data, branch.tensor, branch.context, branch.pipeline, branch.expert, branch.expert_tensor)
-        key: tuple[object, ...] = (
-            "branch",
-            *mesh,
-            branch.micro_batch,
-            branch.recompute,
-            branch.offload.activations,
-            branch.zero == 3,
-        )
-        key = (*key, branch.sharding, len(leaves))
+        """Return a bound for all leaves of a branch; with the plainest state, one for all states of a family."""
         if branch.placement:
             return min(self._mixed_us(leaf.of(branch)) for leaf in leaves)
+        return self._bound_us(branch, self._least_load(branch, leaves))
+
+    def _least_load(self, branch: Degrees, leaves: tuple[Leaf, ...]) -> Load:
+        """Return the least of every time over the leaves of a branch."""
+        traits, speakers = self._speaking(branch, leaves)
+        key = ("branch", self._alike(branch), traits)
         if key not in self._work:
-            quick = [leaf for leaf in leaves if leaf.overlap_tensor] or leaves
-            loads = [self.load(leaf.of(branch)) for leaf in quick]
+            loads = [self.load(leaf.of(branch)) for leaf in speakers]
             self._work[key] = Load(
                 min(item.work_us for item in loads),
                 min(item.least_us for item in loads),
@@ -151,7 +150,21 @@ class Quick:
                 min(item.least_forward_us for item in loads),
                 max(item.backward_us for item in loads),
             )
-        return self._bound_us(branch, self._work[key])
+        return self._work[key]
+
+    def _speaking(self, branch: Degrees, leaves: tuple[Leaf, ...]) -> Speaking:
+        """Return what of the leaves decides the times, and one leaf of each kind that speaks for the others.
+
+        Overlap only hides time, so leaves without it are left out where there are any with it.
+        """
+        mesh = (branch.data, branch.tensor, branch.context, branch.pipeline, branch.expert, branch.expert_tensor)
+        said = None if self.setting.spec.search.trainer is Trainer.ANY else branch.schedule
+        key = (*mesh, branch.zero == 3, branch.sharding, len(leaves), said)
+        if key not in self._speakers:
+            quick = [leaf for leaf in leaves if leaf.overlap_tensor] or leaves
+            speakers = {self._trait(leaf.of(branch)): leaf for leaf in reversed(quick)}
+            self._speakers[key] = frozenset(speakers), tuple(speakers.values())
+        return self._speakers[key]
 
     def _bound_us(self, degrees: Degrees, load: Load, after_us: float = 0.0) -> float:
         """Return the largest of three bounds: the pipeline's fill and work; the mean over ranks of work, waiting and
@@ -190,17 +203,10 @@ class Quick:
 
     def load(self, degrees: Degrees) -> Load:
         """Return the times of everything for one microbatch."""
-        mesh = (degrees.data, degrees.tensor, degrees.context, degrees.pipeline, degrees.micro_batch, degrees.expert)
-        here = shapes(degrees, self.setting.cluster.domain)
-        key: tuple[object, ...] = (*mesh, degrees.expert_tensor, degrees.recompute, here.tensor, here.context)
-        key = (*key, here.expert, here.hop_crosses, degrees.zero == 3)
-        key = (*key, degrees.sharding, here.replicas, here.copies) if degrees.zero == 3 else key
-        key = (*key, degrees.context_mode, degrees.overlap_tensor, degrees.offload.activations)
+        key = (self._alike(degrees), self._trait(degrees))
         if key not in self._work:
             setting, model = self.setting, self.setting.model
-            ends = [embedding_pass(setting, degrees), loss_pass(setting, degrees)]
-            if model.predictors:
-                ends.append(predictor_pass(setting, degrees, self.timer) * model.predictors)
+            ends = self._ends(degrees)
             times = {name: self.timer.layer(name, degrees) for name, _ in model.order}
             kinds = [times[name].total_us * count for name, count in layer_counts(setting).items()]
             parts = (*kinds, *(item.total_us for item in ends))
@@ -213,6 +219,35 @@ class Quick:
             backward += sum(item.backward_us for item in ends)
             self._work[key] = Load(total, least, hop_us(setting, degrees), share, most, first, backward, parts)
         return self._work[key]
+
+    def _ends(self, degrees: Degrees) -> tuple[Pass, ...]:
+        """Return the times of embedding, loss and, where there are any, predictors."""
+        model = self.setting.model
+        if model.predictors:
+            predictors = predictor_pass(self.setting, degrees, self.timer) * model.predictors
+            return *self._plain_ends(degrees), predictors
+        return self._plain_ends(degrees)
+
+    def _plain_ends(self, degrees: Degrees) -> tuple[Pass, ...]:
+        inside = shapes(degrees, self._domain).tensor
+        key = degrees.tensor, degrees.context, degrees.micro_batch, inside
+        if key not in self._known_ends:
+            self._known_ends[key] = embedding_pass(self.setting, degrees), loss_pass(self.setting, degrees)
+        return self._known_ends[key]
+
+    @staticmethod
+    def _alike(degrees: Degrees) -> tuple[object, ...]:
+        """Return what decides the times of one microbatch beside the leaf; the number of ranks is not in it."""
+        sizes = degrees.tensor, degrees.context, degrees.micro_batch, degrees.expert, degrees.expert_tensor
+        gathered = (degrees.data, degrees.sharding) if degrees.zero == 3 else ()
+        return (*sizes, degrees.pipeline > 1, degrees.recompute, degrees.offload.activations, *gathered)
+
+    def _trait(self, degrees: Degrees) -> Trait:
+        """Return the trait of a leaf's degrees."""
+        here = shapes(degrees, self._domain)
+        gathered = (here.replicas, here.copies) if degrees.zero == 3 else ()
+        groups = here.tensor, here.context, here.expert, here.hop_crosses
+        return (*groups, degrees.context_mode, degrees.overlap_tensor, *gathered)
 
     def may_fit(self, degrees: Degrees) -> bool:
         """Whether some layout may fit the memory."""

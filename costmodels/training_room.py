@@ -56,7 +56,8 @@ class Room:
 
     def __init__(self, setting: Setting) -> None:
         self.setting, self._counts = setting, layer_counts(setting)
-        self._known: dict[tuple[object, ...], tuple[tuple[Need, ...], Ends]] = {}
+        self._known_states: dict[tuple[object, ...], tuple[tuple[float, ...], float, float]] = {}
+        self._known_saved: dict[tuple[object, ...], tuple[tuple[tuple[float, float, float], ...], float]] = {}
         self._capacity = stage_capacities(setting, Degrees(1, 1, 1, 1, 1))[0]
 
     def limited(self, setting: Setting) -> Room:
@@ -88,36 +89,51 @@ class Room:
 
     def _needs(self, degrees: Degrees) -> tuple[tuple[Need, ...], Ends]:
         """Return the needs of all layers together (the least of any kind) and of each kind, and the ends."""
-        mesh = (degrees.data, degrees.tensor, degrees.context, degrees.pipeline, degrees.expert, degrees.expert_tensor)
-        order = degrees.order if degrees.sharding is not Sharding.GLOBAL else None
-        key: tuple[object, ...] = (*mesh, degrees.micro_batch, degrees.zero, degrees.sharding, degrees.recompute, order)
-        key = (*key, degrees.offload, degrees.context_mode)
-        if key not in self._known:
-            kinds = [self._of_kind(degrees, name, count) for name, count in self._counts.items()]
-            least = Need(
-                self.setting.model.layers,
-                min(kind.state for kind in kinds),
-                min(kind.kept for kind in kinds),
-                min(kind.whole for kind in kinds),
-                min(kind.transient for kind in kinds),
-            )
-            self._known[key] = (least, *kinds), self._ends(degrees)
-        return self._known[key]
+        states, first, last = self._states(degrees)
+        saved, logits = self._saved(degrees)
+        kinds = [
+            Need(count, state, kept, whole, passing)
+            for count, state, (kept, whole, passing) in zip(self._counts.values(), states, saved, strict=True)
+        ]
+        if len(kinds) > 1:
+            least = [min(item) for item in zip(*map(_sizes, kinds), strict=True)]
+            return (Need(self.setting.model.layers, *least), *kinds), Ends(first, last, logits)
+        return (kinds[0], kinds[0]), Ends(first, last, logits)
 
-    def _of_kind(self, degrees: Degrees, name: str, count: int) -> Need:
-        setting, model = self.setting, self.setting.model
-        state = state_bytes(setting, degrees, *stage_parameters(model, degrees, {name: 1}, False, False))
-        kind, spec = model.kind(name), setting.spec
-        kept = layer_saved_bytes(kind, spec, degrees, model.hidden)
-        whole = layer_saved_bytes(kind, spec, degrees, model.hidden, Recompute.NONE)
-        return Need(count, state, kept, whole, transient_bytes(setting, degrees, {name: 1}, False))
+    def _states(self, degrees: Degrees) -> tuple[tuple[float, ...], float, float]:
+        """Return the state of a layer of each kind, and of what the first and the last rank hold besides."""
+        ranks = degrees.data * degrees.context
+        sizes = ranks, degrees.tensor, degrees.expert, degrees.expert_tensor, degrees.last_rank == 0
+        key: tuple[object, ...] = (*sizes, degrees.zero, degrees.offload, degrees.sharding)
+        if degrees.sharding is not Sharding.GLOBAL:
+            key = (*key, degrees.order, degrees.context, degrees.pipeline)
+        if key not in self._known_states:
+            setting, model, alone = self.setting, self.setting.model, degrees.last_rank == 0
+            sums = [stage_parameters(model, degrees, {name: 1}, False, False) for name in self._counts]
+            first = stage_parameters(model, degrees, {}, True, alone)
+            last = (0.0, 0.0) if alone else stage_parameters(model, degrees, {}, False, True)
+            found = tuple(state_bytes(setting, degrees, *size) for size in (*sums, first, last))
+            self._known_states[key] = found[:-2], found[-2], found[-1]
+        return self._known_states[key]
 
-    def _ends(self, degrees: Degrees) -> Ends:
-        setting, model, alone = self.setting, self.setting.model, degrees.last_rank == 0
-        first = stage_parameters(model, degrees, {}, True, alone)
-        last = (0.0, 0.0) if alone else stage_parameters(model, degrees, {}, False, True)
-        at_first, at_last = state_bytes(setting, degrees, *first), state_bytes(setting, degrees, *last)
-        return Ends(at_first, at_last, transient_bytes(setting, degrees, {}, True))
+    def _saved(self, degrees: Degrees) -> tuple[tuple[tuple[float, float, float], ...], float]:
+        """Return what a layer of each kind keeps and brings (kept, whole, transient), and the last rank's transient."""
+        sizes = degrees.tensor, degrees.context, degrees.micro_batch, degrees.expert, degrees.expert_tensor
+        key = (*sizes, degrees.recompute, degrees.offload, degrees.context_mode, degrees.zero == 3)
+        if key not in self._known_saved:
+            setting, model, spec = self.setting, self.setting.model, self.setting.spec
+            found: list[tuple[float, float, float]] = []
+            for name in self._counts:
+                kind = model.kind(name)
+                kept = layer_saved_bytes(kind, spec, degrees, model.hidden)
+                whole = layer_saved_bytes(kind, spec, degrees, model.hidden, Recompute.NONE)
+                found.append((kept, whole, transient_bytes(setting, degrees, {name: 1}, False)))
+            self._known_saved[key] = tuple(found), transient_bytes(setting, degrees, {}, True)
+        return self._known_saved[key]
+
+
+def _sizes(need: Need) -> tuple[float, float, float, float]:
+    return need.state, need.kept, need.whole, need.transient
 
 
 def _layers_fit(

@@ -145,7 +145,9 @@ class LayerTimer:
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
+        self._domain = setting.cluster.domain
         self._layers: dict[tuple[object, ...], Pass] = {}
+        self._plain: dict[tuple[object, ...], Plain] = {}
         self._of_groups: dict[int, LayerTimer] = {}
 
     def of_group(self, group: int) -> LayerTimer:
@@ -161,20 +163,17 @@ class LayerTimer:
 
     def layer(self, name: str, degrees: Degrees) -> Pass:
         """Return the times of a layer kind."""
-        here = shapes(degrees, self.setting.cluster.domain)
+        here = shapes(degrees, self._domain)
+        sizes = degrees.tensor, degrees.context, degrees.expert, degrees.expert_tensor, degrees.micro_batch
+        groups = here.tensor, here.context, here.expert, degrees.context_mode, degrees.overlap_tensor
+        plain = (name, *sizes, *groups)
         tied = (degrees.data, degrees.sharding, here.replicas, here.copies) if degrees.zero == 3 else ()
-        key: tuple[object, ...] = (
-            name,
-            degrees.tensor,
-            degrees.context,
-            degrees.expert,
-            degrees.expert_tensor,
-            degrees.micro_batch,
-        )
-        key = (*key, degrees.recompute, degrees.context_mode, degrees.overlap_tensor, degrees.offload.activations)
-        key = (*key, here.tensor, here.context, here.expert, *tied)
+        key = (*plain, degrees.recompute, degrees.offload.activations, *tied)
         if key not in self._layers:
-            self._layers[key] = layer_pass(self.setting, self.setting.model.kind(name), degrees)
+            kind = self.setting.model.kind(name)
+            if plain not in self._plain:
+                self._plain[plain] = plain_layer(self.setting, kind, degrees)
+            self._layers[key] = layer_pass(self.setting, kind, degrees, self._plain[plain])
         return self._layers[key]
 
 
@@ -210,8 +209,26 @@ def product_pass(setting: Setting, rows: float, inputs: float, outputs: float, p
     return Pass(forward, back + weights, weights)
 
 
-def layer_pass(setting: Setting, kind: LayerKind, degrees: Degrees) -> Pass:
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A layer that runs nothing again and has all its parameters: its times, and those of the attention core."""
+
+    time: Pass
+    core_us: float
+
+
+def layer_pass(setting: Setting, kind: LayerKind, degrees: Degrees, plain: Plain | None = None) -> Pass:
     """Return forward and backward of one layer, recomputation included in the backward."""
+    plain = plain or plain_layer(setting, kind, degrees)
+    forward, backward, weights = plain.time.forward_us, plain.time.backward_us, plain.time.weight_us
+    backward += _again_us(setting, kind, degrees, forward, plain.core_us)
+    shard = _parameter_gather_us(setting, kind, degrees)
+    stored = _offload_us(setting, kind, degrees)
+    return Pass(max(forward, shard, stored), max(backward, 2 * shard, stored), weights)
+
+
+def plain_layer(setting: Setting, kind: LayerKind, degrees: Degrees) -> Plain:
+    """Return a layer's times without recomputation, gathered parameters and offload."""
     spec, constants = setting.spec, setting.gpu.constants
     products = sum((_split_product(setting, product, degrees) for product in kind.products), Pass(0.0, 0.0))
     experts, exchange = _experts_us(setting, kind, degrees)
@@ -227,11 +244,7 @@ def layer_pass(setting: Setting, kind: LayerKind, degrees: Degrees) -> Pass:
     host = kernels * constants.host_us_per_kernel * (1 + constants.host_skew * math.log2(degrees.tensor))
     forward = _either(forward, host, degrees)
     backward = _either(backward, _HOST_BACKWARD * host, degrees)
-    weights = share * backward
-    backward += _again_us(setting, kind, degrees, forward, core)
-    shard = _parameter_gather_us(setting, kind, degrees)
-    stored = _offload_us(setting, kind, degrees)
-    return Pass(max(forward, shard, stored), max(backward, 2 * shard, stored), weights)
+    return Plain(Pass(forward, backward, share * backward), core)
 
 
 def _apart(setting: Setting, kind: LayerKind, degrees: Degrees) -> bool:

@@ -11,7 +11,13 @@ from treadle.ir.errors import InvalidValue
 PRECISIONS = ("bf16", "fp16", "fp8", "mxfp8", "nvfp4")
 
 
-class Recompute(Enum):
+class Choice(Enum):
+    """A choice of the search space; members hash by identity, since memories of times hold millions of them."""
+
+    __hash__ = object.__hash__
+
+
+class Recompute(Choice):
     """What the backward pass computes again: nothing, whole layers, or a set of modules."""
 
     NONE = "none"
@@ -44,7 +50,7 @@ def _dimensions(order: str) -> tuple[str, ...]:
     return tuple(order.split("-"))
 
 
-class Pipeline(Enum):
+class Pipeline(Choice):
     """Order of forwards and backwards on a rank."""
 
     ONE_F_ONE_B = "1f1b"
@@ -60,7 +66,7 @@ class Pipeline(Enum):
         return self in (Pipeline.ZERO_BUBBLE, Pipeline.ZERO_BUBBLE_V)
 
 
-class Order(Enum):
+class Order(Choice):
     """Which degree varies fastest over the ranks, from the innermost to the outermost."""
 
     DATA_FIRST = "tp-cp-ep-dp-pp"
@@ -94,7 +100,7 @@ class Order(Enum):
         return _dimensions(self.value)
 
 
-class Sharding(Enum):
+class Sharding(Choice):
     """Over which data ranks ZeRO shares state."""
 
     GLOBAL = "global"
@@ -106,7 +112,7 @@ class Sharding(Enum):
     arXiv 2306.10209)."""
 
 
-class ContextMode(Enum):
+class ContextMode(Choice):
     """How context ranks exchange keys and values."""
 
     RING = "ring"
@@ -119,7 +125,7 @@ class ContextMode(Enum):
     """All-to-all inside a domain, a ring across domains (USP, arXiv 2405.07719)."""
 
 
-class Offload(Enum):
+class Offload(Choice):
     """What the host's memory keeps."""
 
     NONE = "none"
@@ -140,7 +146,7 @@ class Offload(Enum):
         return self in (Offload.ACTIVATIONS, Offload.BOTH)
 
 
-class Trainer(Enum):
+class Trainer(Choice):
     """Whose configuration must be able to say the plan."""
 
     ANY = "any"
