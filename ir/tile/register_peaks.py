@@ -2,8 +2,8 @@
 
 A chain of values that take over each other's registers lives for `q` whole intervals and a rest: it counts `q` times
 always. Beyond that, four arguments: chains whose rests add up to more than all but one interval overlap at some cycle;
-what an operation reads and writes is there when it starts; what it fetches from other groups is there just before,
-beside all operands it has; and the peak is not below the average.
+what an operation reads and writes is there when it starts; all its operands are there just before, what it fetches from
+other groups included; and the peak is not below the average.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def least_peak(
     together = max((_overlap(chosen, ii) for chosen in _sets(found, ii)), default=0)
     inside_ops = [issue.operation for issue in warps.issues if groups.get(issue.operation) == group]
     at_starts = max((_at_start(warps, groups, group, found, name, ii) for name in inside_ops), default=0)
-    fetching = max((_fetching(warps, groups, found, name, reach, ii) for name in inside_ops), default=0)
+    before = max((_just_before(warps, groups, found, name, reach, ii) for name in inside_ops), default=0)
     volume = sum(chain.registers * chain.lifetime_cycles for chain in found) + sum(
         value.registers * (reader.hold_cycles + FETCH_CYCLES)
         for value in warps.values
@@ -88,7 +88,7 @@ def least_peak(
         if groups.get(value.producer, group) != group and groups.get(reader.operation) == group
     )
     return (
-        max(always + together, always + _crowd(found, ii), at_starts, fetching, -(-volume // ii))
+        max(always + together, always + _crowd(found, ii), at_starts, before, -(-volume // ii))
         + warps.limits.fixed_registers
     )
 
@@ -129,12 +129,10 @@ def _at_start(warps: WarpLoop, groups: dict[str, int], group: int, found: list[C
     return total + sum(v.registers for v in warps.values if v.name in held and groups.get(v.producer, group) != group)
 
 
-def _fetching(warps: WarpLoop, groups: dict[str, int], found: list[Chain], name: str, reach: Reach, ii: int) -> int:
+def _just_before(warps: WarpLoop, groups: dict[str, int], found: list[Chain], name: str, reach: Reach, ii: int) -> int:
     """Registers just before an operation starts: operands of other groups, those of its own, and all that stays."""
     reads = [v for v in warps.values if any(r.operation == name for r in v.readers)]
     fetched = sum(v.registers for v in reads if groups.get(v.producer, groups[name]) != groups[name])
-    if not fetched:
-        return 0
     there = {v.name for v in reads if (path := reach(v.producer, name)) is not None and path >= FETCH_CYCLES}
     return fetched + sum(
         chain.registers * max(int(bool(there.intersection(chain.values))), chain.lifetime_cycles // ii)
