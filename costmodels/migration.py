@@ -68,14 +68,19 @@ def check(cluster: Cluster, placement: Placement, migration: Migration) -> list[
 
 
 def loads(cluster: Cluster) -> list[dict[str, int]]:
-    """Return the amounts every shape needs, host ports included as resources of which a node has one."""
-    shared = {(port.protocol, port.number) for shape in cluster.shapes for port in shape.ports if not port.address}
+    """Return the amounts every shape needs, host ports included as resources of which a node has one.
+
+    A port on all addresses takes it on each address that some pod names.
+    """
+    addresses: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for port in (port for shape in cluster.shapes for port in shape.ports):
+        addresses[port.protocol, port.number].add(port.address)
     found: list[dict[str, int]] = []
     for shape in cluster.shapes:
         load = dict(shape.requests)
         for port in shape.ports:
-            address = "" if (port.protocol, port.number) in shared else port.address
-            load[f"port/{port.protocol}/{port.number}/{address}"] = 1
+            for address in (port.address,) if port.address else sorted(addresses[port.protocol, port.number]):
+                load[f"port/{port.protocol}/{port.number}/{address}"] = 1
         if shape.device:
             load["device-slots"] = shape.device.count * shape.device.slots
         found.append(load)

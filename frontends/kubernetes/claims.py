@@ -16,8 +16,9 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
+from treadle.frontends.kubernetes.documents import Data
 from treadle.frontends.kubernetes.expressions import Device, selects
-from treadle.frontends.kubernetes.objects import Data, Dump, Object
+from treadle.frontends.kubernetes.objects import Dump, Object
 from treadle.frontends.kubernetes.quantity import parse_quantity
 from treadle.ir.cluster.cluster import Amounts, DeviceRequest, Devices
 from treadle.ir.cluster.errors import UnsupportedClaim

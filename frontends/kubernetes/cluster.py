@@ -4,36 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
 
 from treadle.frontends.kubernetes import rules
+from treadle.frontends.kubernetes.budgets import budget_of, pinned_by_budgets
 from treadle.frontends.kubernetes.claims import Asked, Claims
+from treadle.frontends.kubernetes.documents import Entry, entries_of, entries_of_text, read_entries
+from treadle.frontends.kubernetes.gangs import Gangs
 from treadle.frontends.kubernetes.objects import Dump, Object, read_dump, reading, top_owner
 from treadle.frontends.kubernetes.quantity import amount, parse_quantity
-from treadle.ir.cluster.cluster import (
-    PENDING,
-    Amounts,
-    Budget,
-    Cluster,
-    DeviceRequest,
-    Devices,
-    Gang,
-    Node,
-    Pod,
-    Shape,
-    require_fitting,
-)
-from treadle.ir.cluster.errors import InconsistentCluster, UnknownNode, UnsupportedRule
-from treadle.ir.cluster.labels import selects
+from treadle.frontends.kubernetes.remarks import Remarks
+from treadle.frontends.kubernetes.requests import quantities, requests_of
+from treadle.frontends.kubernetes.told import tell_nodes, tell_pod, tell_whole
+from treadle.frontends.kubernetes.volumes import Attached, met_together, volumes_of
+from treadle.ir.cluster.cluster import PENDING, Cluster, DeviceRequest, Devices, Node, Pod, Shape, require_fitting
+from treadle.ir.cluster.errors import OverfullNode, UnknownNode, UnsupportedRule
+from treadle.ir.cluster.labels import Selector, selects
 from treadle.ir.diagnostics import Place
-from treadle.ir.plan import parse_json, read_text
 
 T = TypeVar("T")
 _GPU = "nvidia.com/gpu"
 _FRACTION = "gpu-fraction"
+_RESTART_COST = "treadle.dev/restart-cost"
 _WHOLE_DEVICE = 1000
+_PODS = 110
+"""Pods per node where a node does not say: the kubelet's default."""
+_MOST_RESTART_COST = 1_000_000
 _NAME_LABELS = (
     "statefulset.kubernetes.io/pod-name",
     "apps.kubernetes.io/pod-index",
@@ -41,56 +38,91 @@ _NAME_LABELS = (
     "leaderworkerset.sigs.k8s.io/worker-index",
 )
 """Labels that only number a workload's pods: rules that select by them are not seen, and identical pods stay so."""
+_SYSTEM_CLASSES = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
+"""Priority classes that every cluster has (pkg/apis/scheduling/v1/helpers.go)."""
 
 
-def load_cluster(path: Path) -> Cluster:
-    """Read a dump; see `cluster_from` for what is raised, and UnreadableFile, MalformedText for the file itself."""
-    text = read_text(path)
-    return cluster_from(parse_json(text, str(path)), str(path), text)
+def load_cluster(path: Path, *more: Path) -> Cluster:
+    """Read a dump, in one file or several; raises UnreadableFile, MalformedText, and what `cluster_from` raises."""
+    entries = (entry for one in (path, *more) for entry in read_entries(one))
+    return _cluster(entries, str(path))
 
 
 def cluster_from(document: object, file: str, text: str = "") -> Cluster:
-    """Build the cluster of a parsed dump.
+    """Build the cluster of a parsed dump; with its `text`, errors name lines.
 
     Raises:
-        NotACluster, WrongType, BadQuantity, NegativeAmount, DuplicateName, UnknownNode, CyclicOwners, UnsupportedRule:
-            with the object they concern.
+        NotACluster, MissingField, WrongType, BadQuantity, NegativeAmount, DuplicateName, UnknownNode, CyclicOwners,
+        InconsistentCluster, UnsupportedRule, UnsupportedClaim: with the object they concern.
         OverfullNode: pods that run do not fit their node; the dump contradicts itself.
     """
-    reader = _Reader(read_dump(document, file, text))
-    cluster = reader.cluster()
-    require_fitting(cluster)
+    return _cluster(entries_of_text(text, file) if text else entries_of(document, file), file)
+
+
+def _cluster(entries: Iterable[Entry], file: str) -> Cluster:
+    dump = read_dump(entries, file)
+    cluster = _Reader(dump).cluster()
+    try:
+        require_fitting(cluster)
+    except OverfullNode as error:
+        node = dump.find("Node", "default", str(error.fields["node"]))
+        error.place = node.near("allocatable") if node else None
+        raise
     return cluster
 
 
 class _Reader:
     def __init__(self, dump: Dump) -> None:
         self.dump = dump
+        self.remarks = Remarks()
         self.claims = Claims(dump)
+        self.gangs = Gangs(dump)
         self.fractions = any(_FRACTION in pod.strings("metadata", "annotations") for pod in dump.of("Pod"))
         classes = self.dump.of("PriorityClass")
-        self.classes = dict(_each(lambda item: (item.name, int(item.get("value") or 0)), classes))
+        self.classes = {
+            **_SYSTEM_CLASSES,
+            **dict(_each(lambda item: (item.name, int(item.get("value") or 0)), classes)),
+        }
         self.default_priority = next((self.classes[c.name] for c in classes if c.get("globalDefault")), 0)
+        self.never = {c.name for c in classes if c.get("preemptionPolicy") == "Never"}
+        self.spaces = {item.name: item.strings("metadata", "labels") for item in dump.of("Namespace")}
         self.shapes: dict[str, int] = {}
         self.shape_list: list[Shape] = []
-        self.gangs: dict[str, Gang] = {}
 
     def cluster(self) -> Cluster:
-        """Return the cluster; pods that have ended are left out."""
+        """Return the cluster; pods that have ended, or end before they ever ran, are left out."""
         nodes = tuple(_each(self._node, self.dump.of("Node")))
+        tell_nodes(self.dump, self.remarks)
         index = {node.name: position for position, node in enumerate(nodes)}
-        alive = [item for item in self.dump.of("Pod") if item.get("status", "phase") not in ("Succeeded", "Failed")]
-        pods = tuple(_each(lambda item: self._pod(item, index), alive))
+        pods = tuple(_each(lambda item: self._pod(item, index), self._alive()))
         nodes = tuple(self._with_claimed(node) for node in nodes)
-        budgets = tuple(_each(self._budget, self.dump.of("PodDisruptionBudget")))
         shapes = tuple(self.shape_list)
-        pods = tuple(_pin_by_budget(pod, shapes, budgets) for pod in pods)
-        return Cluster(nodes, shapes, pods, budgets, tuple(self._sized(gang, pods) for gang in self.gangs.values()))
+        budgets = tuple(
+            _each(lambda item: budget_of(item, pods, shapes, self.remarks), self.dump.of("PodDisruptionBudget"))
+        )
+        pods = pinned_by_budgets(pods, shapes, budgets)
+        gangs = self.gangs.sized(pods, self.remarks)
+        tell_whole(self.dump, self.remarks)
+        return Cluster(nodes, shapes, pods, budgets, gangs, self.remarks.lines())
+
+    def _alive(self) -> Iterator[Object]:
+        for item in self.dump.of("Pod"):
+            with reading(item):
+                if item.get("status", "phase") in ("Succeeded", "Failed"):
+                    self.gangs.ended(item)
+                    self.remarks.add("pods that have ended are left out", item.name)
+                elif item.get("metadata", "deletionTimestamp") and not item.get("spec", "nodeName"):
+                    self.remarks.add("pods that are deleted before they ever ran are left out", item.name)
+                else:
+                    yield item
 
     def _node(self, item: Object) -> Node:
-        capacity = self._amounts(
-            item, item.table("status", "allocatable") or item.table("status", "capacity"), up=False
-        )
+        field = "allocatable" if item.table("status", "allocatable") else "capacity"
+        read = quantities(item, item.table("status", field))
+        capacity = {name: amount(name, value, up=False) for name, value in read.items()}
+        if "pods" not in capacity:
+            self.remarks.add(f"nodes that do not say how many pods they take: {_PODS} each", item.name)
+            capacity["pods"] = _PODS
         devices = None
         if self.fractions:
             devices = Devices(count, _WHOLE_DEVICE) if (count := capacity.pop(_GPU, 0)) else None
@@ -117,22 +149,26 @@ class _Reader:
     def _pod(self, item: Object, nodes: dict[str, int]) -> Pod:
         where = item.get("spec", "nodeName")
         if where and where not in nodes:
-            raise UnknownNode(place=item.place, pod=item.name, node=where)
+            raise UnknownNode(place=item.near(str(where)), pod=item.name, node=where)
         asked = self.claims.asked(item) if item.get("spec", "resourceClaims") else Asked({})
         owner = top_owner(self.dump, item)
+        attached = volumes_of(self.dump, item)
         node = nodes[where] if where else PENDING
+        tell_pod(item, attached, self.remarks)
         return Pod(
             item.name,
-            self._shape(item, owner, asked),
+            self._shape(item, owner, asked, attached),
             node,
-            pinned=self._pin(item) if node != PENDING else "",
-            gang=self._gang(item),
-            surge=owner[0] in ("Deployment", "ReplicaSet"),
+            pinned=self._pin(item, attached) if node != PENDING else "",
+            restart_cost=self._restart_cost(item),
+            gang=self.gangs.name_of(item),
+            surge=owner[0] in ("Deployment", "ReplicaSet") and not attached.single and self._surges(item, owner),
             device=asked.held if node != PENDING else None,
+            gated=bool(item.items("spec", "schedulingGates")),
         )
 
-    def _shape(self, item: Object, owner: tuple[str, str], asked: Asked) -> int:
-        requests = {**self._requests(item), **asked.requests}
+    def _shape(self, item: Object, owner: tuple[str, str], asked: Asked, attached: Attached) -> int:
+        requests = {**requests_of(item), **asked.requests}
         device = asked.device
         fraction = item.strings("metadata", "annotations").get(_FRACTION)
         if fraction is not None:
@@ -148,14 +184,15 @@ class _Reader:
             {k: v for k, v in item.strings("metadata", "labels").items() if k not in _NAME_LABELS},
             self._priority(item),
             rules.node_selector(item),
-            rules.node_affinity(item),
+            met_together(rules.node_affinity(item), attached.terms),
             rules.tolerations(item),
-            rules.pod_terms(item, "podAffinity"),
-            rules.pod_terms(item, "podAntiAffinity"),
+            rules.pod_terms(item, "podAffinity", self._spaces),
+            rules.pod_terms(item, "podAntiAffinity", self._spaces),
             rules.spreads(item),
             rules.host_ports(item),
             device,
             workload,
+            self._preempts(item),
         )
         return self._known(shape)
 
@@ -167,151 +204,71 @@ class _Reader:
             self.shape_list.append(shape)
         return self.shapes[key]
 
+    def _spaces(self, selector: Selector) -> tuple[str, ...]:
+        """Return the namespaces that a selector selects; each has its name as a label."""
+        if not self.spaces and any(one.key != _NAME_OF_SPACE for one in selector):
+            self.remarks.add("no Namespace is in the dump: selectors of namespaces know only their names")
+        names = {*self.spaces, *(pod.namespace for pod in self.dump.of("Pod"))}
+        return tuple(
+            name for name in sorted(names) if selects(selector, {**self.spaces.get(name, {}), _NAME_OF_SPACE: name})
+        )
+
     def _priority(self, item: Object) -> int:
         if (value := item.get("spec", "priority")) is not None:
             if not isinstance(value, int) or isinstance(value, bool):
                 raise item.wrong("spec.priority", value, "an integer")
             return value
         name = item.get("spec", "priorityClassName")
+        if name and name not in self.classes:
+            fact = f"pods of priority classes that are not listed, which count as priority {self.default_priority}"
+            self.remarks.add(fact, f"{item.namespace}/{item.name} ({name})")
         return self.classes.get(str(name), self.default_priority) if name else self.default_priority
 
-    def _requests(self, item: Object) -> Amounts:
-        """Effective requests: containers and sidecars together, or the largest init container beside its sidecars."""
-        main: dict[str, Fraction] = {}
-        for container in item.items("spec", "containers"):
-            _add(main, self._quantities(item, container))
-        sidecars: dict[str, Fraction] = {}
-        peak: dict[str, Fraction] = {}
-        for container in item.items("spec", "initContainers"):
-            asked = self._quantities(item, container)
-            if container.get("restartPolicy") == "Always":
-                _add(sidecars, asked)
-                candidate = dict(sidecars)
-            else:
-                candidate = dict(sidecars)
-                _add(candidate, asked)
-            peak = {
-                name: max(peak.get(name, Fraction(0)), candidate.get(name, Fraction(0))) for name in {*peak, *candidate}
-            }
-        _add(main, sidecars)
-        total = {name: max(main.get(name, Fraction(0)), peak.get(name, Fraction(0))) for name in {*main, *peak}}
-        total |= self._read(item, item.table("spec", "resources", "requests"))
-        _add(total, self._read(item, item.table("spec", "overhead")))
-        return {**{name: amount(name, value, up=True) for name, value in sorted(total.items()) if value}, "pods": 1}
+    def _preempts(self, item: Object) -> bool:
+        policy = item.get("spec", "preemptionPolicy")
+        return policy != "Never" if policy else item.get("spec", "priorityClassName") not in self.never
 
-    def _quantities(self, item: Object, container: dict[str, object]) -> dict[str, Fraction]:
-        """A container's requests; a limit without a request is also the request, as the API server fills it in."""
-        resources = container.get("resources") or {}
-        if not isinstance(resources, dict):
-            raise item.wrong("resources", resources, "a table of fields")
-        asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
-        return self._read(item, asked, str(container.get("name", "")))
+    def _restart_cost(self, item: Object) -> int:
+        text = item.strings("metadata", "annotations").get(_RESTART_COST)
+        if text is None:
+            return 1
+        if not text.isdecimal() or not 1 <= int(text) <= _MOST_RESTART_COST:
+            raise item.wrong(_RESTART_COST, text, f"a whole number from 1 to {_MOST_RESTART_COST}")
+        return int(text)
 
-    def _read(self, item: Object, amounts: dict[str, object], container: str = "") -> dict[str, Fraction]:
-        inside = f"container `{container}`, " if container else ""
-        return {
-            name: parse_quantity(text, replace(item.place, path=f"{item.place.path}: {inside}{name}"))
-            for name, text in amounts.items()
-        }
+    def _surges(self, item: Object, owner: tuple[str, str]) -> bool:
+        """Whether a Deployment lets a replacement start before the old pod goes; so does one that is not shown."""
+        described = self.dump.find("Deployment", item.namespace, owner[1]) if owner[0] == "Deployment" else None
+        if described is None:
+            return True
+        surge = described.get("spec", "strategy", "rollingUpdate", "maxSurge")
+        return described.get("spec", "strategy", "type") != "Recreate" and surge not in (0, "0", "0%")
 
-    def _amounts(self, item: Object, amounts: dict[str, object], *, up: bool) -> Amounts:
-        return {name: amount(name, value, up=up) for name, value in self._read(item, amounts).items()}
-
-    def _pin(self, item: Object) -> str:
+    def _pin(self, item: Object, attached: Attached) -> str:
         annotations = item.strings("metadata", "annotations")
         references = item.items("metadata", "ownerReferences")
-        volumes = item.items("spec", "volumes")
         if "kubernetes.io/config.mirror" in annotations:
             return "mirror pod"
         if any(reference.get("kind") in ("DaemonSet", "Node") for reference in references):
             return "DaemonSet"
         if not references:
             return "no controller"
-        if annotations.get("karpenter.sh/do-not-disrupt") == "true":
+        if annotations.get(_DO_NOT_DISRUPT, "false") != "false":
             return "do-not-disrupt"
         if annotations.get("cluster-autoscaler.kubernetes.io/safe-to-evict") == "false":
             return "safe-to-evict: false"
         if item.get("metadata", "deletionTimestamp"):
             return "terminating"
-        if any(self._is_local(item, volume) for volume in volumes):
-            return "local volume"
-        return ""
-
-    def _is_local(self, item: Object, volume: dict[str, object]) -> bool:
-        """A claim is local if its volume is bound to nodes, or if the dump does not show the volume."""
-        claim = volume.get("persistentVolumeClaim")
-        if not isinstance(claim, dict):
-            return False
-        bound = self.dump.find("PersistentVolumeClaim", item.namespace, str(claim.get("claimName")))
-        shown = self.dump.find("PersistentVolume", "default", str(bound.get("spec", "volumeName"))) if bound else None
-        return shown is None or shown.get("spec", "nodeAffinity") is not None
-
-    def _gang(self, item: Object) -> str:
-        name, size, topology = rules.gang(item)
-        if not name:
-            return ""
-        full = f"{item.namespace}/{name}"
-        if full not in self.gangs:
-            least, key = self._minimum(item.namespace, name)
-            self.gangs[full] = Gang(full, least or size, topology or key)
-        return full
-
-    def _minimum(self, namespace: str, name: str) -> tuple[int, str]:
-        """Return the minimum and the topology key of a PodGroup; 0 and an empty one if the dump does not show it."""
-        group = self.dump.find("PodGroup", namespace, name)
-        if group is None:
-            return 0, ""
-        least = group.get("spec", "minMember") or group.get("spec", "policy", "gang", "minCount") or 0
-        if not isinstance(least, int) or isinstance(least, bool) or least < 0:
-            raise group.wrong("spec.minMember", least, "a whole number")
-        if group.get("spec", "networkTopology", "mode") == "hard":
-            raise UnsupportedRule(
-                place=group.place, what="`networkTopology` of a PodGroup (its HyperNodes are no labels)"
-            )
-        keys = [str(one.get("key")) for one in group.items("spec", "schedulingConstraints", "topology")]
-        if len(keys) > 1:
-            raise UnsupportedRule(place=group.place, what="more than one topology of a PodGroup")
-        return least, keys[0] if keys else ""
-
-    def _sized(self, gang: Gang, pods: tuple[Pod, ...]) -> Gang:
-        """A gang without a stated minimum needs all its pods; one that can never stand is a contradiction."""
-        size = sum(pod.gang == gang.name for pod in pods)
-        if gang.minimum > size:
-            raise InconsistentCluster(
-                message=f"the gang `{gang.name}` needs {gang.minimum} pods, and the dump has {size}", place=Place("")
-            )
-        return replace(gang, minimum=gang.minimum or size)
-
-    def _budget(self, item: Object) -> Budget:
-        allowed = item.get("status", "disruptionsAllowed")
-        if not isinstance(allowed, int):
-            raise item.wrong("status.disruptionsAllowed", allowed, "an integer")
-        return Budget(
-            item.name, item.namespace, rules.label_selector(item, item.get("spec", "selector")), max(0, allowed)
-        )
+        if attached.unseen:
+            return f"volume {attached.unseen} not in the dump"
+        return "local volume" if attached.local else ""
 
 
-def _pin_by_budget(pod: Pod, shapes: tuple[Shape, ...], budgets: tuple[Budget, ...]) -> Pod:
-    """A pod that runs and whose budget allows no disruption stays, unless a replacement may start first."""
-    if pod.node == PENDING or pod.pinned or pod.surge:
-        return pod
-    shape = shapes[pod.shape]
-    for budget in budgets:
-        if (
-            not budget.disruptions_allowed
-            and budget.namespace == shape.namespace
-            and selects(budget.selector, shape.labels)
-        ):
-            return replace(pod, pinned=f"budget {budget.name}")
-    return pod
+_DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
+_NAME_OF_SPACE = "kubernetes.io/metadata.name"
 
 
 def _each(read: Callable[[Object], T], items: Iterable[Object]) -> Iterator[T]:
     for item in items:
         with reading(item):
             yield read(item)
-
-
-def _add(total: dict[str, Fraction], more: dict[str, Fraction]) -> None:
-    for name, value in more.items():
-        total[name] = total.get(name, Fraction(0)) + value

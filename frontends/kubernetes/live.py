@@ -10,13 +10,16 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from treadle.frontends.kubernetes.objects import Data
+from treadle.frontends.kubernetes.documents import Data
 from treadle.ir.cluster.errors import NoClient, UnreachableCluster
 
 _REQUIRED = ("/api/v1/nodes", "/api/v1/pods", "/apis/scheduling.k8s.io/v1/priorityclasses")
 _OPTIONAL = (
     "/apis/policy/v1/poddisruptionbudgets",
     "/apis/apps/v1/replicasets",
+    "/apis/apps/v1/deployments",
+    "/api/v1/namespaces",
+    "/apis/storage.k8s.io/v1/storageclasses",
     "/api/v1/persistentvolumes",
     "/api/v1/persistentvolumeclaims",
     "/apis/resource.k8s.io/v1/resourceslices",
@@ -61,7 +64,8 @@ def _listed(get: Get, path: str) -> list[Data] | int:
         if status != 200:
             return status
         kind = str(document.get("kind", "")).removesuffix("List")
-        items += [{"kind": kind, **item} for item in document.get("items") or []]
+        version = {"apiVersion": str(document["apiVersion"])} if document.get("apiVersion") else {}
+        items += [{"kind": kind, **version, **item} for item in document.get("items") or []]
         token = str((document.get("metadata") or {}).get("continue") or "")
         if not token:
             return items

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Generator, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from treadle.frontends.kubernetes.documents import Data, Entry
 from treadle.ir.cluster.errors import CyclicOwners, DuplicateName, NotACluster
-from treadle.ir.diagnostics import Place
-from treadle.ir.errors import WrongType
+from treadle.ir.diagnostics import Place, TreadleError
+from treadle.ir.errors import MissingField, WrongType
 
-Data = dict[str, Any]
+_DRA = ("resource.k8s.io",)
+_READ: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("Node", "Pod", "Namespace", "PersistentVolume", "PersistentVolumeClaim"), ("",)),
+    **dict.fromkeys(("ReplicaSet", "Deployment"), ("apps",)),
+    "PriorityClass": ("scheduling.k8s.io",),
+    "PodDisruptionBudget": ("policy",),
+    "StorageClass": ("storage.k8s.io",),
+    "PodGroup": (
+        "scheduling.x-k8s.io", "scheduling.k8s.io", "scheduling.volcano.sh", "scheduling.run.ai",
+        "scheduling.sigs.k8s.io",
+    ),
+    "Workload": ("scheduling.k8s.io",),
+    **dict.fromkeys(("ResourceSlice", "ResourceClaim", "ResourceClaimTemplate", "DeviceClass"), _DRA),
+}  # fmt: skip
+"""Kinds that are read, and the API groups they are read from: other groups have kinds of the same names (`Node` of
+Longhorn, `Workload` of Kueue), which are other things."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +37,11 @@ class Object:
 
     data: Data
     place: Place
+    text: str = ""
+    """The text of its file, to find lines in (empty: not known)."""
+    at: int = -1
+    end: int = -1
+    """Where the object begins and ends in the text."""
 
     @property
     def name(self) -> str:
@@ -68,9 +89,17 @@ class Object:
     def wrong(self, field: str, found: object, expected: str) -> WrongType:
         """Return the error for a value of the wrong type."""
         return WrongType(
-            place=self.place, field=f"{self.name}: {field}", found=f"`{str(found)[:60]}`", reason="wrong kind of value",
-            expected=expected,
+            place=self.near(field.rpartition(".")[2]), field=f"{self.name}: {field}", found=f"`{str(found)[:60]}`",
+            reason="wrong kind of value", expected=expected,
         )  # fmt: skip
+
+    def near(self, *words: str) -> Place:
+        """Return the place of the first of these JSON strings that the object has, that of its name without one."""
+        for word in (*words, self.name):
+            position = self.text.find(f'"{word}"', self.at, self.end) if self.at >= 0 and word else -1
+            if position >= 0:
+                return replace(self.place, line=self.place.line + self.text.count("\n", self.at, position))
+        return self.place
 
 
 @contextmanager
@@ -82,9 +111,12 @@ def reading(item: Object) -> Generator[None]:
     """
     try:
         yield
+    except TreadleError as error:
+        error.place = error.place or item.near()
+        raise
     except (TypeError, AttributeError, ValueError, KeyError, OverflowError) as error:
         raise WrongType(
-            place=item.place, field=item.name or "object", found="a value of the wrong type", reason=str(error)[:200]
+            place=item.near(), field=item.name or "object", found="a value of the wrong type", reason=str(error)[:200]
         ) from None
 
 
@@ -95,6 +127,10 @@ class Dump:
     kinds: dict[str, tuple[Object, ...]]
     named: dict[tuple[str, str, str], Object] = field(default_factory=dict[tuple[str, str, str], Object])
     """By kind, namespace and name."""
+    owned: dict[tuple[str, str, str], Object] = field(default_factory=dict[tuple[str, str, str], Object])
+    """Objects of kinds that are not read, of which only the owners count."""
+    unread: Counter[str] = field(default_factory=Counter[str])
+    """Objects of kinds that are not read, by kind."""
 
     def of(self, kind: str) -> tuple[Object, ...]:
         """Return the objects of a kind."""
@@ -104,48 +140,75 @@ class Dump:
         """Return one object, None if the dump does not show it."""
         return self.named.get((kind, namespace, name))
 
+    def owner(self, kind: str, namespace: str, name: str) -> Object | None:
+        """Return one object of any kind, None if the dump does not show it or nothing owns it."""
+        return self.named.get((kind, namespace, name)) or self.owned.get((kind, namespace, name))
 
-def read_dump(document: object, file: str, text: str = "") -> Dump:
-    """Sort the objects of a (nested) List by kind.
+
+def read_dump(entries: Iterable[Entry], file: str) -> Dump:
+    """Sort objects by kind; of kinds that are not read only owners are kept.
 
     Raises:
-        NotACluster: no list of objects, or no node among them.
+        NotACluster: there is no node among them.
+        MissingField: an object of a kind that is read has no name.
         DuplicateName: two objects of one kind with one name and namespace.
     """
     kinds: dict[str, list[Object]] = defaultdict(list)
-    seen: dict[tuple[str, str, str], Object] = {}
-    for path, data in _walk(document, file, "items"):
-        kind = str(data.get("kind") or "")
-        found = Object(data, Place(file, path=path))
-        found = Object(data, Place(file, _line(text, found.name), path=f"{kind} {found.name}"))
-        key = (kind, found.namespace, found.name)
-        if key in seen:
-            raise DuplicateName(place=found.place, kind=kind.lower(), name=found.name)
-        seen[key] = found
-        kinds[kind].append(found)
+    dump = Dump({})
+    for entry in entries:
+        kind = str(entry.data["kind"])
+        if _group(entry.data, kind) not in _READ.get(kind, ()):
+            _pass_over(dump, kind, entry)
+            continue
+        item = _object(kind, entry)
+        key = (kind, item.namespace, item.name)
+        if key in dump.named:
+            first = dump.named[key].place
+            if _group(dump.named[key].data, kind) != _group(entry.data, kind):
+                continue  # PodGroups of two schedulers may have one name
+            raise DuplicateName(
+                place=item.near(), kind=kind.lower(), name=item.name,
+                expected=f"one object of this name; the first is at {first.file}:{first.line or first.path}",
+            )  # fmt: skip
+        dump.named[key] = item
+        kinds[kind].append(item)
     if "Node" not in kinds:
         raise NotACluster(place=Place(file), reason="there is no Node in it")
-    return Dump({kind: tuple(objects) for kind, objects in kinds.items()}, seen)
+    dump.kinds.update({kind: tuple(objects) for kind, objects in kinds.items()})
+    return dump
 
 
-def _walk(document: object, file: str, path: str) -> Iterator[tuple[str, Data]]:
-    if not isinstance(document, dict) or not isinstance(document.get("items"), list):
-        raise NotACluster(place=Place(file), reason="it is not a List with `items`")
-    for index, item in enumerate(document["items"]):
-        if not isinstance(item, dict) or not isinstance(item.get("kind"), str):
-            raise NotACluster(place=Place(file, path=f"{path}[{index}]"), reason="an item has no `kind`")
-        if item["kind"].endswith("List") and "items" in item:
-            yield from _walk(item, file, f"{path}[{index}].items")
-        else:
-            yield f"{path}[{index}]", item
+def _group(data: Data, kind: str) -> str:
+    """Return the API group; objects without `apiVersion` are of the group their kind is read from."""
+    version = data.get("apiVersion")
+    if not isinstance(version, str):
+        return _READ.get(kind, ("?",))[0]
+    return version.rpartition("/")[0]
 
 
-def _line(text: str, name: str) -> int:
-    """Return the line of an object's name in the source; only small sources are searched (0: unknown)."""
-    if not text or len(text) > 4_000_000:
-        return 0
-    position = text.find(f'"name": "{name}"')
-    return text.count("\n", 0, position) + 1 if position >= 0 else 0
+def _object(kind: str, entry: Entry) -> Object:
+    metadata = entry.data.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str) or not metadata["name"]:
+        raise MissingField(
+            place=entry.place,
+            field="metadata.name",
+            expected=f"a {kind} with a name",
+            hint="kubectl writes one: run it again",
+        )
+    metadata.pop("managedFields", None)
+    place = Place(entry.place.file, entry.place.line, path=f"{kind} {metadata['name']}")
+    return Object(entry.data, place, entry.text, entry.at, entry.end)
+
+
+def _pass_over(dump: Dump, kind: str, entry: Entry) -> None:
+    dump.unread[kind] += 1
+    metadata = entry.data.get("metadata")
+    references = metadata.get("ownerReferences") if isinstance(metadata, dict) else None
+    if isinstance(metadata, dict) and references:
+        item = Object(
+            {"kind": kind, "metadata": {"name": metadata.get("name"), "ownerReferences": references}}, entry.place
+        )
+        dump.owned.setdefault((kind, str(metadata.get("namespace") or "default"), item.name), item)
 
 
 def top_owner(dump: Dump, item: Object) -> tuple[str, str]:
@@ -154,7 +217,7 @@ def top_owner(dump: Dump, item: Object) -> tuple[str, str]:
     Raises:
         CyclicOwners: the chain comes back to itself.
     """
-    chain = [(str(item.get("kind")), item.name)]
+    first, chain = item, [(str(item.get("kind")), item.name)]
     while True:
         references = item.items("metadata", "ownerReferences")
         owner = next((r for r in references if r.get("controller")), references[0] if references else None)
@@ -163,9 +226,9 @@ def top_owner(dump: Dump, item: Object) -> tuple[str, str]:
         step = (str(owner.get("kind")), str(owner.get("name")))
         if step in chain:
             cycle = " -> ".join(f"{kind}/{name}" for kind, name in [*chain, step])
-            raise CyclicOwners(place=item.place, name=chain[0][1], cycle=cycle)
+            raise CyclicOwners(place=item.near("ownerReferences"), name=chain[0][1], cycle=cycle)
         chain.append(step)
-        above = dump.find(step[0], item.namespace, step[1])
+        above = dump.owner(step[0], first.namespace, step[1])
         if above is None:
             return step
         item = above

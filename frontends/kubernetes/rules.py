@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from treadle.frontends.kubernetes.objects import Data, Object
+from treadle.frontends.kubernetes.documents import Data
+from treadle.frontends.kubernetes.objects import Object
 from treadle.ir.cluster.cluster import HostPort, NodeTerm, PodTerm, Spread
-from treadle.ir.cluster.errors import UnsupportedRule
 from treadle.ir.cluster.labels import Effect, Operator, Requirement, Selector, Taint, Toleration
 
-_GROUP_LABELS = ("pod-group.scheduling.sigs.k8s.io", "scheduling.x-k8s.io/pod-group", "kueue.x-k8s.io/pod-group-name")
-_GROUP_ANNOTATIONS = ("scheduling.k8s.io/group-name", "pod-group-name")
+_GROUP_LABELS = (
+    "pod-group.scheduling.sigs.k8s.io",
+    "pod-group.scheduling.sigs.k8s.io/name",
+    "scheduling.x-k8s.io/pod-group",
+    "kueue.x-k8s.io/pod-group-name",
+)
+_GROUP_ANNOTATIONS = ("scheduling.k8s.io/group-name", "scheduling.volcano.sh/group-name", "pod-group-name")
+_GROUP_SIZES = ("kueue.x-k8s.io/pod-group-total-count",)
 _TOPOLOGY_ANNOTATIONS = (
     "kueue.x-k8s.io/podset-required-topology",
     "kai.scheduler/topology-required-placement",
@@ -18,7 +25,12 @@ _TOPOLOGY_ANNOTATIONS = (
     "alpha.jobset.sigs.k8s.io/exclusive-topology",
 )
 _JOBSET = "jobset.sigs.k8s.io/jobset-name"
+_LWS_SIZE = "leaderworkerset.sigs.k8s.io/size"
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+_PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+
+Spaces = Callable[[Selector], tuple[str, ...]]
+"""Selector of namespaces -> their names."""
 
 
 def taints(node: Object) -> tuple[Taint, ...]:
@@ -31,7 +43,7 @@ def taints(node: Object) -> tuple[Taint, ...]:
 
 
 def tolerations(pod: Object) -> tuple[Toleration, ...]:
-    """Return a pod's tolerations."""
+    """Return a pod's tolerations; those that compare numbers (`Gt`, `Lt`) are left out: they tolerate nothing here."""
     return tuple(
         Toleration(
             str(item.get("key") or ""),
@@ -40,7 +52,23 @@ def tolerations(pod: Object) -> tuple[Toleration, ...]:
             _effect(pod, item["effect"]) if item.get("effect") else None,
         )
         for item in pod.items("spec", "tolerations")
+        if item.get("operator") in (None, "", "Equal", "Exists")
     )
+
+
+def compares_taints(pod: Object) -> bool:
+    """Whether a toleration compares numbers, which is not read."""
+    return any(item.get("operator") not in (None, "", "Equal", "Exists") for item in pod.items("spec", "tolerations"))
+
+
+def prefers(pod: Object) -> bool:
+    """Whether the pod has soft rules: preferred affinities, or spread that may be broken."""
+    kinds = ("nodeAffinity", "podAffinity", "podAntiAffinity")
+    soft = any(pod.items("spec", "affinity", kind, _PREFERRED) for kind in kinds)
+    spreads_softly = any(
+        item.get("whenUnsatisfiable") == "ScheduleAnyway" for item in pod.items("spec", "topologySpreadConstraints")
+    )
+    return soft or spreads_softly
 
 
 def node_selector(pod: Object) -> Selector:
@@ -50,24 +78,42 @@ def node_selector(pod: Object) -> Selector:
 
 def node_affinity(pod: Object) -> tuple[NodeTerm, ...]:
     """Return the alternatives of the required node affinity."""
-    terms = pod.items("spec", "affinity", "nodeAffinity", _REQUIRED, "nodeSelectorTerms")
+    return node_terms(pod, pod.items("spec", "affinity", "nodeAffinity", _REQUIRED, "nodeSelectorTerms"))
+
+
+def node_terms(item: Object, terms: list[Data]) -> tuple[NodeTerm, ...]:
+    """Return `nodeSelectorTerms`, of pods or of volumes."""
     return tuple(
-        NodeTerm(_requirements(pod, term.get("matchExpressions")), _requirements(pod, term.get("matchFields")))
+        NodeTerm(_requirements(item, term.get("matchExpressions")), _requirements(item, term.get("matchFields")))
         for term in terms
     )
 
 
-def pod_terms(pod: Object, field: str) -> tuple[PodTerm, ...]:
-    """Return the required terms of `podAffinity` or `podAntiAffinity`."""
-    found: list[PodTerm] = []
-    for term in pod.items("spec", "affinity", field, _REQUIRED):
-        if term.get("namespaceSelector") not in (None, {}):
-            raise UnsupportedRule(place=pod.place, what=f"`namespaceSelector` of {field}")
-        everywhere = term.get("namespaceSelector") == {}
-        spaces = () if everywhere else tuple(map(str, term.get("namespaces") or [pod.namespace]))
-        selector = label_selector(pod, term.get("labelSelector")) + _own_labels(pod, term)
-        found.append(PodTerm(str(term.get("topologyKey")), selector, spaces))
-    return tuple(found)
+def pod_terms(pod: Object, field: str, spaces: Spaces) -> tuple[PodTerm, ...]:
+    """Return the required terms of `podAffinity` or `podAntiAffinity`; `spaces` finds namespaces by their labels."""
+    return tuple(
+        PodTerm(
+            str(term.get("topologyKey")),
+            label_selector(pod, term.get("labelSelector")) + _own_labels(pod, term),
+            _namespaces(pod, term, spaces),
+        )
+        for term in pod.items("spec", "affinity", field, _REQUIRED)
+    )
+
+
+def _namespaces(pod: Object, term: Data, spaces: Spaces) -> tuple[str, ...]:
+    """Return the namespaces of a term: those it names and those it selects, else the pod's own; all of them are ()."""
+    named, selector = tuple(map(str, term.get("namespaces") or [])), term.get("namespaceSelector")
+    if selector == {}:
+        return ()
+    if selector is None:
+        return named or (pod.namespace,)
+    found = {*named, *spaces(label_selector(pod, selector))}
+    return tuple(sorted(found)) or (_NOWHERE,)
+
+
+_NOWHERE = "/"
+"""No namespace has this name."""
 
 
 def spreads(pod: Object) -> tuple[Spread, ...]:
@@ -87,9 +133,10 @@ def spreads(pod: Object) -> tuple[Spread, ...]:
 
 
 def host_ports(pod: Object) -> tuple[HostPort, ...]:
-    """Return the ports of the node that the containers claim."""
+    """Return the ports of the node that containers and sidecars claim."""
     ports: list[HostPort] = []
-    for container in pod.items("spec", "containers"):
+    sidecars = [one for one in pod.items("spec", "initContainers") if one.get("restartPolicy") == "Always"]
+    for container in [*pod.items("spec", "containers"), *sidecars]:
         for port in container.get("ports") or []:
             if number := port.get("hostPort"):
                 address = str(port.get("hostIP") or "")
@@ -102,24 +149,35 @@ def host_ports(pod: Object) -> tuple[HostPort, ...]:
 def gang(pod: Object) -> tuple[str, int, str]:
     """Return the gang of a pod: name ("" for none), number of pods if the pod says (else 0), required topology key.
 
-    PodGroups of scheduler-plugins, Volcano, KAI and Kueue by label or annotation; the replicas of a LeaderWorkerSet;
-    a JobSet (with an exclusive topology: each of its jobs).
+    PodGroups of scheduler-plugins, Volcano, KAI and Kueue by label or annotation; groups of a Workload
+    (`scheduling.k8s.io`) by reference; the replicas of a LeaderWorkerSet; a JobSet (with an exclusive topology: each of
+    its jobs).
     """
     labels, annotations = pod.strings("metadata", "labels"), pod.strings("metadata", "annotations")
     topology = next((annotations[key] for key in _TOPOLOGY_ANNOTATIONS if key in annotations), "")
     name = next((labels[key] for key in _GROUP_LABELS if key in labels), "")
     name = name or next((annotations[key] for key in _GROUP_ANNOTATIONS if key in annotations), "")
+    name = name or str(pod.get("spec", "schedulingGroup", "podGroupName") or "")
     if name:
-        return name, 0, topology
+        return name, _size(pod, annotations, *_GROUP_SIZES), topology
+    if reference := pod.table("spec", "workloadRef"):
+        parts = [reference.get(field) for field in ("name", "podGroup", "podGroupReplicaKey")]
+        return "/".join(str(part) for part in parts if part), 0, topology
     if "leaderworkerset.sigs.k8s.io/group-key" in labels:
-        size = annotations.get("leaderworkerset.sigs.k8s.io/size", "0")
-        if not size.isdecimal():
-            raise pod.wrong("leaderworkerset.sigs.k8s.io/size", size, "a whole number")
-        return labels["leaderworkerset.sigs.k8s.io/group-key"], int(size), topology
+        return labels["leaderworkerset.sigs.k8s.io/group-key"], _size(pod, annotations, _LWS_SIZE), topology
     if _JOBSET in labels:
         job = labels.get("jobset.sigs.k8s.io/job-key", "") if topology else ""
         return f"{labels[_JOBSET]}/{job}" if job else labels[_JOBSET], 0, topology
     return "", 0, ""
+
+
+def _size(pod: Object, annotations: dict[str, str], *keys: str) -> int:
+    for key in keys:
+        if key in annotations:
+            if not annotations[key].isdecimal():
+                raise pod.wrong(key, annotations[key], "a whole number")
+            return int(annotations[key])
+    return 0
 
 
 def label_selector(item: Object, selector: Any) -> Selector:
@@ -138,9 +196,11 @@ def equals(labels: dict[str, str]) -> Selector:
 
 
 def _own_labels(pod: Object, item: Data) -> Selector:
-    """`matchLabelKeys`: the pod's own values of these labels."""
+    """`matchLabelKeys`, `mismatchLabelKeys`: the pod's own values of these labels, or other ones."""
     own = pod.strings("metadata", "labels")
-    return equals({key: own[key] for key in item.get("matchLabelKeys") or [] if key in own})
+    others = [key for key in item.get("mismatchLabelKeys") or [] if key in own]
+    unlike = tuple(Requirement(key, Operator.NOT_IN, (own[key],)) for key in others)
+    return equals({key: own[key] for key in item.get("matchLabelKeys") or [] if key in own}) + unlike
 
 
 def _requirements(item: Object, expressions: Any) -> Selector:

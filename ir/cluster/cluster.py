@@ -14,7 +14,6 @@ from treadle.ir.cluster.errors import (
     InconsistentCluster,
     NegativeAmount,
     OverfullNode,
-    UnsupportedRule,
 )
 from treadle.ir.cluster.labels import Selector, Taint, Toleration, repelled_by, selects
 from treadle.ir.errors import InvalidValue
@@ -118,6 +117,8 @@ class Shape:
     device: DeviceRequest | None = None
     workload: str = ""
     """The object whose template the pods come from, as `Kind/name`."""
+    preempts: bool = True
+    """Whether the default scheduler removes pods of lower priority for them (`preemptionPolicy`)."""
 
     def __post_init__(self) -> None:
         _refuse_negative(f"shape `{self.name}`", self.requests)
@@ -157,6 +158,8 @@ class Pod:
     """Whether a replacement may start before the old pod goes (else it is stopped first)."""
     device: tuple[int, int] | None = None
     """For a divided device: (device, first slot) it runs on."""
+    gated: bool = False
+    """Whether a scheduling gate keeps the pod from being bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +190,10 @@ class Cluster:
     pods: tuple[Pod, ...]
     budgets: tuple[Budget, ...] = ()
     gangs: tuple[Gang, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What the input says that the model does not honour, and what is taken instead."""
 
     def __post_init__(self) -> None:
-        _refuse_mixed_ports(self.shapes)
         _refuse_duplicates("node", (node.name for node in self.nodes))
         shapes = self.shapes
         _refuse_duplicates("pod", (f"{shapes[pod.shape].namespace}/{pod.name}" for pod in self.pods))
@@ -235,10 +239,29 @@ def usage(cluster: Cluster, nodes: Iterable[int]) -> list[Amounts]:
 
 def require_fitting(cluster: Cluster) -> None:
     """Raise OverfullNode if the pods that run now request more than their node has."""
-    for node, used in zip(cluster.nodes, usage(cluster, cluster.current), strict=True):
+    for index, (node, used) in enumerate(zip(cluster.nodes, usage(cluster, cluster.current), strict=True)):
         for name, amount in used.items():
-            if amount > node.capacity.get(name, 0):
-                raise OverfullNode(node=node.name, resource=name, found=amount, capacity=node.capacity.get(name, 0))
+            if amount > (there := node.capacity.get(name, 0)):
+                raise OverfullNode(
+                    node=node.name, resource=name, found=shown(name, amount), capacity=shown(name, there),
+                    pods=_largest(cluster, index, name),
+                )  # fmt: skip
+
+
+def shown(name: str, amount: int) -> str:
+    """Return an amount as Kubernetes writes it: milli-cores with their unit, large amounts of bytes in Mi."""
+    if name == "cpu":
+        return f"{amount}m"
+    in_bytes = name in ("memory", "ephemeral-storage") or name.startswith("hugepages-")
+    return f"{amount / 2**20:.6g}Mi" if in_bytes and amount >= 2**20 else str(amount)
+
+
+def _largest(cluster: Cluster, node: int, name: str) -> str:
+    """Return the three pods on a node that request most of a resource."""
+    there = [pod for pod in cluster.pods if pod.node == node and cluster.shapes[pod.shape].requests.get(name)]
+    there.sort(key=lambda pod: (-cluster.shapes[pod.shape].requests[name], pod.name))
+    named = [f"{pod.name} ({shown(name, cluster.shapes[pod.shape].requests[name])})" for pod in there[:3]]
+    return ", ".join(named) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
 
 
 def may_arrive(shape: Shape, node: Node) -> str:
@@ -256,7 +279,7 @@ def may_arrive(shape: Shape, node: Node) -> str:
         return "the node affinity does not match"
     for name, amount in shape.requests.items():
         if amount > node.capacity.get(name, 0):
-            return f"{name}: {amount} requested, {node.capacity.get(name, 0)} there"
+            return f"{name}: {shown(name, amount)} requested, {shown(name, node.capacity.get(name, 0))} there"
     return _devices_fit(shape, node)
 
 
@@ -295,12 +318,3 @@ def _refuse_negative(what: str, amounts: Amounts) -> None:
     for name, amount in amounts.items():
         if amount < 0:
             raise NegativeAmount(what=f"{name} of {what}", found=amount)
-
-
-def _refuse_mixed_ports(shapes: tuple[Shape, ...]) -> None:
-    """A port claimed on all addresses by some pods and on one address by others is not a resource one can count."""
-    ports = {port for shape in shapes for port in shape.ports}
-    wide = {(port.protocol, port.number) for port in ports if not port.address}
-    for port in sorted(ports, key=lambda port: (port.number, port.address)):
-        if port.address and (port.protocol, port.number) in wide:
-            raise UnsupportedRule(what=f"host port {port.number}, claimed on all addresses and on {port.address},")

@@ -41,7 +41,7 @@ class OverfullNode(TreadleError):
     """Bound pods that request more than their node has."""
 
     code = "TRD164"
-    template = "node `{node}` is overfull: its pods request {found} of {resource}, it has {capacity}"
+    template = "node `{node}` is overfull: its pods request {found} of {resource}, it has {capacity}; most ask {pods}"
     hint = "dump nodes and pods at one moment; a node that shrank must be drained first"
 
 

@@ -32,6 +32,8 @@ class Requirement:
         needs = {Operator.IN: 1, Operator.NOT_IN: 1, Operator.GT: 1, Operator.LT: 1}.get(self.operator, 0)
         if bool(self.values) != bool(needs):
             raise InvalidValue(message=f"`{self.key} {self.operator.value}` with {len(self.values)} values")
+        if self.operator in (Operator.GT, Operator.LT) and (len(self.values) != 1 or _integer(self.values[0]) is None):
+            raise InvalidValue(message=f"`{self.key} {self.operator.value} {' '.join(self.values)}` is no whole number")
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether the labels meet the requirement; a missing key meets NotIn and DoesNotExist."""

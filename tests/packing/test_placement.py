@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.packing.builders import HOST, ZONE, app, node, shape
+from treadle.ir.certificate import Status
 from treadle.ir.cluster.cluster import (
     PENDING,
     Cluster,
@@ -25,6 +26,7 @@ from treadle.ir.cluster.errors import DuplicateName, InconsistentCluster, Negati
 from treadle.ir.cluster.labels import Effect, Operator, Requirement, Taint, Toleration
 from treadle.ir.cluster.placement import DeviceUse, Placement, check
 from treadle.ir.errors import InvalidValue
+from treadle.solvers.packing.solve import Options, pack
 
 MIG_STARTS = {"1g": (0, 1, 2, 3, 4, 5, 6), "3g": (0, 4)}
 
@@ -169,20 +171,24 @@ def test_clusters_are_consistent_once_built() -> None:
 
 
 def test_overfull_nodes_are_reported() -> None:
-    from treadle.solvers.packing.solve import pack
-
     cluster = Cluster((node("n0"),), (shape("a", 600),), (Pod("p", 0, 0), Pod("q", 0, 0)))
     with pytest.raises(OverfullNode, match="n0"):
         pack(cluster)
 
 
-def test_ports_that_cannot_be_counted_are_refused() -> None:
-    from treadle.ir.cluster.errors import UnsupportedRule
-    from treadle.solvers.packing.solve import pack
+def test_ports_on_all_addresses_and_on_one() -> None:
+    wide, narrow, other = (
+        shape(name, ports=(HostPort(80, address=at),)) for name, at in zip("abc", ("", "1", "2"), strict=True)
+    )
+    cluster = Cluster((node("n0"),), (wide, narrow, other), tuple(Pod(f"p{i}", i) for i in range(3)))
+    assert codes(cluster, 0, 0, PENDING) == codes(cluster, 0, PENDING, 0) == {"TRD466"}
+    assert codes(cluster, PENDING, 0, 0) == set()
+    packed = pack(cluster, Options(deterministic_s=1.0))
+    assert packed.placement.nodes == (PENDING, 0, 0)
+    assert packed.certificate.status is Status.OPTIMAL
 
-    wide, narrow = shape("a", ports=(HostPort(80),)), shape("b", ports=(HostPort(80, address="10.0.0.1"),))
-    with pytest.raises(UnsupportedRule, match="80"):
-        Cluster((node("n0"),), (wide, narrow), ())
-    twice = Cluster((node("n0"),), (wide,), (Pod("p", 0, 0), Pod("q", 0, 0)))
+
+def test_two_pods_with_one_host_port_contradict_each_other() -> None:
+    twice = Cluster((node("n0"),), (PORT,), (Pod("p", 0, 0), Pod("q", 0, 0)))
     with pytest.raises(InconsistentCluster, match="port"):
         pack(twice)

@@ -37,7 +37,10 @@ from treadle.solvers.packing.solve import Options
 from treadle.solvers.reassignment import solve as reassignment
 from treadle.verification.core import review_plan
 
-Dump = Annotated[Path | None, typer.Argument(help="`kubectl get nodes,pods,... -A -o json`.", metavar="CLUSTER.json")]
+Dump = Annotated[
+    list[Path] | None,
+    typer.Argument(help="`kubectl get nodes,pods,... -A -o json`, in one file or several.", metavar="CLUSTER.json..."),
+]
 Openb = Annotated[
     tuple[Path, Path] | None, typer.Option("--openb", help="Node and pod lists.", metavar="NODES.csv PODS.csv")
 ]
@@ -86,14 +89,16 @@ def command(
 
     Exit status 0: proven best. 3: stopped at a limit, with a plan and a gap. 2: bad input. 1: no legal order of steps.
     """
-    if sum(source is not None for source in (cluster, openb, roadef)) + live != 1:
+    if sum(bool(source) for source in (cluster, openb, roadef)) + live != 1:
         raise typer.BadParameter("give one of CLUSTER.json, --live, --openb or --roadef")
     window_s = float(parse_quantity(window, "time")) if window else None
     where = (jobs, executor)
     if roadef is not None:
         _reassign(roadef, reassignment.Options(window_s=window_s, seed=seed), where, output, json)
         return
-    job = read_live(context, say) if live else read_openb(*openb) if openb else read_dump(cluster or Path())
+    job = read_live(context, say) if live else read_openb(*openb) if openb else read_dump(*(cluster or ()))
+    for remark in job.cluster.remarks:
+        say(f"note: {remark}")
     if offer is not None:
         job, then = add_offers(job, offer), Tail.COST if then is Tail.NOTHING else then
     options = Options(Objective(order, then), deterministic_seconds, window_s, workers, seed)

@@ -45,9 +45,9 @@ class Job:
     inputs: tuple[Input, ...]
 
 
-def read_dump(path: Path) -> Job:
-    """Read a `kubectl get ... -o json` dump."""
-    return Job(load_cluster(path), (input_from("cluster", path),))
+def read_dump(*paths: Path) -> Job:
+    """Read a `kubectl get ... -o json` dump, in one file or several."""
+    return Job(load_cluster(*paths), tuple(input_from("cluster", path) for path in paths))
 
 
 def read_live(context: str | None, tell: Callable[[str], None]) -> Job:
