@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import gcd
 
 from treadle.ir.training.check import check_experts, check_sequence
 from treadle.ir.training.check_options import check_options
@@ -55,14 +56,16 @@ def _contexts(body: ParallelBody) -> Iterator[int]:
 
 
 def _most_data(body: ParallelBody, base: Degrees, most: int, even: bool) -> int:
-    """Return the most data ranks whose experts tile and whose batch gives each as many microbatches as ranks."""
-    total = body.spec.global_batch // base.micro_batch
-    for data in range(min(most, total // base.pipeline), 0, -1):
-        if even and total % data:
-            continue
-        if not check_experts(body.model, replace(base, data=data)):
-            return data
-    return 0
+    """Return the most data ranks whose experts tile and whose batch gives each as many microbatches as ranks.
+
+    Expert groups tile the stage when the data ranks are a multiple of what context and tensor ranks leave of a group.
+    """
+    total, group = body.spec.global_batch // base.micro_batch, base.expert * base.expert_tensor
+    grain = group // gcd(group, base.context * base.tensor)
+    first = min(most, total // base.pipeline) // grain * grain
+    if first < 1 or check_experts(body.model, replace(base, data=grain)):
+        return 0
+    return next((data for data in range(first, 0, -grain) if not even or total % data == 0), 0)
 
 
 def _variants(body: ParallelBody, base: Degrees) -> Iterator[Degrees]:
@@ -71,10 +74,21 @@ def _variants(body: ParallelBody, base: Degrees) -> Iterator[Degrees]:
     if base.pipeline > 1:
         kinds[old.schedule, old.virtual] = None
     for schedule, virtual in kinds:
-        for recompute in body.spec.search.recompute:
+        for recompute in _modes(body):
             found = replace(base, virtual=virtual, schedule=schedule, recompute=recompute)
             if _enough(body, found) and not (_has_options(found) and _refused(body, found)):
                 yield found
+
+
+def _modes(body: ParallelBody) -> tuple[Recompute, ...]:
+    """Return the allowed recomputations that run different modules again; of equal ones what the plan has now."""
+    found: dict[frozenset[str], Recompute] = {}
+    for mode in body.spec.search.recompute:
+        found.setdefault(mode.modules(body.spec.fused_attention), mode)
+    now = body.degrees.recompute
+    if now in body.spec.search.recompute:
+        found[now.modules(body.spec.fused_attention)] = now
+    return tuple(found.values())
 
 
 def _enough(body: ParallelBody, degrees: Degrees) -> bool:

@@ -6,26 +6,20 @@ fewer microbatches.
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from treadle.costmodels.training_bounds import Quick
 from treadle.costmodels.training_elastic import (
     Pipelines,
     checkpoints_of,
     elastic_replay,
     old_setting,
-    padded,
     slow_ranks,
 )
 from treadle.costmodels.training_keeping import Keeping
-from treadle.costmodels.training_layouts import choices
 from treadle.costmodels.training_replay import replay
-from treadle.costmodels.training_step import LayerTimer, Setting
-from treadle.costmodels.training_tails import best_with_tails
+from treadle.costmodels.training_step import Setting
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.training.check_replan import state_of, survives
 from treadle.ir.training.elastic import (
@@ -41,9 +35,10 @@ from treadle.ir.training.elastic import (
     seats_left,
     unit_of,
 )
-from treadle.ir.training.elastic_space import elastic_candidates, even_counts
+from treadle.ir.training.elastic_space import even_counts
 from treadle.ir.training.holdings import cell_of, pieces_of
-from treadle.ir.training.plan import Degrees, ParallelBody, StageLayout
+from treadle.ir.training.plan import Degrees, ParallelBody
+from treadle.solvers.replanning.ranking import Ranking, Timed
 from treadle.solvers.replanning.seats import Seating, seating
 from treadle.solvers.replanning.transfers import Transfers
 
@@ -52,15 +47,6 @@ _MOST_TRIES = 40
 """Plans whose migration is computed, fastest first, before a limit on migrated bytes is called unmet."""
 _KEPT_TRIES = 3
 """Plans tried with slow nodes in them, fastest first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timed:
-    """A choice of degrees with its layout and its even step."""
-
-    degrees: Degrees
-    layout: StageLayout
-    step_us: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +88,7 @@ def replan(before: ParallelBody, event: Event, terms: Terms) -> Outcome:
     if not event.lost and not event.slow:
         best, bound = _unchanged(before, left, before_us), before_us
     else:
-        best, bound = _best(setting, before, event, terms, left, recovery)
+        best, bound = _best(Ranking(setting, before, terms.even), event, terms, left, recovery)
     degrees, layout = best.timed.degrees, best.timed.layout
     pieces = pieces_of(before.model, before.spec, degrees, layout)
     transfers = Transfers(state, degrees, pieces, recovery).all(best.seats)
@@ -160,31 +146,52 @@ def _unchanged(before: ParallelBody, left: tuple[int, ...], step_us: float) -> A
 
 
 def _best(
-    setting: Setting,
-    before: ParallelBody,
-    event: Event,
-    terms: Terms,
-    left: tuple[int, ...],
-    recovery: Recovery,
+    ranking: Ranking, event: Event, terms: Terms, left: tuple[int, ...], recovery: Recovery
 ) -> tuple[Attempt, float]:
+    """Return the best plan within the limit on migrated bytes, and a bound on the step of any."""
+    before = ranking.before
     node, unit = node_size(before), unit_of(before)
     slow_seats = {item.node * node // unit for item in event.slow}
     sound = tuple(seat for seat in left if seat not in slow_seats)
     limit = terms.most_migrated_bytes
+    if limit is None:
+        without = ranking.fastest(len(sound) * unit) if sound else None
+        bounds = [without.step_us] if without else []
+        if slow_seats & set(left):
+            found, even_us = _with_slow(ranking, event, terms, left, without.step_us if without else math.inf)
+            bounds.append(even_us)
+            if found:
+                return found[0], min(bounds)
+        if without:
+            return _seated(before, without, sound, even_counts(before, without.degrees)), min(bounds)
+        raise NothingLeft(nodes=len(left) * max(1, unit // node), limit="")
+    return _best_within(ranking, event, terms, (left, sound), recovery, limit)
+
+
+def _best_within(
+    ranking: Ranking,
+    event: Event,
+    terms: Terms,
+    seats: tuple[tuple[int, ...], tuple[int, ...]],
+    recovery: Recovery,
+    limit: int,
+) -> tuple[Attempt, float]:
+    """Return what `_best` does under a limit; `seats` are those that are left, and the sound ones of them."""
+    left, sound = seats
     attempts: list[Attempt] = []
     bounds: list[float] = []
-    without = _first_within(setting, before, sound, terms, recovery) if sound else None
+    without = _first_within(ranking, sound, limit, recovery) if sound else None
     if without:
         attempts.append(without[0])
         bounds.append(without[1])
-    if slow_seats & set(left):
-        found, even_us = _with_slow(setting, before, event, terms, left)
-        attempts += [item for item in found if _within(item, limit, recovery)]
+    if len(sound) < len(left):
+        found, even_us = _with_slow(ranking, event, terms, left, math.inf)
+        attempts += [item for item in found if _moved(item, recovery) <= limit]
         bounds.append(even_us)
     if not attempts:
-        nodes = len(left) * max(1, unit // node)
-        least = _least_moved(setting, before, sound or left, terms, recovery) if limit is not None else math.inf
-        if limit is None or not math.isfinite(least):
+        nodes = len(left) * max(1, unit_of(ranking.before) // node_size(ranking.before))
+        least = _least_moved(ranking, sound or left, recovery)
+        if not math.isfinite(least):
             raise NothingLeft(nodes=nodes, limit="")
         words = f" with at most {limit / 1e9:g} GB migrated"
         raise NothingLeft(nodes=nodes, limit=words, hint=f"the least found is --most-migrated {least / 1e9:.3f}GB")
@@ -197,17 +204,10 @@ def _moved(attempt: Attempt, recovery: Recovery) -> int:
     return attempt.migrated_bytes
 
 
-def _within(attempt: Attempt, limit: int | None, recovery: Recovery) -> bool:
-    return limit is None or _moved(attempt, recovery) <= limit
-
-
-def _least_moved(
-    setting: Setting, before: ParallelBody, seats: tuple[int, ...], terms: Terms, recovery: Recovery
-) -> float:
+def _least_moved(ranking: Ranking, seats: tuple[int, ...], recovery: Recovery) -> float:
     """Return the least bytes that one of the plans tried migrates."""
-    gpus, least = len(seats) * unit_of(before), math.inf
-    tried = islice(ranked_plans(setting, before, gpus, terms.even), _MOST_TRIES - 1)
-    for timed in (*tried, _as_before(setting, before, gpus, terms.even)):
+    before, gpus, least = ranking.before, len(seats) * unit_of(ranking.before), math.inf
+    for timed in (*islice(ranking.plans(gpus), _MOST_TRIES - 1), ranking.as_before(gpus)):
         if timed is not None:
             attempt = _seated(before, timed, seats, even_counts(before, timed.degrees))
             least = min(least, _moved(attempt, recovery))
@@ -215,30 +215,19 @@ def _least_moved(
 
 
 def _first_within(
-    setting: Setting, before: ParallelBody, seats: tuple[int, ...], terms: Terms, recovery: Recovery
+    ranking: Ranking, seats: tuple[int, ...], limit: int, recovery: Recovery
 ) -> tuple[Attempt, float] | None:
     """Return the fastest plan within the limit on migrated bytes, and the step of the fastest of all."""
-    gpus = len(seats) * unit_of(before)
-    fastest = math.inf
-    ranked = ranked_plans(setting, before, gpus, terms.even)
-    for number, timed in enumerate(ranked):
+    before, gpus, fastest = ranking.before, len(seats) * unit_of(ranking.before), math.inf
+    for number, timed in enumerate(ranking.plans(gpus)):
         fastest = min(fastest, timed.step_us)
         if number >= _MOST_TRIES:
             return None
         if number == _MOST_TRIES - 1:
-            timed = _as_before(setting, before, gpus, terms.even) or timed
+            timed = ranking.as_before(gpus) or timed
         attempt = _seated(before, timed, seats, even_counts(before, timed.degrees))
-        if _within(attempt, terms.most_migrated_bytes, recovery):
+        if _moved(attempt, recovery) <= limit:
             return attempt, fastest
-    return None
-
-
-def _as_before(setting: Setting, before: ParallelBody, gpus: int, even: bool) -> Timed | None:
-    """Return the plan with fewer data ranks and nothing else changed, where it is possible."""
-    for degrees in elastic_candidates(before, gpus, even):
-        if replace(degrees, data=before.degrees.data) == before.degrees:
-            played = replay(padded(setting, degrees, even_counts(before, degrees)), degrees, before.layout)
-            return Timed(degrees, before.layout, played.step_us)
     return None
 
 
@@ -248,68 +237,33 @@ def _seated(before: ParallelBody, timed: Timed, seats: tuple[int, ...], counts: 
     return Attempt(timed, counts, chosen.seats, chosen, keeping, timed.step_us)
 
 
-def ranked_plans(setting: Setting, before: ParallelBody, gpus: int, even: bool) -> Iterator[Timed]:
-    """Yield the plans of the re-plan's space, fastest first: bound, solved layout, tails, replay."""
-    timer = LayerTimer(setting)
-    known: dict[int, tuple[Setting, Quick]] = {}
-    heap: list[tuple[float, int, int, Degrees, StageLayout | None]] = []
-    for degrees in elastic_candidates(before, gpus, even):
-        problem, quick = _problem(setting, before, degrees, timer, known)
-        if quick.may_fit(degrees):
-            heap.append((quick.bound_us(degrees), len(heap), 0, degrees, None))
-    heapq.heapify(heap)
-    while heap:
-        bound, number, stage, degrees, layout = heapq.heappop(heap)
-        problem, quick = _problem(setting, before, degrees, timer, known)
-        if layout is None:
-            for option in choices(problem, degrees, quick):
-                heapq.heappush(heap, (max(bound, option.step_us), number, 1, degrees, option.layout))
-        elif stage == 1 and degrees.virtual == 1 and degrees.pipeline > 1:
-            sharp = best_with_tails(problem, degrees, timer, layout, math.inf)
-            chosen = sharp.layout or layout
-            heapq.heappush(heap, (max(bound, sharp.step_us), number, 2, degrees, chosen))
-        elif stage < 3:
-            step = replay(problem, degrees, layout, timer).step_us
-            heapq.heappush(heap, (step, number, 3, degrees, layout))
-        else:
-            yield Timed(degrees, layout, bound)
-
-
-def _problem(
-    setting: Setting, before: ParallelBody, degrees: Degrees, timer: LayerTimer, known: dict[int, tuple[Setting, Quick]]
-) -> tuple[Setting, Quick]:
-    total, grain = before.spec.global_batch // degrees.micro_batch, grain_of(degrees)
-    batch = grain * -(-(total // grain) // degrees.data) * degrees.data * degrees.micro_batch
-    if batch not in known:
-        problem = replace(setting, spec=replace(setting.spec, global_batch=batch))
-        known[batch] = problem, Quick(problem, timer)
-    return known[batch]
-
-
 def _with_slow(
-    setting: Setting, before: ParallelBody, event: Event, terms: Terms, left: tuple[int, ...]
+    ranking: Ranking, event: Event, terms: Terms, left: tuple[int, ...], below_us: float
 ) -> tuple[list[Attempt], float]:
     """Return the best plan that keeps the slow nodes, with its split of the microbatches, and the best even step.
 
-    Which of the fastest even plans suffers least is found with seats as they are; only its seats are then optimized.
+    Only what is below `below_us`: a step with slow nodes is never shorter than the even one. Which of the fastest even
+    plans suffers least is found with seats as they are; only its seats are then optimized.
     """
+    before, unit = ranking.before, unit_of(ranking.before)
     found: list[tuple[float, Timed]] = []
-    gpus = len(left) * unit_of(before)
-    for timed in islice(ranked_plans(setting, before, gpus, terms.even), _KEPT_TRIES):
-        blocks = -(-timed.degrees.gpus // unit_of(before))
+    even_us = math.inf
+    for timed in islice(ranking.plans(len(left) * unit, below_us), _KEPT_TRIES):
+        even_us = min(even_us, timed.step_us)
         keeping = Keeping(before, timed.degrees, timed.layout)
-        rough = Seating(left[:blocks], 0, (), ())
+        rough = Seating(left[: keeping.blocks], 0, (), ())
         attempt = Attempt(timed, even_counts(before, timed.degrees), rough.seats, rough, keeping, timed.step_us)
-        found.append((_slowed(setting, before, event, terms, attempt).step_us, timed))
+        found.append((_slowed(ranking, event, terms, attempt).step_us, timed))
     found.sort(key=lambda item: item[0])
-    plans = [_seated(before, timed, left, even_counts(before, timed.degrees)) for _, timed in found[:1]]
-    return [_slowed(setting, before, event, terms, attempt) for attempt in plans], min(
-        (timed.step_us for _, timed in found), default=math.inf
-    )
+    plans = [timed for step_us, timed in found[:1] if step_us < below_us]
+    seated = [_seated(before, timed, left, even_counts(before, timed.degrees)) for timed in plans]
+    slowed = [_slowed(ranking, event, terms, attempt) for attempt in seated]
+    return [attempt for attempt in slowed if attempt.step_us < below_us], even_us
 
 
-def _slowed(setting: Setting, before: ParallelBody, event: Event, terms: Terms, attempt: Attempt) -> Attempt:
+def _slowed(ranking: Ranking, event: Event, terms: Terms, attempt: Attempt) -> Attempt:
     """Return the plan with its slow seats together, fewer microbatches on them, and the step of that."""
+    setting, before = ranking.setting, ranking.before
     timed, counts = attempt.timed, attempt.counts
     seats = _gathered(attempt, before, event)
     slow = slow_ranks(before, event, timed.degrees, seats)
