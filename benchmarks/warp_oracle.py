@@ -47,6 +47,7 @@ def random_warps(draw: random.Random) -> WarpLoop:
             draw.choice([0, 4, 8]),
             1,
             allowed=(role and "o0" in (d.source, d.target)) or draw.random() < 0.75,
+            announced=draw.random() < 0.5,
         )
         for position, d in enumerate(dependences)
     )

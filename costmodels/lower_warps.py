@@ -127,10 +127,19 @@ class _Warps:
         dependence = self.loop.dependences[position]
         if self._home(dependence.source) is not Memory.REGISTER:
             figure = "mbarrier_cycles" if self.machine.has("warp_specialization") else "named_barrier_cycles"
-            return Crossing(position, round(self.machine.value(figure)), 0, 1)
+            announced = not self._signalled_by_hardware(self.loop.operation(dependence.source))
+            return Crossing(position, round(self.machine.value(figure)), 0, 1, announced=announced)
         size = self._tile(dependence.source).bytes
         delay = self.machine.value("handoff_base_cycles") + self.machine.value("handoff_cycles_per_kib") * size / 1024
-        return Crossing(position, round(delay), size, 1, allowed=not self._stays(dependence.source, dependence.target))
+        allowed = not self._stays(dependence.source, dependence.target)
+        return Crossing(position, round(delay), size, 1, allowed=allowed, announced=True)
+
+    def _signalled_by_hardware(self, operation: Operation) -> bool:
+        """Whether a barrier is told of the end by the copy itself (TMA, `cp.async.mbarrier.arrive`) or by the tensor
+        core (`tcgen05.commit`, PTX ISA); anything else its group waits for and announces."""
+        if operation.unit == TENSOR_CORE:
+            return self.machine.has("tensor_memory")
+        return operation.unit == memory_unit(self.machine)
 
     def _stays(self, source: str, target: str) -> bool:
         """Whether a value is updated in place on its way into a product, or is the product's operand in registers."""

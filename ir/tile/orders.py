@@ -136,13 +136,16 @@ def whole(warps: WarpLoop, ii: int, most_bytes: int | None = None) -> WarpLoop:
 
 
 def _decided(warps: WarpLoop, most_bytes: int | None) -> WarpLoop:
-    """Return the loop with what is known of crossings: between roles they are paid, too many bytes stay together."""
+    """Return the loop with what is known of crossings: between roles they are paid, too many bytes stay together.
+
+    What a group announces itself is not: when, its issues say.
+    """
     role = {issue.operation: issue.role for issue in warps.issues}
     dependences = list(warps.loop.dependences)
     crossings: list[Crossing] = []
     for crossing in warps.crossings:
         ends = dependences[crossing.dependence]
-        if role[ends.source] != role[ends.target]:
+        if role[ends.source] != role[ends.target] and not crossing.announced:
             paid = replace(ends, delay_cycles=ends.delay_cycles + crossing.delay_cycles)
             dependences[crossing.dependence] = paid
             crossings.append(replace(crossing, delay_cycles=0))

@@ -33,7 +33,10 @@ class Issue:
 class Crossing:
     """What the dependence at position `dependence` costs when its ends are in different groups.
 
-    `delay_cycles` come on top of the dependence's own delay. With `allowed` false the ends must share a group.
+    `delay_cycles` come on top of the dependence's own delay. With `allowed` false the ends must share a group. With
+    `announced` the source's group hands the result over itself (it waits for it, writes it, arrives at a barrier), in
+    order with all else it issues, so at the first moment from its end on at which nothing keeps the group; without,
+    hardware signals the end (a bulk copy, a product on tensor memory).
     """
 
     dependence: int
@@ -41,6 +44,7 @@ class Crossing:
     bytes: int = 0
     barriers: int = 1
     allowed: bool = True
+    announced: bool = False
 
 
 FETCH_CYCLES = 1
@@ -160,6 +164,25 @@ def barriers(warps: WarpLoop, groups: dict[str, int]) -> int:
     return sum(crossing.barriers for crossing in warps.crossings if crosses(warps, groups, crossing))
 
 
+def announced_cycle(warps: WarpLoop, schedule: Schedule, groups: dict[str, int], group: int, cycle: int) -> int:
+    """Return the first cycle, from `cycle` on, at which a group is not within the issue of an operation."""
+    for issue in warps.issues:
+        if groups[issue.operation] == group:
+            behind = (cycle - schedule.start_cycles[issue.operation]) % schedule.ii_cycles
+            if 0 < behind < issue.issue_cycles:
+                return cycle - behind + issue.issue_cycles
+    return cycle
+
+
+def handed_cycle(warps: WarpLoop, schedule: Schedule, groups: dict[str, int], crossing: Crossing) -> int:
+    """Return the first cycle at which the target of a dependence that crosses groups may start."""
+    ends = warps.loop.dependences[crossing.dependence]
+    done = schedule.start_cycles[ends.source] + ends.delay_cycles
+    if crossing.announced:
+        done = announced_cycle(warps, schedule, groups, groups[ends.source], done)
+    return done + crossing.delay_cycles - schedule.ii_cycles * ends.distance
+
+
 def register_peaks(warps: WarpLoop, schedule: Schedule, groups: dict[str, int]) -> dict[int, int]:
     """Return the most registers per thread that are live at once in every group, `fixed_registers` included."""
     period = schedule.ii_cycles
@@ -266,12 +289,7 @@ def _check_crossings(warps: WarpLoop, made: WarpSchedule) -> list[Finding]:
         if not crossing.allowed:
             findings.append(Finding("TRD416", where, "must not cross groups"))
             continue
-        earliest = (
-            schedule.start_cycles[ends.source]
-            + ends.delay_cycles
-            + crossing.delay_cycles
-            - schedule.ii_cycles * ends.distance
-        )
+        earliest = handed_cycle(warps, schedule, made.groups, crossing)
         if schedule.start_cycles[ends.target] < earliest:
             found = str(schedule.start_cycles[ends.target])
             findings.append(Finding("TRD416", where, "starts before the handoff is done", f">= {earliest}", found))

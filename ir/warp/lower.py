@@ -14,7 +14,7 @@ from treadle.ir.diagnostics import ExitCode, TreadleError
 from treadle.ir.tile.loop import Ring
 from treadle.ir.tile.program import Memory
 from treadle.ir.tile.schedule import Schedule
-from treadle.ir.tile.warps import WarpLoop, WarpSchedule, register_peaks
+from treadle.ir.tile.warps import WarpLoop, WarpSchedule, announced_cycle, register_peaks
 from treadle.ir.warp.facts import MEMORIES, Facts, Performed
 from treadle.ir.warp.order import Cut, Order, Timed, assemble_group, ranks, step_cut
 from treadle.ir.warp.program import Action, Buffer, Channel, Instruction, Role, Source, WarpProgram
@@ -244,17 +244,9 @@ class _Lowering:
         ends: list[int] = []
         for consumer in channel.consumers:
             cycle, reader, _ = max(self._uses(channel, consumer))
-            ends.append(cycle if self._by_hardware(reader) else self._after_issue(consumer, cycle))
+            own = self.made.schedule, self.made.groups
+            ends.append(cycle if self._by_hardware(reader) else announced_cycle(self.warps, *own, consumer, cycle))
         return max(ends)
-
-    def _after_issue(self, group: int, cycle: int) -> int:
-        """The first cycle from `cycle` on at which the group issues no operation."""
-        for issue in self.warps.issues:
-            if self.made.groups[issue.operation] == group:
-                behind = (cycle - self.start[issue.operation]) % self.ii
-                if 0 < behind < issue.issue_cycles:
-                    return cycle - behind + issue.issue_cycles
-        return cycle
 
     def _uses(self, channel: Channel, group: int) -> list[tuple[int, str, int]]:
         """Return (end cycle, reader, distance) of every use of a slot by a group, counted from the slot's iteration."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from treadle.ir.certificate import Status
-from treadle.solvers.backend import SolverReport, solve
+from treadle.solvers.backend import SolverReport
 from treadle.solvers.modulo import model as modulo
+from treadle.solvers.pipeline.announcements import answered
 from treadle.solvers.pipeline.assemble import add_half_turn, assemble
 from treadle.solvers.pipeline.points import Point, read
 from treadle.solvers.pipeline.search import TUNING, Answer, Search
@@ -35,7 +36,7 @@ def thorough_schedule(search: Search) -> Answer:
     if answer.point is not None:
         return answer
     joint = assemble(search.warps, search.network, search.ii, None)
-    outcome = search.budget.charge(solve(joint.cp, search.budget.share(LAST_SHARE), tuning=TUNING))
+    outcome = answered(joint, search.budget.share(LAST_SHARE), search.budget, TUNING)
     point = read(joint, outcome) if outcome.solved else None
     return Answer(point, None, None, outcome.status, outcome.report)
 
@@ -58,7 +59,7 @@ def varied_schedule(search: Search) -> Point | None:
             joint = assemble(search.warps, search.network, search.ii, intervals, turned=turned)
             if half:
                 add_half_turn(joint)
-            outcome = search.budget.charge(solve(joint.cp, search.budget.share(share), tuning=tuning))
+            outcome = answered(joint, search.budget.share(share), search.budget, tuning)
             if outcome.solved:
                 return read(joint, outcome)
             if outcome.status is Status.INFEASIBLE:
@@ -76,7 +77,7 @@ def _attempts(search: Search, rounds: tuple[float, ...]) -> Answer:
             joint = assemble(warps, search.network, search.ii, attempt[0], turned=attempt[1])
             if attempt[2]:
                 add_half_turn(joint)
-            outcome = budget.charge(solve(joint.cp, budget.share(share), tuning=TUNING))
+            outcome = answered(joint, budget.share(share), budget, TUNING)
             report = outcome.report
             if outcome.solved:
                 return Answer(read(joint, outcome), None, None, Status.FEASIBLE, report)

@@ -11,9 +11,10 @@ from treadle.ir.certificate import Status
 from treadle.ir.tile.constraints import arcs
 from treadle.ir.tile.orders import Order, parts
 from treadle.ir.tile.warps import WarpLoop
-from treadle.solvers.backend import Limits, Outcome, SolverReport, solve
+from treadle.solvers.backend import Limits, Outcome, SolverReport
 from treadle.solvers.modulo import model as modulo
 from treadle.solvers.modulo.network import Network
+from treadle.solvers.pipeline.announcements import answered
 from treadle.solvers.pipeline.assemble import add_half_turn, assemble
 from treadle.solvers.pipeline.budget import Budget
 from treadle.solvers.pipeline.framed import (
@@ -287,8 +288,7 @@ def _state(search: Search, joint: Joint, target: Target, best: int) -> int:
 
 
 def _ask(search: Search, joint: Joint, limits: Limits, *, fixed: bool) -> Outcome:
-    outcome = solve(joint.cp, limits, tuning=modulo.TUNING if fixed else TUNING)
-    return search.budget.charge(outcome)
+    return answered(joint, limits, search.budget, modulo.TUNING if fixed else TUNING)
 
 
 def _offset(search: Search, joint: Joint, level: str) -> int:
@@ -353,5 +353,5 @@ def _placed(search: Search, joint: Joint, outcome: Outcome) -> Point | None:
             turns = whole.cp.new_int_var(-whole.stages - 1, whole.stages + 1, "turns")
             other = whole.start(core.operations[0].name)
             whole.cp.add(first == other + found.starts[part[0]] - found.starts[0] + ii * turns)
-    outcome = search.budget.charge(solve(whole.cp, search.budget.share(PLACING_SHARE), tuning=modulo.TUNING))
+    outcome = answered(whole, search.budget.share(PLACING_SHARE), search.budget, modulo.TUNING)
     return read(whole, outcome) if outcome.solved else None
