@@ -83,6 +83,12 @@ class Pipelines:
             self._known[key] = max(end + tail for end, tail in zip(ends, work.tails_us, strict=True))
         return self._known[key]
 
+    def longest_us(self, counts: tuple[int, ...], slow: dict[int, Factors]) -> float:
+        """Return when the last of all data ranks is done; `counts` has their microbatches, `slow` their factors."""
+        plain = (1.0,) * self.degrees.pipeline
+        kinds = {(slow.get(data, plain), count) for data, count in enumerate(counts)}
+        return max(self.step_us(*kind) for kind in kinds)
+
 
 def _scaled(work: Work, factors: Factors) -> Work:
     passes = tuple(tuple(item * factor for item in row) for row, factor in zip(work.passes, factors, strict=True))
@@ -96,10 +102,7 @@ def elastic_replay(
     """Replay a re-plan's step on the problem `setting` (its own batch; counts say who runs what)."""
     even = padded(setting, degrees, counts)
     played = replay(even, degrees, layout)
-    pipelines = Pipelines(even, degrees, layout)
-    plain = (1.0,) * degrees.pipeline
-    kinds = {(slow.get(data, plain), count) for data, count in enumerate(counts)}
-    return Elastic(max(pipelines.step_us(*kind) for kind in kinds), played)
+    return Elastic(Pipelines(even, degrees, layout).longest_us(counts, slow), played)
 
 
 def fits(setting: Setting, played: Replay) -> bool:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import product
 
-from treadle.ir.training.check_replan import cells
 from treadle.ir.training.elastic import unit_of
 from treadle.ir.training.holdings import (
     PARTS,
@@ -68,13 +67,13 @@ class Keeping:
 
     @cached_property
     def needed_bytes(self) -> int:
-        """Bytes that all cells of the new plan need on one lane."""
-        total = 0
-        for cell in cells(self.new):
-            for piece in self._new_pieces.stages[cell[0]]:
+        """Bytes that all cells of the new plan need on one lane: holders of a class share a split part."""
+        holders, total = holders_of(self.new), 0
+        for stage in self._new_pieces.stages:
+            for piece in stage:
                 for part, size in zip(PARTS, self._new_pieces.sizes[piece], strict=True):
-                    start, end = span(part, size, self.new, cell[1])
-                    total += end - start
+                    once = self.classes if part.routed else 1
+                    total += size * (once if splits(part, self.new) else holders)
         return total
 
     def shared(self, old_stage: int, new_stage: int) -> Counted:

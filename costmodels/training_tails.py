@@ -10,8 +10,11 @@ After rank i's last backward, rank i - 1 still has one to do, and then its own t
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
 
 from treadle.costmodels.training_bounds import Bound, Matrix, Tables
 from treadle.costmodels.training_mixed import Blocks, MixedTables, best_mixed_with_tails, boundary_of
@@ -20,13 +23,16 @@ from treadle.ir.training.plan import Degrees, StageLayout
 
 
 @dataclass(frozen=True, slots=True)
-class _Label:
-    """A partial cut: what comes after its last rank's last backward, largest right-hand side, that backward, cuts."""
+class _Labels:
+    """Partial cuts after one rank, as columns: where they end, what they are worth, and which one each continues."""
 
-    after_us: float
-    worst_us: float
-    backward_us: float
-    cuts: tuple[int, ...]
+    ends: NDArray[np.int64]
+    after_us: NDArray[np.float64]
+    """What comes after the last rank's last backward."""
+    worst_us: NDArray[np.float64]
+    """Largest right-hand side so far."""
+    backward_us: NDArray[np.float64]
+    before: NDArray[np.int64]
 
 
 def best_with_tails(
@@ -56,58 +62,72 @@ def best_with_tails(
 
 def _below(tables: Tables, cutoff_us: float) -> Bound:
     """Return the best cut below the cutoff, or the cutoff without a layout."""
-    found = _search(tables, cutoff_us)
-    return Bound(found.worst_us, _layout(found)) if found else Bound(cutoff_us)
-
-
-def _layout(label: _Label) -> StageLayout:
-    return StageLayout(tuple(end - start for start, end in zip((0, *label.cuts), label.cuts, strict=False)))
+    return _search(tables, cutoff_us) or Bound(cutoff_us)
 
 
 def _value(tables: Tables, layout: StageLayout) -> float:
-    label = _Label(0.0, 0.0, 0.0, ())
+    after = worst = before = 0.0
     for rank, (start, end) in enumerate(layout.cuts()):
-        parts = _parts(tables, rank)
-        label = _extended(label, tables.hop, rank, end, *(float(part[start, end]) for part in parts))
-    return label.worst_us
+        view, rows, columns = tables.window(rank)
+        here = start - rows.start, end - columns.start
+        until, tail, backward = (float(part[here]) for part in _parts(view, rank))
+        after = max(tail, tables.hop + before + after) if rank else tail
+        worst, before = max(worst, until + after), backward
+    return worst
 
 
 def _parts(tables: Tables, rank: int) -> tuple[Matrix, Matrix, Matrix]:
     return tables.until_last_backward(rank), tables.tail(rank)[0], tables.times(rank)[1]
 
 
-def _extended(label: _Label, hop: float, rank: int, end: int, until: float, tail: float, backward: float) -> _Label:
-    after = max(tail, hop + label.backward_us + label.after_us) if rank else tail
-    return _Label(after, max(label.worst_us, until + after), backward, (*label.cuts, end))
-
-
-def _search(tables: Tables, cutoff_us: float) -> _Label | None:
+def _search(tables: Tables, cutoff_us: float) -> Bound | None:
     """Return the best complete cut whose value is below the cutoff."""
-    ranks, layers = tables.degrees.pipeline, tables.setting.model.layers
-    labels: dict[int, list[_Label]] = {0: [_Label(0.0, 0.0, 0.0, ())]}
+    ranks, zero = tables.degrees.pipeline, np.zeros(1)
+    labels = _Labels(np.zeros(1, dtype=np.int64), zero, zero, zero, np.zeros(1, dtype=np.int64))
+    levels: list[_Labels] = []
     for rank in range(ranks):
-        until, tail, backward = _parts(tables, rank)
-        allowed = tables.allowed(rank)
-        useful = allowed & (until + tail < cutoff_us)
-        following: dict[int, list[_Label]] = {}
-        for start, open_labels in labels.items():
-            ends = useful[start].nonzero()[0] if rank < ranks - 1 else [layers] * bool(useful[start, layers])
-            for end in ends:
-                figures = float(until[start, end]), float(tail[start, end]), float(backward[start, end])
-                for label in open_labels:
-                    longer = _extended(label, tables.hop, rank, int(end), *figures)
-                    if longer.worst_us < cutoff_us:
-                        following.setdefault(int(end), []).append(longer)
-        labels = {end: _undominated(group) for end, group in following.items()}
-    return min(labels.get(layers, ()), key=lambda label: label.worst_us, default=None)
+        labels = _extended(tables, labels, rank, cutoff_us)
+        if not labels.ends.size:
+            return None
+        levels.append(labels)
+    at = int(labels.worst_us.argmin())
+    value, cuts = float(labels.worst_us[at]), list[int]()
+    for level in reversed(levels):
+        cuts.append(int(level.ends[at]))
+        at = int(level.before[at])
+    cuts.append(0)
+    return Bound(value, StageLayout(tuple(end - start for end, start in pairwise(cuts))[::-1]))
 
 
-def _undominated(labels: list[_Label]) -> list[_Label]:
-    """Return the labels that no other beats in what comes after and in the largest right-hand side."""
-    kept: list[_Label] = []
-    least = math.inf
-    for label in sorted(labels, key=lambda item: (item.after_us + item.backward_us, item.worst_us, item.cuts)):
-        if label.worst_us < least:
-            kept.append(label)
-            least = label.worst_us
+def _extended(tables: Tables, labels: _Labels, rank: int, cutoff_us: float) -> _Labels:
+    """Return the labels one rank on: every range it may hold after every label, without those that another beats."""
+    view, rows, columns = tables.window(rank)
+    until, tail, backward = _parts(view, rank)
+    useful = view.allowed(rank) & (until + tail < cutoff_us)
+    inside = ((labels.ends >= rows.start) & (labels.ends < rows.stop)).nonzero()[0]
+    places = labels.ends[inside] - rows.start
+    number, to = useful[places].nonzero()
+    start, before = places[number], inside[number]
+    after = tail[start, to]
+    if rank:
+        after = np.maximum(after, tables.hop + labels.backward_us[before] + labels.after_us[before])
+    worst = np.maximum(labels.worst_us[before], until[start, to] + after)
+    own = backward[start, to]
+    ends = to + columns.start
+    order = np.lexsort((worst, after + own, ends))
+    order = order[worst[order] < cutoff_us]
+    kept = order[_undominated(ends[order], worst[order])]
+    return _Labels(ends[kept], after[kept], worst[kept], own[kept], before[kept])
+
+
+def _undominated(ends: NDArray[np.int64], worst: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which labels no earlier one of the same end beats in the largest right-hand side.
+
+    Labels of an end come in the order of what follows them (their backward and what comes after).
+    """
+    kept = np.ones(len(ends), dtype=np.bool_)
+    edges = np.flatnonzero(np.diff(ends, prepend=-1, append=-1))
+    for first, last in pairwise(edges.tolist()):
+        least = np.minimum.accumulate(worst[first:last])
+        kept[first + 1 : last] = worst[first + 1 : last] < least[:-1]
     return kept

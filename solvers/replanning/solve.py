@@ -19,7 +19,6 @@ from treadle.costmodels.training_elastic import (
 )
 from treadle.costmodels.training_keeping import Keeping
 from treadle.costmodels.training_replay import replay
-from treadle.costmodels.training_step import Setting
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.training.check_replan import state_of, survives
 from treadle.ir.training.elastic import (
@@ -267,9 +266,10 @@ def _slowed(ranking: Ranking, event: Event, terms: Terms, attempt: Attempt) -> A
     timed, counts = attempt.timed, attempt.counts
     seats = _gathered(attempt, before, event)
     slow = slow_ranks(before, event, timed.degrees, seats)
+    pipelines = Pipelines(setting, timed.degrees, timed.layout, ranking.timer)
     if slow and not terms.even:
-        counts = _balanced(setting, before, timed, slow)
-    step = elastic_replay(setting, timed.degrees, timed.layout, counts, slow).step_us
+        counts = _balanced(pipelines, before, timed, slow)
+    step = pipelines.longest_us(counts, slow)
     return replace(attempt, seats=seats, counts=counts, step_us=step)
 
 
@@ -301,11 +301,13 @@ def _data_ranks(degrees: Degrees, unit: int, block: int) -> set[int]:
 
 
 def _balanced(
-    setting: Setting, before: ParallelBody, timed: Timed, slow: dict[int, tuple[float, ...]]
+    pipelines: Pipelines, before: ParallelBody, timed: Timed, slow: dict[int, tuple[float, ...]]
 ) -> tuple[int, ...]:
-    """Return microbatches per data rank: slow ones run fewer, as many as makes the later of both ends earliest."""
+    """Return microbatches per data rank: slow ones run fewer, as many as makes the later of both ends earliest.
+
+    The number at which both end together if time went with the slowest stage's work is where the search starts.
+    """
     degrees = timed.degrees
-    pipelines = Pipelines(setting, degrees, timed.layout)
     grain = grain_of(degrees)
     total = before.spec.global_batch // degrees.micro_batch // grain
     least, fast = -(-least_count(degrees) // grain), degrees.data - len(slow)
@@ -321,10 +323,14 @@ def _balanced(
     low, high = least, total // degrees.data
     if not fast or high <= low:
         return even_counts(before, degrees)
+    worst = max(max(factors) for factors in slow.values())
+    middle, stride = int(total / (fast * worst + len(slow))), 1
     while low < high:
-        middle = (low + high + 1) // 2
+        middle = min(max(middle, low + 1), high)
         late, sound = ends(middle)
         low, high = (middle, high) if late <= sound else (low, middle - 1)
+        middle = middle + stride if late <= sound else middle - stride
+        stride *= 2
     best = min((count for count in (low, low + 1) if count <= total // degrees.data), key=lambda item: max(ends(item)))
     share, rest = divmod(total - len(slow) * best, fast)
     sound_ranks = [data for data in range(degrees.data) if data not in slow]

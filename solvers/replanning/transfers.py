@@ -77,9 +77,10 @@ class Transfers:
         return self._runs[stage]
 
     def _of_part(self, cell: Cell, own: Cell | None, run: _Run, part: Part, size: int) -> Iterator[Transfer]:
-        need, target = span(part, size, self.new, cell[1]), rank_of(self.new, cell)
+        need = span(part, size, self.new, cell[1])
         if self.recovery is Recovery.CHECKPOINT:
             if need[0] < need[1]:
+                target = rank_of(self.new, cell)
                 yield Transfer(CHECKPOINT, target, part, run.first, run.after, *need)
             return
         have = (0, 0)
@@ -87,7 +88,7 @@ class Transfers:
             have = span(part, size, self.old, own[1])
         for lack in missing(need, have):
             for source, piece, mirror in self._sources(run.sources, cell[1], part, size, lack):
-                first = rank_of(self.old, source)
+                first, target = rank_of(self.old, source), rank_of(self.new, cell)
                 found = Transfer(first, target, part, run.first, run.after, *piece, mirror=mirror)
                 self._sent[source] += found.lane_bytes
                 yield found
