@@ -1,9 +1,10 @@
 """A simulator of the default kube-scheduler: one pod at a time, filters, scores, preemption on one node.
 
 Follows kubernetes/kubernetes pkg/scheduler (default profile of v1.3x): NodeResourcesFit (LeastAllocated),
-NodeResourcesBalancedAllocation, PodTopologySpread with the system default constraints, PrioritySort, preemption.
-Ties are broken by a seeded generator, as the scheduler breaks them at random. Preferred
-affinity and image locality are not in a `Cluster`: they score alike on every node.
+NodeResourcesBalancedAllocation, PodTopologySpread (hard constraints; scores of the system default ones),
+InterPodAffinity and NodePorts (`kube_rules.py`), PrioritySort, preemption. Pods behind scheduling gates wait. Ties are
+broken by a seeded generator, as the scheduler breaks them at random. Preferred affinity and image locality are not in a
+`Cluster`: they score alike on every node.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treadle.costmodels.eligibility import Eligibility
+from treadle.costmodels.kube_rules import Rules, numbered
 from treadle.ir.cluster.cluster import PENDING, Cluster, Shape
-from treadle.ir.cluster.placement import domain_of, ports_conflict, term_selects
+from treadle.ir.cluster.placement import domain_of
 
 _SCORED = {"cpu": 100, "memory": 200 * 1000 * 1000}
 """Resources that are scored, with what a pod without a request counts for (pkg/scheduler/util/pod_resources.go)."""
@@ -46,7 +48,7 @@ def simulate(cluster: Cluster, arrival: tuple[int, ...] | None = None, *, seed: 
     """
     scheduler = _Scheduler(cluster, seed)
     queue = deque(arrival if arrival is not None else range(len(cluster.pods)))
-    waiting = [pod for pod in queue if scheduler.nodes[pod] == PENDING]
+    waiting = [pod for pod in queue if scheduler.nodes[pod] == PENDING and not cluster.pods[pod].gated]
     scheduler.run(waiting)
     return Simulation(tuple(scheduler.nodes), scheduler.preempted)
 
@@ -56,7 +58,6 @@ class _Scheduler:
         self.cluster = cluster
         self.random = random.Random(seed)
         self.preempted = 0
-        self.avoided = any(shape.anti_affinity for shape in cluster.shapes)
         names = sorted({*cluster.resources, *_SCORED})
         self.demands = [np.array([shape.requests.get(name, 0) for name in names]) for shape in cluster.shapes]
         self.capacity = np.array([[node.capacity.get(name, 0) for name in names] for node in cluster.nodes])
@@ -68,7 +69,8 @@ class _Scheduler:
         self.nodes = [PENDING] * len(cluster.pods)
         self.eligible: dict[int, NDArray[np.bool_]] = {}
         self.eligibility = Eligibility(cluster)
-        self.domains = {key: _numbered([domain_of(node, key) for node in cluster.nodes]) for key, _ in _SYSTEM_SPREAD}
+        self.rules = Rules(cluster)
+        self.domains = {key: numbered([domain_of(node, key) for node in cluster.nodes]) for key, _ in _SYSTEM_SPREAD}
         self.owned: dict[str, Counter[int]] = {}
         self.lowest = min(cluster.tiers, default=0)
         self.device_free = [[node.devices.slots] * node.devices.count if node.devices else [] for node in cluster.nodes]
@@ -108,46 +110,14 @@ class _Scheduler:
             self.eligible[shape] = self.eligibility.open_to(shape)
         room = (self.used + self.demands[shape] <= self.capacity) | (self.demands[shape] == 0)
         feasible: NDArray[np.bool_] = self.eligible[shape] & room.all(axis=1)
-        description = self.cluster.shapes[shape]
-        if self.avoided or description.device or description.ports or description.affinity:
+        if not feasible.any():
+            return feasible
+        feasible &= self.rules.admit(shape)
+        asked = self.cluster.shapes[shape]
+        if asked.device:
             for node in np.flatnonzero(feasible):
-                feasible[node] = self._pairwise(shape, int(node))
+                feasible[node] = len(self._device_choice(asked, int(node))) >= asked.device.count
         return feasible
-
-    def _pairwise(self, shape_index: int, node: int) -> bool:
-        """Host ports, devices and (anti-)affinity against the pods that are there."""
-        shape = self.cluster.shapes[shape_index]
-        if shape.device and len(self._device_choice(shape, node)) < shape.device.count:
-            return False
-        there = [self.cluster.shapes[self.cluster.pods[pod].shape] for pod in self.pods_on[node]]
-        if any(ports_conflict(shape, other) for other in there):
-            return False
-        return self._affinity_holds(shape, node)
-
-    def _affinity_holds(self, shape: Shape, node: int) -> bool:
-        for term in shape.affinity:
-            matching = [
-                pod for pod, at in enumerate(self.nodes) if at != PENDING and term_selects(term, self._shape(pod))
-            ]
-            home = domain_of(self.cluster.nodes[node], term.topology_key)
-            if matching and not any(self._domain(pod, term.topology_key) == home for pod in matching):
-                return False
-            if home is None or (not matching and not term_selects(term, shape)):
-                return False
-        for other, at in enumerate(self.nodes):
-            if at == PENDING:
-                continue
-            theirs = self._shape(other)
-            for avoider, avoided in ((shape, theirs), (theirs, shape)):
-                for term in avoider.anti_affinity:
-                    home = domain_of(self.cluster.nodes[node], term.topology_key)
-                    if (
-                        term_selects(term, avoided)
-                        and home is not None
-                        and self._domain(other, term.topology_key) == home
-                    ):
-                        return False
-        return True
 
     def _score(self, pod: int, feasible: NDArray[np.bool_]) -> NDArray[np.int64]:
         shape_index = self.cluster.pods[pod].shape
@@ -185,10 +155,11 @@ class _Scheduler:
     def _preempt(self, pod: int) -> tuple[tuple[int, ...], int]:
         """Return (victims, node) of the best single node, or none (default_preemption.go: pickOneNodeForPreemption)."""
         shape_index, priority = self.cluster.pods[pod].shape, self.cluster.priority(pod)
-        if shape_index not in self.eligible or priority <= self.lowest:
+        shape = self.cluster.shapes[shape_index]
+        if shape_index not in self.eligible or priority <= self.lowest or not shape.preempts:
             return (), PENDING
         best: tuple[tuple[int, ...], tuple[int, ...], int] | None = None
-        for node in np.flatnonzero(self.eligible[shape_index]):
+        for node in np.flatnonzero(self.eligible[shape_index] & self.rules.admit(shape_index)):
             victims = self._victims(shape_index, priority, int(node))
             if not victims:
                 continue
@@ -224,6 +195,7 @@ class _Scheduler:
         shape = self.cluster.shapes[shape_index]
         self.nodes[pod] = node
         self.pods_on[node].append(pod)
+        self.rules.count(shape_index, node, 1)
         self.used[node] += self.demands[shape_index]
         self.nonzero[node] += self.nonzero_demands[shape_index]
         if shape.workload:
@@ -239,6 +211,7 @@ class _Scheduler:
         shape = self.cluster.shapes[shape_index]
         self.nodes[pod] = PENDING
         self.pods_on[node].remove(pod)
+        self.rules.count(shape_index, node, -1)
         self.used[node] -= self.demands[shape_index]
         self.nonzero[node] -= self.nonzero_demands[shape_index]
         if shape.workload:
@@ -252,19 +225,6 @@ class _Scheduler:
         free = self.device_free[node]
         return tuple(sorted((d for d in range(len(free)) if free[d] >= slots), key=lambda d: (free[d], d)))
 
-    def _shape(self, pod: int) -> Shape:
-        return self.cluster.shapes[self.cluster.pods[pod].shape]
-
-    def _domain(self, pod: int, key: str) -> str | None:
-        return domain_of(self.cluster.nodes[self.nodes[pod]], key)
-
 
 def _nonzero(shape: Shape) -> NDArray[np.int64]:
     return np.array([shape.requests.get(name, 0) or default for name, default in _SCORED.items()])
-
-
-def _numbered(domains: list[str | None]) -> tuple[NDArray[np.int64], int]:
-    """Return the number of every node's domain (-1: none), and how many domains there are."""
-    numbers: dict[str, int] = {}
-    found = [-1 if domain is None else numbers.setdefault(domain, len(numbers)) for domain in domains]
-    return np.array(found, dtype=np.int64), len(numbers)

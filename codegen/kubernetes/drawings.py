@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from treadle.codegen.svg import element, label, text
-from treadle.ir.cluster.cluster import PENDING
+from treadle.ir.cluster.cluster import PENDING, Amounts, usage
 from treadle.ir.cluster.migration import Step, StepKind
 from treadle.ir.cluster.packing import PackingBody
 
+LEFT, WIDE = 190, 760
+"""Where the bars of nodes begin, and how wide they are."""
 _ROW = 30
-_RIGHT = 892
+_RIGHT = LEFT + WIDE + 2
+_COLUMNS = 380
+_STRIP = 60
 _REACH = 140
 _MOST_ARROWS = 150
 _MOST_STEPS = 120
@@ -18,6 +22,43 @@ _FILLS = {StepKind.MOVE: "#4c78a8", StepKind.BIND: "#59a14f", StepKind.EVICT: "#
 def colour(wave: int) -> str:
     """Return the colour of a wave (from 1)."""
     return f"hsl({(wave * 67 + 140) % 360} 65% 40%)"
+
+
+def fullest_resource(capacity: Amounts, used: list[Amounts]) -> str:
+    """Return the resource of which most is asked for, before or after."""
+    shares = {name: max(amounts.get(name, 0) for amounts in used) / there for name, there in capacity.items() if there}
+    return max(sorted(shares), key=lambda name: shares[name], default="cpu")
+
+
+def overview(body: PackingBody) -> str:
+    """Return two strips, now and planned: a column per node (or per few nodes, their mean) in its fullest resource."""
+    cluster = body.cluster
+    used = [usage(cluster, nodes) for nodes in (cluster.current, body.placement.nodes)]
+    per_column = -(-len(cluster.nodes) // _COLUMNS)
+    columns = -(-len(cluster.nodes) // per_column)
+    width = WIDE / columns
+    parts: list[str] = []
+    for row, (name, amounts) in enumerate(zip(("now", "planned"), used, strict=True)):
+        base = (row + 1) * (_STRIP + 8)
+        parts += [label(0, base - 4, name), element("path", d=f"M{LEFT} {base} h{WIDE}", stroke="#999")]
+        for column in range(columns):
+            nodes = range(column * per_column, min(len(cluster.nodes), (column + 1) * per_column))
+            shares = [_share(cluster.nodes[n].capacity, amounts[n]) for n in nodes]
+            height = _STRIP * sum(shares) / len(shares)
+            parts.append(
+                element(
+                    "rect", element("title", text(f"{cluster.nodes[nodes[0]].name}: {100 * shares[0]:.0f} %")),
+                    x=LEFT + column * width, y=base - height, width=max(0.6, width - 0.3), height=height,
+                    fill=("#9aa5b1", "#4c78a8")[row],
+                )
+            )  # fmt: skip
+    drawing = element("svg", *parts, width=LEFT + WIDE + 10, height=2 * _STRIP + 26, role="img", aria_label="all nodes")
+    each = "a column per node" if per_column == 1 else f"a column per {per_column} nodes, their mean"
+    return f"{drawing}<p class='note'>All nodes, {each}: share of the node's fullest resource.</p>"
+
+
+def _share(capacity: Amounts, used: Amounts) -> float:
+    return min(1.0, max((used.get(name, 0) / there for name, there in capacity.items() if there), default=0.0))
 
 
 def arrows(body: PackingBody, rows: dict[int, int]) -> str:

@@ -1,6 +1,7 @@
 """A packing plan as files for `kubectl` and `kustomize`.
 
-`waves/NN-evict.yaml` holds policy/v1 Evictions and `waves/NN-bind.yaml` v1 Bindings, in the order to apply them;
+`waves/NN-b-bind.yaml` holds v1 Bindings and `waves/NN-c-evict.yaml` policy/v1 Evictions, in the order to apply them;
+pods behind a scheduling gate cannot be bound and have their node selectors in `gates.yaml`;
 `component/` is a kustomize component that keeps every workload on the nodes the plan gives it; `scheduler.yaml` makes
 the default scheduler prefer full nodes, for those who follow the plan softly; `kueue.yaml` admits what the plan places;
 `evictions.csv` lists every pod that leaves its node.
@@ -31,7 +32,7 @@ def manifests(body: PackingBody) -> dict[str, bytes]:
     for number, wave in enumerate(body.migration.waves, start=1):
         if cordoned := _nodes(body.cluster, wave, StepKind.CORDON):
             files[f"deploy/waves/{number:02d}-a-cordon.yaml"] = [_cordon(name, True) for name in cordoned]
-        binds = [_binding(body.cluster, step) for step in wave if step.kind in (StepKind.BIND, StepKind.MOVE)]
+        binds = [_binding(body.cluster, step) for step in wave if _binds(body.cluster, step)]
         evictions = [
             _eviction(body.cluster, step)
             for step in wave
@@ -65,6 +66,11 @@ def _cordon(node: str, unschedulable: bool) -> dict[str, Any]:
 
 def _metadata(cluster: Cluster, pod: int) -> dict[str, str]:
     return {"name": cluster.pods[pod].name, "namespace": cluster.shapes[cluster.pods[pod].shape].namespace}
+
+
+def _binds(cluster: Cluster, step: Step) -> bool:
+    """Whether a step is a Binding: the API server refuses them for pods behind a scheduling gate."""
+    return step.kind is StepKind.MOVE or (step.kind is StepKind.BIND and not cluster.pods[step.pod].gated)
 
 
 def _binding(cluster: Cluster, step: Step) -> dict[str, Any]:
@@ -154,7 +160,7 @@ def _gated(body: PackingBody) -> list[dict[str, Any]]:
             "spec": {"nodeSelector": {_HOSTNAME: cluster.nodes[node].labels.get(_HOSTNAME, cluster.nodes[node].name)}},
         }
         for index, (pod, node) in enumerate(zip(cluster.pods, body.placement.nodes, strict=True))
-        if pod.node == PENDING and node != PENDING
+        if pod.gated and pod.node == PENDING and node != PENDING
     ]
 
 

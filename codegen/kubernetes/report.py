@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from html import escape
 
-from treadle.codegen.kubernetes.drawings import arrows, timeline
+from treadle.codegen.kubernetes.drawings import LEFT, WIDE, arrows, fullest_resource, overview, timeline
 from treadle.ir.certificate import Certificate
-from treadle.ir.cluster.cluster import PENDING, Amounts, usage
+from treadle.ir.cluster.cluster import PENDING, usage
 from treadle.ir.cluster.migration import StepKind
 from treadle.ir.cluster.packing import PackingBody
 
 _MAX_NODES = 64
+_NAME = 32
 _STYLE = """body{font:14px system-ui,sans-serif;margin:2em;max-width:80em}table{border-collapse:collapse}
-td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}
+td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}
+td:first-child,th:first-child,.steps td,.steps th{text-align:left}
 svg text{font-size:10px}.moved{stroke:#c00;stroke-width:1.5}.note{color:#555}"""
 
 
@@ -21,8 +23,11 @@ def report(body: PackingBody, certificate: Certificate) -> bytes:
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>Packing plan</title>",
         f"<style>{_STYLE}</style><h1>Packing plan</h1>",
+        _summary(body),
         _levels(certificate),
+        _remarks(body),
         "<h2>Nodes, before and after</h2>",
+        overview(body) if len(body.cluster.nodes) > _MAX_NODES else "",
         _bars(body),
         "<h2>Waves</h2>",
         timeline(body),
@@ -30,6 +35,23 @@ def report(body: PackingBody, certificate: Certificate) -> bytes:
         "</html>",
     ]
     return "\n".join(parts).encode()
+
+
+def _summary(body: PackingBody) -> str:
+    cluster = body.cluster
+    before, after = (sum(node != PENDING for node in nodes) for nodes in (cluster.current, body.placement.nodes))
+    text = f"{len(cluster.nodes):,} nodes, {len(cluster.pods):,} pods: {before:,} run now, {after:,} run in the plan"
+    waiting = len(cluster.pods) - after
+    more = f"; {waiting:,} wait: <code>treadle explain</code> says why" if waiting else ""
+    return f"<p>{text}{more}.</p>"
+
+
+def _remarks(body: PackingBody) -> str:
+    """What the input says that the plan does not honour."""
+    if not body.cluster.remarks:
+        return ""
+    rows = "".join(f"<li>{escape(remark)}" for remark in body.cluster.remarks)
+    return f"<h2>Beside the plan</h2><ul class='note'>{rows}</ul>"
 
 
 def _levels(certificate: Certificate) -> str:
@@ -52,11 +74,12 @@ def _bars(body: PackingBody) -> str:
     small = len(cluster.nodes) <= _MAX_NODES
     shown = list(range(len(cluster.nodes))) if small else sorted(changed)[:_MAX_NODES]
     height = 30 * len(shown) + 10
-    drawn = [f"<svg width='1040' height='{height}' role='img' aria-label='requests per node, before and after'>"]
+    drawn = [f"<svg width='1150' height='{height}' role='img' aria-label='requests per node, before and after'>"]
     for row, node in enumerate(shown):
         y = 30 * row
-        drawn.append(f"<text x='0' y='{y + 14}'>{escape(cluster.nodes[node].name[:20])}</text>")
-        fullest = _fullest(cluster.nodes[node].capacity, [amounts[node] for amounts in used])
+        fullest = fullest_resource(cluster.nodes[node].capacity, [amounts[node] for amounts in used])
+        drawn.append(f"<text x='0' y='{y + 9}'>{escape(_short(cluster.nodes[node].name))}</text>")
+        drawn.append(f"<text x='0' y='{y + 21}' fill='#777'>{escape(_short(fullest))}</text>")
         drawn += _bar(body, node, cluster.current, y, 10, fullest)
         drawn += _bar(body, node, body.placement.nodes, y + 12, 12, fullest)
     drawn.append(arrows(body, {node: row for row, node in enumerate(shown)}))
@@ -66,15 +89,14 @@ def _bars(body: PackingBody) -> str:
     return f"{''.join(drawn)}</svg><p class='note'>{legend}</p>{note}"
 
 
-def _fullest(capacity: Amounts, used: list[Amounts]) -> str:
-    """Return the resource of which most is asked for, before or after."""
-    shares = {name: max(amounts.get(name, 0) for amounts in used) / there for name, there in capacity.items() if there}
-    return max(sorted(shares), key=lambda name: shares[name], default="cpu")
+def _short(name: str) -> str:
+    """Return a name that fits beside the bars: its beginning and its end."""
+    return name if len(name) <= _NAME else f"{name[: _NAME - 9]}…{name[-8:]}"
 
 
 def _bar(body: PackingBody, node: int, nodes: tuple[int, ...], y: int, height: int, resource: str) -> list[str]:
-    cluster, capacity, x = body.cluster, body.cluster.nodes[node].capacity, 130.0
-    drawn = [f"<rect x='130' y='{y}' width='760' height='{height - 1}' fill='#eee'/>"]
+    cluster, capacity, x = body.cluster, body.cluster.nodes[node].capacity, float(LEFT)
+    drawn = [f"<rect x='{LEFT}' y='{y}' width='{WIDE}' height='{height - 1}' fill='#eee'/>"]
     for pod, at in zip(cluster.pods, nodes, strict=True):
         if at != node:
             continue
@@ -82,11 +104,11 @@ def _bar(body: PackingBody, node: int, nodes: tuple[int, ...], y: int, height: i
         share = requests.get(resource, 0) / (capacity.get(resource) or 1)
         arrives = " class='moved'" if pod.node != node else ""
         title = f"<title>{escape(pod.name)}: {100 * share:.0f} % of {escape(resource)}</title>"
-        width = min(760 * share, 890 - x)
+        width = min(WIDE * share, LEFT + WIDE - x)
         fill = f"hsl({pod.shape * 47 % 360} 55% 65%)"
         box = f"x='{x:.1f}' y='{y}' width='{max(0.5, width):.1f}' height='{height - 1}' fill='{fill}'"
         drawn.append(f"<rect{arrives} {box}>{title}</rect>")
-        x = min(889.0, x + width)
+        x = min(LEFT + WIDE - 1.0, x + width)
     return drawn
 
 
@@ -105,7 +127,7 @@ def _waves(body: PackingBody) -> str:
             )
     if not rows:
         return "<p>Nothing moves.</p>"
-    return f"{_outages(body)}<table><tr><th>wave<th>step<th>pod<th>from<th>to{''.join(rows)}</table>"
+    return f"{_outages(body)}<table class='steps'><tr><th>wave<th>step<th>pod<th>from<th>to{''.join(rows)}</table>"
 
 
 def _outages(body: PackingBody) -> str:

@@ -19,7 +19,7 @@ class Remarks:
 
     def lines(self) -> tuple[str, ...]:
         """Return the facts, each with the first few of its objects."""
-        return tuple(f"{fact}{_of(names)}" for fact, names in self._found.items())
+        return tuple(f"{len(names)} {fact}{_of(names)}" if names else fact for fact, names in self._found.items())
 
 
 def _of(names: list[str]) -> str:

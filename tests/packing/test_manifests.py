@@ -32,7 +32,8 @@ def plan() -> PackingBody:
         shape("batch", 700, workload="Job/batch"),
         shape("lws", 300, workload="LeaderWorkerSet/lws"),
     )
-    pods = (Pod("w", 0, 0), Pod("b", 1, 1), Pod("l0", 2, PENDING, gang="g"), Pod("l1", 2, PENDING, gang="g"))
+    gang = tuple(Pod(f"l{i}", 2, PENDING, gang="g", gated=i == 0) for i in range(2))
+    pods = (Pod("w", 0, 0), Pod("b", 1, 1), *gang)
     cluster = Cluster(nodes, shapes, pods, (), (Gang("g", 2, "rack"),))
     placement = Placement((2, PENDING, 0, 1))
     return PackingBody(cluster, Objective(), placement, order(cluster, placement))
@@ -109,6 +110,13 @@ def _plain(schema: Any) -> Any:
             return {"type": ["integer", "string"]}
         return {key: _plain(value) for key, value in schema.items() if not key.startswith("x-kubernetes")}
     return [_plain(value) for value in schema] if isinstance(schema, list) else schema
+
+
+def test_pods_behind_gates_are_directed_and_never_bound() -> None:
+    (gated,) = [document for _, document in documents("deploy/gates")]
+    assert (gated["metadata"]["name"], gated["spec"]["nodeSelector"]) == ("l0", {HOST: "n0"})
+    bound = [d["metadata"]["name"] for _, d in documents("deploy/waves") if d["kind"] == "Binding"]
+    assert sorted(bound) == ["l1", "w"]
 
 
 def test_quotas_are_what_other_pods_leave() -> None:
