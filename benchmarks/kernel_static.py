@@ -15,19 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import arguments, finish, table
+from benchmarks.kept_rows import PORTABLE, kept
 from benchmarks.kernel_static_gluon import CASES as GLUON_CASES
-from benchmarks.kernel_static_gluon import MACHINES, gluon_figures, gluon_rows, kept
+from benchmarks.kernel_static_gluon import MACHINES, gluon_figures, gluon_rows
 from treadle.codegen.gluon.machine_code import count, disassemble, group_loops
-from treadle.codegen.triton.compile import KernelBinary, compile_sources
-from treadle.codegen.triton.emit import emit
+from treadle.codegen.triton.compile import KernelBinary
 from treadle.costmodels.machines import load_machine, machine_ids
 from treadle.costmodels.predict import registers_per_thread
-from treadle.driver.kernels import KernelOptions, rank_programs
+from treadle.driver.kernels import KernelOptions, draft_programs
+from treadle.driver.spills import settle
 from treadle.frontends import programs
 from treadle.ir.diagnostics import TreadleError
 from treadle.ir.machine import Machine
 from treadle.ir.tile.kernel import KernelPlan
 from treadle.ir.tile.program import OperationKind
+from treadle.solvers.backend import Limits
 
 CASES: dict[str, tuple[str, dict[str, int]]] = {
     "attention_fwd": ("attention_fwd", {"heads": 32, "kv_heads": 8, "seq": 4096, "qk_head_dim": 128, "causal": 1}),
@@ -72,6 +74,8 @@ CASES: dict[str, tuple[str, dict[str, int]]] = {
 }
 """Hot loops of Llama 3.1 8B, Mixtral 8x7B and DeepSeek-V3, and the sizes kernel papers report."""
 
+OPTIONS = KernelOptions(Limits(deterministic_s=0.2))
+"""As of `treadle bench`."""
 WITHOUT_PRODUCTS = ("merge_kernel", "delta_kernel", "round_kernel", "rms_norm_kernel", "layer_norm_kernel")
 """Kernel functions that use no tensor core."""
 
@@ -90,17 +94,6 @@ def instruction_mix(binary: KernelBinary) -> tuple[dict[str, int], dict[str, int
     return count(code), dict(steady)
 
 
-def best_plans(machine: Machine) -> dict[str, KernelPlan | str]:
-    """Return the best plan of every case on a machine, or why there is none."""
-    plans: dict[str, KernelPlan | str] = {}
-    for case, (family, shape) in CASES.items():
-        try:
-            plans[case] = rank_programs(programs.candidates(family, shape), machine, KernelOptions())[0]
-        except TreadleError as error:
-            plans[case] = str(error)
-    return plans
-
-
 def planned_shared_bytes(plan: KernelPlan) -> int:
     """Return the bytes that the rings of the plan's loads take of shared memory."""
     assert plan.program is not None
@@ -108,23 +101,16 @@ def planned_shared_bytes(plan: KernelPlan) -> int:
     return sum(ring.slot_bytes * plan.schedule.ring_depths[ring.name] for ring in plan.loop.rings if ring.name in loads)
 
 
-def rows_of(machine: Machine, pythons: list[str]) -> list[dict[str, Any]]:
-    """Compile every plan with every Triton and return one row per kernel function."""
-    rows: list[dict[str, Any]] = []
-    common = {"machine": machine.id, "target": machine.architecture, "language": "triton"}
-    for case, plan in best_plans(machine).items():
-        if isinstance(plan, str):
-            rows.append({"case": case, **common, "refused": plan})
-            continue
-        source = emit(plan, machine)
-        for python in pythons:
-            try:
-                binaries = compile_sources({case.replace(" ", "_"): source}, machine.architecture, python=python)
-            except TreadleError as error:
-                rows.append({"case": case, **common, "refused": str(error)})
-                continue
-            rows += [row_of(case, machine, plan, binary) for found in binaries.values() for binary in found]
-    return rows
+def rows_of(case: str, machine: Machine, pythons: list[str]) -> list[dict[str, Any]]:
+    """Return a row per kernel function and Triton of the best program whose binaries spill with none of them."""
+    family, shape = CASES[case]
+    common = {"case": case, "machine": machine.id, "target": machine.architecture, "language": "triton"}
+    try:
+        drafts = draft_programs(programs.candidates(family, shape), machine, OPTIONS)
+        (settled,) = settle(drafts, machine, OPTIONS, lambda _: None, pythons=pythons)
+    except TreadleError as error:
+        return [{**common, "refused": f"{error.code}: {error}"}]
+    return [row_of(case, machine, settled.kernel, binary) for found in settled.binaries for binary in found]
 
 
 def row_of(case: str, machine: Machine, plan: KernelPlan, binary: KernelBinary) -> dict[str, Any]:
@@ -141,6 +127,8 @@ def row_of(case: str, machine: Machine, plan: KernelPlan, binary: KernelBinary) 
         "tile_sizes": plan.program.tile_sizes,
         "ii_cycles": plan.schedule.ii_cycles,
         "status": plan.certificate.levels[0].status.value,
+        "rounds": len(plan.attempts) + 1,
+        "attempts": list(plan.attempts),
         "warps": binary.launch["warps"],
         "planned_registers": registers_per_thread(plan.program, machine),
         "registers": binary.registers,
@@ -172,6 +160,7 @@ def figures_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "kernels": len(compiled),
         "refused": len(rows) - len(compiled),
         "spilling": sum(row["spill_bytes"] > 0 for row in compiled),
+        "most_rounds": max((row["rounds"] for row in compiled), default=0),
         "over_shared_capacity": sum(row["smem_bytes"] > row["smem_capacity_bytes"] for row in compiled),
         "products_disassembled": len(with_mix),
         "products_on_the_newest_tensor_instructions": sum(
@@ -193,9 +182,10 @@ def main() -> int:
     pythons = [sys.executable, *chosen.python]
     for name in [] if chosen.case else chosen.machine or machine_ids():
         machine = load_machine(name)
-        found = kept(chosen.kept, f"triton {name}", pythons, partial(rows_of, machine, pythons))
-        print(f"{name}: {len(found)} kernels", file=sys.stderr)
-        rows += found
+        for case, (family, shape) in CASES.items():
+            make = partial(rows_of, case, machine, pythons)
+            rows += kept(chosen.kept, f"triton {name} {case}", family, PORTABLE, (str(shape), *pythons), make)
+            print(f"triton {case} on {name}", file=sys.stderr)
     wanted = tuple(name for name in MACHINES if name in (chosen.machine or MACHINES))
     specialized = gluon_rows(pythons, wanted, chosen.case or GLUON_CASES, chosen.kept)
     table(HEADER, (line for row in [*rows, *specialized] for line in shown(row)))

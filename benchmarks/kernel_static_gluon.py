@@ -9,16 +9,14 @@ text is run on the CPU at a ragged shape (`treadle/driver/gpu/emulator.py`). Spe
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import asdict
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import treadle
+from benchmarks.kept_rows import SPECIALIZED, kept
 from treadle.codegen.gluon.evidence import examine
 from treadle.codegen.gluon.kernel import WarpKernel, warp_kernel
 from treadle.codegen.triton.compile import compile_source, compile_sources
@@ -103,12 +101,6 @@ ONLY = {
 TRIPS = (1, 2, 5)
 """Iterations that are interpreted; the check covers more."""
 SEED = 20261121
-SOURCES = (
-    "codegen/gluon", "codegen/triton", "codegen/templates", "costmodels", "frontends/programs", "ir/tile", "ir/warp",
-    "solvers/pipeline", "solvers/modulo", "driver",
-)  # fmt: skip
-"""What rows depend on."""
-Rows = list[dict[str, Any]]
 OPTIONS = KernelOptions(limits=Limits(deterministic_s=1.0))
 
 
@@ -124,36 +116,12 @@ def gluon_rows(
         machine = load_machine(machine_id)
         for case in (case for case in CASES if case in cases and ONLY.get(case, machine_id) == machine_id):
             described = CASES[case]
+            make = partial(_rows_of, case, described, machine, pythons)
             rows += kept(
-                folder, f"gluon {machine_id} {case}", pythons, partial(_rows_of, case, described, machine, pythons)
+                folder, f"gluon {machine_id} {case}", described[0], SPECIALIZED, (str(described), *pythons), make
             )
             print(f"gluon {case} on {machine_id}", file=sys.stderr)
     return rows
-
-
-def kept(folder: Path | None, name: str, pythons: list[str], make: Callable[[], Rows]) -> Rows:
-    """Return rows that an earlier run of the same code has left in the folder, else make and leave them."""
-    if folder is None:
-        return make()
-    digest = hashlib.sha256("\n".join((_sources(), *pythons)).encode()).hexdigest()[:16]
-    file = folder / f"{name.replace(' ', '_')}.{digest}.json"
-    if file.is_file():
-        found: Rows = json.loads(file.read_text())
-        return found
-    rows = make()
-    folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(rows))
-    return rows
-
-
-@cache
-def _sources() -> str:
-    """Return a digest of the code that kernels depend on."""
-    root = Path(treadle.__file__).parent
-    files = sorted(
-        path for part in SOURCES for path in (root / part).rglob("*") if path.suffix in (".py", ".j2", ".toml")
-    )
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _rows_of(case: str, described: Case, machine: Machine, pythons: list[str]) -> list[dict[str, Any]]:

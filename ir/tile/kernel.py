@@ -159,7 +159,7 @@ class KernelPlan:
     simulated: tuple[Prediction, ...] = ()
     """What the loops over warp groups take on the machine model, run as warp programs; empty without groups."""
     attempts: tuple[str, ...] = ()
-    """Why earlier schedules over warp groups were given up after compilation, in their order."""
+    """Why earlier schedules or programs were given up after compilation, in their order."""
     modes: Modes | None = None
     """All tile shapes of the program with their bounds, where the tile was chosen among them."""
 

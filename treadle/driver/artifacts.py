@@ -57,10 +57,16 @@ def compile_kernels(
     compiled: list[KernelPlan] = []
     written = dict(files)
     for kernel in kernels:
-        found, added = _binary_files(kernel.name, binaries.get(kernel.name, ()))
+        recorded, added = with_binaries(kernel, binaries.get(kernel.name, ()))
         written |= added
-        compiled.append(replace(kernel, compiled=tuple(binary.record(path) for binary, path in found)))
+        compiled.append(recorded)
     return tuple(compiled), written
+
+
+def with_binaries(kernel: KernelPlan, binaries: Sequence[KernelBinary]) -> tuple[KernelPlan, Files]:
+    """Return the kernel with the records of its binaries, and their files by path."""
+    found, files = _binary_files(kernel.name, binaries)
+    return replace(kernel, compiled=tuple(binary.record(path) for binary, path in found)), files
 
 
 def _binary_files(name: str, binaries: Sequence[KernelBinary]) -> tuple[list[tuple[KernelBinary, str]], Files]:

@@ -106,7 +106,9 @@ def compile_deployment(
         rejected: dict[str, tuple[str, ...]] = {}
         if options.compiled:
             kernels, files = compile_kernels(kernels, machine, files, lambda _: None)
-            kernels, files, rejected = without_spills(kernels, files, loops, machine, envelope.expected_id(), options)
+            kernels, files, spilling = without_spills(kernels, files, loops, machine, options, envelope.expected_id())
+            refused |= spilling
+            rejected = {kernel.name: kernel.attempts for kernel in kernels if kernel.attempts}
         said.append(_compiled_line(kernels))
     files |= _copies(specification, request)
     body = DeploymentBody(_without_trace(request), model, machine, loops, kernels, refused, rejected)

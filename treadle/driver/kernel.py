@@ -12,8 +12,9 @@ from treadle.costmodels.machines import load_machine
 from treadle.driver.artifacts import Files, compile_kernels, emit_kernels, report_of, timelines
 from treadle.driver.gluon import fit_kernels
 from treadle.driver.kernel_groups import further_schedules, simulated, with_groups, with_room_for_groups
-from treadle.driver.kernels import KernelOptions, plan_program, rank_programs
+from treadle.driver.kernels import KernelOptions, draft_programs, plan_program, rank_programs
 from treadle.driver.modes import TilesFixed, certified, choose_mode, runs_over_groups
+from treadle.driver.spills import refuse_spills, settle
 from treadle.driver.versions import versions
 from treadle.frontends import programs
 from treadle.frontends.hls import read_loop
@@ -21,6 +22,7 @@ from treadle.ir.codec import encode
 from treadle.ir.machine import Machine
 from treadle.ir.plan import Input, Plan, digest, input_from
 from treadle.ir.tile.kernel import KernelBody, KernelPlan
+from treadle.ir.tile.program import TileProgram
 from treadle.solvers.modulo.solve import Options, schedule
 
 Tell = Callable[[str], None]
@@ -58,11 +60,21 @@ def plan_kernel(request: KernelRequest, options: KernelOptions, tell: Tell) -> t
     candidates = _candidates(request)
     if options.warps:
         candidates = with_room_for_groups(candidates, machine)
-    ranked = rank_programs(candidates, machine, options)[: options.top]
+    ranked = _ranked(candidates, machine, options, envelope.expected_id(), tell)
     grouped = [with_groups(kernel, machine, options, tell) for kernel in ranked]
     grouped += further_schedules(grouped[0], options.top - len(grouped), options, tell)
     kernels = tuple(_numbered(kernel, rank) for rank, kernel in enumerate(grouped))
     return with_files(envelope, machine, kernels, options, tell)
+
+
+def _ranked(
+    candidates: tuple[TileProgram, ...], machine: Machine, options: KernelOptions, plan_id: str, tell: Tell
+) -> list[KernelPlan]:
+    """Return the best kernels; of those that are compiled here, the best whose binaries spill nothing."""
+    if not options.compiled or options.language == "gluon":
+        return rank_programs(candidates, machine, options)
+    drafts = draft_programs(candidates, machine, options)
+    return [settled.kernel for settled in settle(drafts, machine, options, tell, plan_id)]
 
 
 def _best_mode(request: KernelRequest, machine: Machine, options: KernelOptions, tell: Tell) -> tuple[KernelPlan, ...]:
@@ -80,7 +92,7 @@ def _best_mode(request: KernelRequest, machine: Machine, options: KernelOptions,
     return tuple(_numbered(one, rank) for rank, one in enumerate([kernel, *more]))
 
 
-def _candidates(request: KernelRequest) -> tuple[Any, ...]:
+def _candidates(request: KernelRequest) -> tuple[TileProgram, ...]:
     chosen = {"dtype": request.dtype, **request.switches}
     if request.tile_sizes:
         return (programs.build(request.program, request.shape, request.tile_sizes, chosen),)
@@ -123,6 +135,7 @@ def with_files(
         kernels, files = emit_kernels(kernels, machine, envelope.expected_id())
     if machine is not None and options.compiled and not gluon:
         kernels, files = compile_kernels(kernels, machine, files, tell)
+        refuse_spills(kernels, machine)
     if machine is not None:
         kernels = tuple(simulated(kernel, machine) for kernel in kernels)
     files |= timelines(kernels)

@@ -135,15 +135,31 @@ def rank_programs(
         NoProgramFits: none fits.
     """
     chosen = options or KernelOptions()
+    drafts = draft_programs(candidates, machine, chosen, executor)[: chosen.top]
+    best = [draft.program for draft in drafts if draft.program is not None]
     mapped = executor.map if executor else map
-    quick = [replace(chosen, limits=QUICK)] * len(candidates)
+    plans = mapped(plan_program, best, [machine] * len(best), [chosen] * len(best))
+    return sorted(plans, key=_speed)
+
+
+def draft_programs(
+    candidates: Sequence[TileProgram],
+    machine: Machine,
+    options: KernelOptions | None = None,
+    executor: Executor | None = None,
+) -> list[KernelPlan]:
+    """Return quick plans of all candidates that fit, fastest predicted first.
+
+    Raises:
+        NoProgramFits: none fits.
+    """
+    mapped = executor.map if executor else map
+    quick = [replace(options or KernelOptions(), limits=QUICK)] * len(candidates)
     outcomes = list(mapped(_attempt, candidates, [machine] * len(candidates), quick))
     drafts = [outcome for outcome in outcomes if isinstance(outcome, KernelPlan)]
     if not drafts:
         _refuse(candidates, machine, [outcome for outcome in outcomes if isinstance(outcome, Misfit)])
-    best = [draft.program for draft in sorted(drafts, key=_speed)[: chosen.top] if draft.program is not None]
-    plans = mapped(plan_program, best, [machine] * len(best), [chosen] * len(best))
-    return sorted(plans, key=_speed)
+    return sorted(drafts, key=_speed)
 
 
 def _speed(plan: KernelPlan) -> tuple[float, int, str]:
@@ -186,22 +202,22 @@ def unfit(error: TreadleError) -> bool:
     return error.exit_code is ExitCode.UNMET or error.code.startswith("TRD2")
 
 
-def plan_hot_loop(
-    hot: HotLoop, machine: Machine, options: KernelOptions | None = None, without: Sequence[dict[str, int]] = ()
-) -> list[KernelPlan]:
+def plan_hot_loop(hot: HotLoop, machine: Machine, options: KernelOptions | None = None) -> list[KernelPlan]:
     """Return the kernel plans of a hot loop, fastest predicted first, carrying its name, phase and calls.
-
-    `without` leaves out programs by tile sizes (those that turned out to spill).
 
     Raises:
         UncoveredLoop: the library has no program for it. NoProgramFits: none of its programs fits.
     """
-    shape = supported_shape(hot.family, hot.shape)
-    candidates = programs.candidates(hot.family, shape, {"dtype": hot.dtype})
-    left = [program for program in candidates if program.tile_sizes not in without]
-    if not left:
-        raise NoProgramFits(family=hot.family, machine=machine.id, reasons="every tile size spills registers")
-    return [_named(plan, hot) for plan in rank_programs(left, machine, options)]
+    return [_named(plan, hot) for plan in rank_programs(_candidates(hot), machine, options)]
+
+
+def draft_hot_loop(hot: HotLoop, machine: Machine, options: KernelOptions | None = None) -> list[KernelPlan]:
+    """Return quick plans of all of a hot loop's candidates, as `plan_hot_loop` and `draft_programs`; raises as they."""
+    return [_named(plan, hot) for plan in draft_programs(_candidates(hot), machine, options)]
+
+
+def _candidates(hot: HotLoop) -> tuple[TileProgram, ...]:
+    return programs.candidates(hot.family, supported_shape(hot.family, hot.shape), {"dtype": hot.dtype})
 
 
 def _named(plan: KernelPlan, hot: HotLoop) -> KernelPlan:
