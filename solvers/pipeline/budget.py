@@ -10,6 +10,10 @@ QUESTION_S = 0.02
 """Least charge: building and simplifying a model takes time that the solver's own clock does not count."""
 
 
+NODES_PER_S = 1000
+"""Nodes of a search over turns that stand for a deterministic second."""
+MOST_NODES = 60_000
+"""Nodes of a whole solve, whatever the limit is."""
 QUESTIONS = 20
 """A solve takes at most so many times the deterministic limit, which is meant for one question."""
 
@@ -24,6 +28,8 @@ class Budget:
     wall_s: float = 0.0
     until_s: float | None = None
     """Deterministic seconds at which to stop for now."""
+    nodes: int = MOST_NODES
+    """What is left of the nodes of searches over turns, which have a limit of their own."""
 
     def slice(self, share: float | None) -> None:
         """Leave only a share of the whole for what comes next; None leaves all there is."""
@@ -43,7 +49,8 @@ class Budget:
     def of(cls, limits: Limits) -> Budget:
         """Return the budget of a whole solve: `QUESTIONS` times the deterministic limit, and the wall-clock limit."""
         whole = None if limits.deterministic_s is None else limits.deterministic_s * QUESTIONS
-        return cls(replace(limits, deterministic_s=whole))
+        nodes = MOST_NODES if whole is None else min(MOST_NODES, int(whole * NODES_PER_S))
+        return cls(replace(limits, deterministic_s=whole), nodes=nodes)
 
     @property
     def over(self) -> bool:

@@ -20,6 +20,15 @@ from treadle.solvers.pipeline.fallback import any_interval
 from treadle.solvers.pipeline.logs import with_logs
 from treadle.solvers.pipeline.points import Point, value_at, warp_schedule
 from treadle.solvers.pipeline.search import Answer, Search, Target, any_schedule, least, least_traffic, searched
+from treadle.solvers.pipeline.turning import (
+    CHEAPEST_NODES,
+    INTERVAL_NODES,
+    Turned,
+    first_open,
+    least_turned,
+    ordered,
+    turned,
+)
 from treadle.solvers.pipeline.walks import (
     UNREACHED,
     decided_levels,
@@ -133,6 +142,30 @@ def _refuted(bound: Bound, ii: int, report: SolverReport | None) -> Bound:
     return Bound(ii + 1, ProofKind.SOLVER, {**evidence, **report.evidence()})
 
 
+def _turned(bound: Bound, ii: int, ranges: list[tuple[int, int]]) -> Bound:
+    """Return the bound above ranges of intervals that searches over turns refute at once."""
+    refuted = list(range(ii, ranges[-1][1] + 1))
+    plain = bound.proof not in (ProofKind.SOLVER, ProofKind.ENUMERATION)
+    basis = {"value": bound.value, "proof": bound.proof.value, "evidence": bound.evidence}
+    evidence = {"basis": basis, "refuted": []} if plain else bound.evidence
+    evidence = {**evidence, "refuted": [*evidence["refuted"], *refuted]}
+    if bound.proof is not ProofKind.SOLVER:
+        evidence["turns"] = [*evidence.get("turns", []), *ranges]
+    kind = ProofKind.SOLVER if bound.proof is ProofKind.SOLVER else ProofKind.ENUMERATION
+    return Bound(refuted[-1] + 1, kind, evidence)
+
+
+def _turned_cheaply(search: Search, options: Options) -> Turned:
+    """Look for a schedule with the least traffic there may be, then for any."""
+    if options.objective[1:2] == ("traffic_bytes",):
+        walked = walked_bound(search.warps, search.ii, "traffic_bytes", {}, UNREACHED) if search.walkable else None
+        least_bytes = forced_bound(search.warps, count_bytes=True).value if walked is None else walked.value
+        answer = turned(search, {"traffic_bytes": least_bytes}, CHEAPEST_NODES)
+        if answer.point is not None:
+            return answer
+    return Turned() if ordered(search) else turned(search, {}, INTERVAL_NODES)
+
+
 def refuse_impossible(warps: WarpLoop) -> None:
     """Refuse, without search, a loop that no interval lets run over warp groups; raises as `schedule`."""
     network = network_of(warps.loop)
@@ -174,8 +207,15 @@ def _least_interval(
             ii = passed
             continue
         tell(f"interval {ii}: searching")
-        budget.slice(INTERVAL_SHARE if ii > first.ii else BOUND_SHARE)
         search = searched(warps, network, ii, budget, walkable=first.walkable)
+        at_once = _turned_cheaply(search, options)
+        if at_once.point is not None:
+            return search, at_once.point, bound
+        if at_once.refuted:
+            ranges = [(ii, ii), *first_open(search, ii + 1, last)]
+            bound, ii = _turned(bound, ii, ranges), ranges[-1][1] + 1
+            continue
+        budget.slice(INTERVAL_SHARE if ii > first.ii else BOUND_SHARE)
         answer = cheapest(search, options) or _by_traffic(search, options) or _any(search)
         budget.slice(None)
         if answer.point is not None:
@@ -208,8 +248,8 @@ def cheapest(search: Search, options: Options) -> Answer | None:
 
 def _by_traffic(search: Search, options: Options) -> Answer | None:
     """Look for the least traffic at once, where a full unit has orders and traffic is the next level."""
-    ordered = any(case.order.slots for case in search.frame.cases)
-    if not (ordered and search.walkable and options.objective[1:2] == ("traffic_bytes",)):
+    has_orders = any(case.order.slots for case in search.frame.cases)
+    if not (has_orders and search.walkable and options.objective[1:2] == ("traffic_bytes",)):
         return None
     walked = walked_bound(search.warps, search.ii, "traffic_bytes", {}, UNREACHED)
     if walked is None or walked.value >= UNREACHED:
@@ -253,6 +293,11 @@ def _next_level(
     if value == bound.value:
         return value, point, bound
     tell(f"interval {ii}: {name} {value}, at least {bound.value}")
+    bound, better = least_turned(search, name, fixed, bound, value)
+    if better is not None:
+        value, point = value_at(warps, search.network, ii, name, better), better
+    if value == bound.value:
+        return value, point, bound
     answer = least(search, Target(name, fixed, bound.value, value), share)
     if answer.point is not None and answer.value is not None:
         value, point = answer.value, answer.point

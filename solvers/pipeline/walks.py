@@ -60,8 +60,8 @@ def raised(bound: Bound, value: int, refuted: list[int]) -> Bound:
         return bound
     basis = bound.evidence.get("basis") if bound.proof is ProofKind.ENUMERATION else None
     plain = {"value": bound.value, "proof": bound.proof.value, "evidence": bound.evidence}
-    evidence = {"basis": basis or plain, "refuted": refuted}
-    return Bound(value, ProofKind.ENUMERATION, {**evidence, "orders": True} if "orders" in bound.evidence else evidence)
+    kept = {name: bound.evidence[name] for name in ("orders", "turns") if basis and name in bound.evidence}
+    return Bound(value, ProofKind.ENUMERATION, {"basis": basis or plain, "refuted": refuted, **kept})
 
 
 def survivors(warps: WarpLoop, ii: int, fixed: dict[str, int]) -> list[dict[str, int]] | None:

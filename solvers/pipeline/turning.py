@@ -1,0 +1,132 @@
+"""Schedules and refutations by the search over turns (`ir.tile.turns`), which a checker repeats without a solver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from treadle.ir.certificate import ProofKind
+from treadle.ir.tile.assignments import WalkTooLong
+from treadle.ir.tile.turns import MOST_NODES, Effort, SearchTooLong, first_found
+from treadle.ir.tile.warps import check_warps
+from treadle.solvers.interruption import requested
+from treadle.solvers.modulo.bounds import Bound
+from treadle.solvers.pipeline.budget import Budget
+from treadle.solvers.pipeline.points import Point, value_at, warp_schedule
+from treadle.solvers.pipeline.search import Search
+
+INTERVAL_NODES = 6_000
+"""Nodes of a question about an interval or a range of them."""
+CHEAPEST_NODES = 2_000
+"""Nodes of the question for a schedule with the least traffic there may be, which keeps most operations together."""
+LEVEL_NODES = 3_000
+"""Nodes of a question about a level."""
+ORDERED_NODES = 400
+"""As `LEVEL_NODES`, where a full unit has several orders: then the solver is quick, if anything is."""
+RANGE_NODES = 1_000
+"""Nodes of a question about a range of intervals."""
+FIRST_PART = 8
+"""The first range is this part of the interval it begins with; it doubles while ranges are refuted."""
+NARROWING = 4
+"""What a range that is not refuted is divided by."""
+MOST_STEPS = 24
+"""Ranges that are asked about."""
+
+
+@dataclass(slots=True)
+class Stoppable(Effort):
+    """Effort that ends early when the user asks for an end."""
+
+    def spend(self) -> None:
+        """Count one node."""
+        if requested():
+            raise SearchTooLong
+        Effort.spend(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """What came of a question: a schedule, that there is none, or neither."""
+
+    point: Point | None = None
+    refuted: bool = False
+
+
+def ordered(search: Search) -> bool:
+    """Whether a full unit has several orders, under which the search over starts is quick."""
+    return any(len(case.order.slots) > 2 for case in search.frame.cases)
+
+
+def turned(search: Search, most: dict[str, int], nodes: int) -> Turned:
+    """Look for a schedule at the search's interval whose levels keep within `most`."""
+    warps, network, ii = search.warps, search.network, search.ii
+    effort = _effort(search.budget, nodes)
+    begun = effort.left
+    try:
+        found = first_found(warps, ii, ii, most, effort)
+    except (WalkTooLong, SearchTooLong):
+        return Turned()
+    finally:
+        search.budget.nodes -= begun - effort.left
+    if found is None:
+        return Turned(refuted=True)
+    point = Point(found.starts, found.groups)
+    legal = not check_warps(warps, warp_schedule(warps, network, ii, point))
+    within = legal and all(value_at(warps, network, ii, name, point) <= value for name, value in most.items())
+    return Turned(point if within else None)
+
+
+def refuted_range(search: Search, low: int, high: int, nodes: int) -> bool:
+    """Whether no interval from `low` to `high` has a schedule, all of them refuted at once."""
+    effort = _effort(search.budget, nodes)
+    begun = effort.left
+    try:
+        return first_found(search.warps, low, high, {}, effort) is None
+    except (WalkTooLong, SearchTooLong):
+        return False
+    finally:
+        search.budget.nodes -= begun - effort.left
+
+
+def _effort(budget: Budget, nodes: int) -> Effort:
+    return Stoppable(min(nodes, MOST_NODES, budget.nodes))
+
+
+def first_open(search: Search, low: int, last: int) -> list[tuple[int, int]]:
+    """Return ranges of intervals, each refuted at once, from `low` upwards without a gap, the wider the better."""
+    found: list[tuple[int, int]] = []
+    width, growing = max(1, low // FIRST_PART), True
+    for _ in range(MOST_STEPS):
+        if low > last or search.budget.nodes <= 0 or width < 1:
+            break
+        high = min(last, low + width - 1)
+        if refuted_range(search, low, high, RANGE_NODES):
+            found.append((low, high))
+            low, width = high + 1, (2 * width if growing else width // 2)
+        else:
+            width, growing = width // NARROWING, False
+    return found
+
+
+def least_turned(
+    search: Search, name: str, fixed: dict[str, int], bound: Bound, value: int
+) -> tuple[Bound, Point | None]:
+    """Close in on a level from both sides; return the bound and the best schedule that was found, if any."""
+    nodes = ORDERED_NODES if ordered(search) else LEVEL_NODES
+    low, high, point = bound.value, value, None
+    target = low
+    while low < high:
+        answer = turned(search, {**fixed, name: target}, nodes)
+        if answer.point is not None:
+            point, high = answer.point, value_at(search.warps, search.network, search.ii, name, answer.point)
+        elif answer.refuted:
+            low = target + 1
+        else:
+            break
+        target = high - 1 if target == bound.value else (low + high - 1) // 2
+    return (bound if low == bound.value else refuted_below(search.ii, fixed, low)), point
+
+
+def refuted_below(ii: int, most: dict[str, int], value: int) -> Bound:
+    """Return the bound that a search over turns leaves."""
+    evidence = {"interval": ii, "most": dict(most), "refuted": value - 1, "turns": True}
+    return Bound(value, ProofKind.ENUMERATION, evidence)
