@@ -25,6 +25,8 @@ ROLE_REGISTERS = 24
 REGISTER_BYTES = 4
 SMALL_REGISTERS = 4
 """Values of at most so many registers (row statistics) count as fixed in every group instead of being tracked."""
+LANES_OF_A_ROW = 4
+"""Lanes that share a row of a product's fragment (PTX ISA)."""
 MOST_GROUPS = 5
 """Most groups that are tried: FlashAttention-4 has load, MMA, two softmax and a correction group."""
 REGISTER_GRANULARITY = 8
@@ -188,7 +190,15 @@ class _Warps:
         return 0 if in_place else reads.occupancy_cycles
 
     def _registers(self, name: str) -> int:
-        return -(-self._tile(name).bytes // (REGISTER_BYTES * self._threads()))
+        """Registers of a thread for a value; one row (1, columns) is held as its reader's tile has columns.
+
+        A thread has a quarter of a product's columns (four lanes share a row; PTX ISA, fragments of `mma` and `wgmma`),
+        and all of them where a row of tensor memory is a thread's (`tcgen05.ld`, 32x32b).
+        """
+        tile = self._tile(name)
+        if len(tile.shape) > 1 and tile.shape[0] == 1:
+            return tile.shape[1] if self.machine.has("tensor_memory") else -(-tile.shape[1] // LANES_OF_A_ROW)
+        return -(-tile.bytes // (REGISTER_BYTES * self._threads()))
 
     def _threads(self) -> int:
         """Threads of one warp group."""

@@ -96,7 +96,7 @@ class FamilySemantics:
         lie = LIE.get(self.family, {}).get(stem.partition("_")[0], "nt")
         if lie == "tn":
             rows = self.program.operation(name).result.shape[0]
-            piece = name.split("_")[1] if a.shape[1] > rows else "0"
+            piece = name.rpartition("_")[2] if a.shape[1] > rows else "0"
             a = a[:, int(piece) * rows : (int(piece) + 1) * rows].T
         result = a @ (b.T if lie == "nt" else b)
         return result + operands[2] if len(operands) > 2 else result

@@ -8,6 +8,7 @@ adds 256 bytes at once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from treadle.codegen.gluon.errors import NotEmittable
@@ -38,8 +39,10 @@ class BackwardFrame(FrameBase):
         self.causal = bool(self.shape.get("causal"))
         self.summary = "Attention backward: dq, dk and dv" + (" under a causal mask" if self.causal else "")
         tiles = self._tile_bytes()
-        self.need(kernel.name, 2 * tiles)
-        self.slots = 2 if 3 * tiles <= self.free_bytes() else 1
+        shared = self.depth == self.width
+        self.need(kernel.name, tiles // 2 if shared else tiles)
+        self.apart = not shared or tiles <= self.free_bytes()
+        self.slots = 2 if 2 * tiles <= self.free_bytes() else 1
 
     def _refuse_small(self) -> None:
         """Refuse what one warp group cannot multiply."""
@@ -48,6 +51,10 @@ class BackwardFrame(FrameBase):
         if self.rows % LEAST_ROWS or min(pieces) % LEAST_ROWS:
             found = min(self.rows, *pieces)
             raise NotEmittable(kernel=name, reason=f"products of {found} rows; wgmma takes {LEAST_ROWS} at a time")
+
+    def free_bytes(self) -> int:
+        """Return what rings, barriers and the keys and values of one tile leave, bytes."""
+        return super().free_bytes() - self._tile_bytes()
 
     def _tile_bytes(self) -> int:
         """Return the bytes of the keys and values of a tile."""
@@ -84,14 +91,13 @@ class BackwardFrame(FrameBase):
             *self.registers(),
             "KEY_ROWS = ttgl.constexpr(ttgl.SliceLayout(1, SCORES.value))",
             "QUERIES_IN_COLUMNS = ttgl.constexpr(ttgl.SliceLayout(0, SCORES.value))",
-            "# Two numbers a thread; as columns of the scores a quarter of all columns would be.",
-            "QUERIES_IN_LANES = ttgl.constexpr(ttgl.BlockedLayout([2], [32], [4], [0]))",
             f"KEYS = {shared(self.rows, self.depth)}",
             f"VALUES = {shared(self.rows, self.width)}",
             f"QUERIES = {shared(self.queries, self.depth)}",
             f"SLOPES_OF_OUT = {shared(self.queries, self.width)}",
             f"HANDED = {shared(self.rows, self.queries)}",
             f"QK_HEAD_DIM = ttgl.constexpr({self.depth})",
+            f"EMPTY_STEPS = ttgl.constexpr({max(group.stages for group in self.warp.groups) - 1})",
         ]
 
     def registers(self) -> Lines:
@@ -114,8 +120,13 @@ class BackwardFrame(FrameBase):
                 readers = sum(self._reads(group, f"{name}{suffix}") for group in self.warp.groups)
                 block = (self.rows, width)
                 found.append(Extra(f"{name}{suffix}", block, dtype, layout, self.slots, readers))
-                found.append(Extra(f"d{name}{suffix}_staging", block, dtype, layout))
+                if self.apart or name == "v":
+                    found.append(Extra(f"d{name}{suffix}_staging", block, dtype, layout))
         return tuple(found)
+
+    def _staging(self, name: str) -> str:
+        """Return where dk or dv goes through: a buffer of its own, or that of dv, which goes first."""
+        return f"{name if self.apart else name.replace('dk', 'dv')}_staging.index(0)"
 
     def _reads(self, group: WarpGroup, value: str) -> bool:
         """Whether a group multiplies by the keys or values of a tile."""
@@ -127,10 +138,10 @@ class BackwardFrame(FrameBase):
         found: dict[str, tuple[tuple[int, ...], str, str]] = {
             "load_q": ((self.queries, self.depth), self.element, "QUERIES"),
             "load_dout": ((self.queries, self.width), self.element, "SLOPES_OF_OUT"),
-            "load_lse": (*numbers, "LSE_LAYOUT"),
-            "load_delta": (*numbers, "DELTA_LAYOUT"),
         }
         for suffix in self.suffixes:
+            found[f"load_lse{suffix}"] = (*numbers, "LSE_LAYOUT")
+            found[f"load_delta{suffix}"] = (*numbers, "DELTA_LAYOUT")
             for stem in ("slopes_low", "weights_low"):
                 found[f"{stem}{suffix}"] = ((self.rows, self.queries), self.element, "HANDED")
         return found
@@ -139,14 +150,20 @@ class BackwardFrame(FrameBase):
 
     def copy(self, operation: str, iteration: str) -> tuple[str, str]:
         """Return the descriptor and the coordinates of a load."""
-        step = self._step(iteration)
-        if operation in ("load_q", "load_dout"):
-            return f"{operation.removeprefix('load_')}_rows", f"[_head_of({step}), _block_of({step}) * BLOCK_M, 0]"
-        return f"{operation.removeprefix('load_')}_values", f"[_first_value({step})]"
+        tensor = operation.removeprefix("load_")
+        if tensor in ("q", "dout"):
+            head = f"_head_of({iteration}, steps, first_head, last_head, shared_by)"
+            return f"{tensor}_rows", f"[{head}, {self._block(iteration)} * BLOCK_M, 0]"
+        first = f"_first_value({iteration}, steps, {self._place(iteration)}, last_head, blocks)"
+        return f"{tensor.removesuffix(self._suffix(tensor))}_values", f"[{first}]"
 
-    @staticmethod
-    def _step(iteration: str) -> str:
-        return f"{iteration}, last_head, first_head, shared_by, plain, cut, begin, blocks"
+    def _block(self, iteration: str) -> str:
+        """Return the block of queries of a step, as text."""
+        return f"_block_of({iteration}, {'full, plain, begin, blocks, ' if self.causal else ''}shared_by)"
+
+    def _place(self, iteration: str) -> str:
+        """Return the place of a step's numbers of queries, as text."""
+        return f"_place({iteration}, {'full, plain_place, cut_place' if self.causal else 'first_place'})"
 
     def destination(self, descriptor: str, slot: str) -> str:
         """Descriptors are of heads x rows x columns; a tile in shared memory is of one head."""
@@ -156,13 +173,18 @@ class BackwardFrame(FrameBase):
     def layout(self, value: str) -> str:
         """Return the layout of a value in registers."""
         if value.startswith("load_"):
-            return "QUERIES_IN_LANES"
+            return "QUERIES_IN_COLUMNS"
         named = {"dk": "DK", "dv": "DV", "weights_low": "WEIGHTS", "slopes_low": "SLOPES"}
         return next((layout for stem, layout in named.items() if value.startswith(stem)), "SCORES")
 
-    def held(self, value: str, role: Role, reader: TileOperation) -> str:
-        """Return keys or values of a tile; for dq the keys of a piece of the columns, transposed."""
-        tile = f"{identifier(value)}.index({self.slot()})"
+    def held(self, value: str, role: Role, reader: TileOperation, iteration: str) -> str:
+        """Return keys or values of a tile; for dq the keys of a piece of the columns, transposed.
+
+        Their places are found anew for each product: kept, descriptors of all products take 48 registers a thread.
+        """
+        fresh = f"_fresh({iteration})"
+        slot = fresh if self.slots == 1 else f"{self.slot()} + {fresh}"
+        tile = f"{identifier(value)}.index({slot})"
         if not reader.name.startswith("dq"):
             return tile
         piece, rows = self._piece(reader.name), reader.result.shape[0]
@@ -172,8 +194,8 @@ class BackwardFrame(FrameBase):
     @staticmethod
     def _piece(name: str) -> int:
         """Return which piece of the columns a product or store of dq is about."""
-        digits = name.removeprefix("store_").removeprefix("dq").partition("_of")[0].strip("_")
-        return int(digits) if digits else 0
+        number = re.search(r"_(\d+)$", name)
+        return int(number[1]) if number else 0
 
     def view(self, value: str, slot: str, role: Role, reader: TileOperation) -> str:
         """Return a product's operand: queries and dout are transposed where rows of keys are multiplied."""
@@ -188,15 +210,15 @@ class BackwardFrame(FrameBase):
         """Return the expression of an operation on registers."""
         stem = operation.name.removesuffix(self._suffix(operation.name))
         forms = {
-            "shifted": "{0} * scale - ttgl.convert_layout({1}, QUERIES_IN_COLUMNS)[None, :]",
+            "shifted": "{0} * scale - {1}[None, :]",
             "weights": "ttgl.exp2({0})",
             "weights_low": f"ttgl.convert_layout({{0}}.to({self.element}), WEIGHTS)",
-            "slopes": "{1} * ({0} - ttgl.convert_layout({2}, QUERIES_IN_COLUMNS)[None, :])",
+            "slopes": "{1} * ({0} - {2}[None, :])",
             "slopes_low": f"ttgl.convert_layout({{0}}.to({self.element}), SLOPES)",
         }
         if operation.kind is OperationKind.STORE:
             first = self._piece(operation.name) * self.gradients[0].result.shape[0]
-            return f"_add_up(dq_sum, {operands[0]}, {first}, {self._step(iteration)})"
+            return f"_add_up(dq_sum, {operands[0]}, {first}, {self._place(iteration)})"
         if stem not in forms:
             return super().statement(operation, operands, iteration)
         return forms[stem].format(*operands)
@@ -218,7 +240,7 @@ class BackwardFrame(FrameBase):
         suffix = self._suffix(operation.name)
         seen = f"keys{suffix}[:, None] < kv_seq"
         if self.causal:
-            limit = f"_block_of({self._step(iteration)}) * BLOCK_M + queries + (kv_seq - seq + 1)"
+            limit = f"{self._block(iteration)} * BLOCK_M + queries + (kv_seq - seq + 1)"
             seen = f"keys{suffix}[:, None] < ttgl.minimum({limit}, kv_seq)[None, :]"
         scores = self.scores(suffix)
         return [f'{scores} = ttgl.where({seen}, {scores}, float("-inf"))']
@@ -252,9 +274,19 @@ class BackwardFrame(FrameBase):
             f"begin = {begin}",
             f"plain = blocks - ttgl.minimum(ttgl.maximum({whole}, begin), blocks)",
             "plain = plain if first_key + BLOCK_N <= kv_seq else 0",
-            "cut = blocks - begin - plain",
             "full = shared_by * plain",
-            f"trips = {self.trips('shared_by * (plain + cut)')}",
+            *self._places(),
+            "steps = shared_by * (blocks - begin)",
+            f"trips = {self.trips('steps')}",
+        ]
+
+    def _places(self) -> Lines:
+        """Return where the numbers of a tile's first queries lie."""
+        if not self.causal:
+            return ["first_place = kv_head * blocks * shared_by"]
+        return [
+            "plain_place = (kv_head * blocks + blocks - plain) * shared_by",
+            "cut_place = (kv_head * blocks + begin - plain) * shared_by",
         ]
 
     def start(self, group: WarpGroup) -> Lines:
@@ -322,9 +354,9 @@ class BackwardFrame(FrameBase):
             lines += [
                 *self.taken(name),
                 "tma.store_wait(0)",
-                f"{name}_staging.index(0).store(({name}{factor}).to({self.element}))",
+                f"{self._staging(name)}.store(({name}{factor}).to({self.element}))",
                 "fence_async_shared()",
-                f"_copy_out({rows}, [kv_head, {row}, 0], {self.destination(rows, f'{name}_staging.index(0)')})",
+                f"_copy_out({rows}, [kv_head, {row}, 0], {self.destination(rows, self._staging(name))})",
             ]
         return [*lines, "tiles_done += 1"]
 

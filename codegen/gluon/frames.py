@@ -207,7 +207,7 @@ class FrameBase(ABC):
         """Return the text of a value made before the loop."""
         return identifier(value)
 
-    def held(self, value: str, role: Role, reader: TileOperation) -> str:
+    def held(self, value: str, role: Role, reader: TileOperation, iteration: str) -> str:
         """Return a product's operand that was made before the loop."""
         return self.invariant(value)
 

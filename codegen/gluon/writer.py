@@ -48,7 +48,7 @@ class Frame(Protocol):
         """Return the text of a value made before the loop."""
         ...
 
-    def held(self, value: str, role: Role, reader: TileOperation) -> str:
+    def held(self, value: str, role: Role, reader: TileOperation, iteration: str) -> str:
         """Return the text of a product's operand that was made before the loop."""
         ...
 
@@ -391,7 +391,8 @@ class GroupWriter:
         self, source: Source, operation: TileOperation, instruction: Instruction, place: Place, state: _State
     ) -> str:
         if source.invariant:
-            return self.frame.held(source.value, source.role, operation)
+            local = shifted(place.local, instruction.stage)
+            return self.frame.held(source.value, source.role, operation, local)
         if source.role is Role.ACCUMULATOR and (source.buffer or self._chained(source)):
             return ""
         if not source.buffer:
@@ -448,9 +449,9 @@ class GroupWriter:
         if not names:
             names = list(dict.fromkeys(flight.value for flight in flying if not flight.taken))[-1:]
         reads = tuple(dict.fromkeys(read for flight in over for read in flight.reads))
-        continued = {flight.value for flight in flying}
+        continued, ended = {flight.value for flight in flying}, {flight.value for flight in over}
         for value in [name for name in names if name in continued]:
-            if not self._goes_on(value):
+            if value in ended and not self._goes_on(value):
                 raise NotEmittable(kernel=self.kernel.name, reason=f"`{value}` is made again before it is waited for")
             token = f"{identifier(value)}_token"
             yield f"{token} = warpgroup_mma_init(warpgroup_mma_wait({keep}, deps=[{token}]))"

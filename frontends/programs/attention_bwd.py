@@ -6,7 +6,8 @@ FlashAttention-2 (arXiv 2307.08691, section 3.2). Grouped-query heads are one lo
 over them. A kernel before it makes delta = rowsum(dout * out), one behind it rounds dq.
 
 With sub-tiles, blocks of keys are cut for warp groups, and so are the columns of dq, whose products then take the
-scores' gradients of every sub-tile (FlashAttention-3, arXiv 2407.08608).
+scores' gradients of every sub-tile, its own first (FlashAttention-3, arXiv 2407.08608). Sub-tiles do the same: each
+has numbers of queries of its own, so that they can run half an interval apart without handing anything but gradients.
 """
 
 from __future__ import annotations
@@ -64,14 +65,14 @@ def _gradients_of_scores(
         scores = f"masked{t}"
     return [
         *operations,
-        compute(f"shifted{t}", OperationKind.ELEMENTWISE, (scores, "load_lse"), block, note="scale * score - lse"),
+        compute(f"shifted{t}", OperationKind.ELEMENTWISE, (scores, f"load_lse{t}"), block, note="scale * score - lse"),
         compute(f"weights{t}", OperationKind.EXP2, (f"shifted{t}",), block),
         compute(f"weights_low{t}", OperationKind.CONVERT, (f"weights{t}",), block, dtype),
         mma(f"dweights{t}", (f"v{t}", "load_dout"), block, shape["v_head_dim"], note="V dO^T"),
         compute(
             f"slopes{t}",
             OperationKind.ELEMENTWISE,
-            (f"dweights{t}", f"weights{t}", "load_delta"),
+            (f"dweights{t}", f"weights{t}", f"load_delta{t}"),
             block,
             work=2,
             note="weight * (dweight - delta)",
@@ -81,19 +82,22 @@ def _gradients_of_scores(
 
 
 def _queries_gradient(shape: Shape, rows: int, columns: int, suffixes: list[str]) -> list[TileOperation]:
-    """Return the products that make dq^T (head dimension, queries), summed over the sub-tiles, and their stores."""
+    """Return the products that make dq^T (head dimension, queries), summed over the sub-tiles, and their stores.
+
+    A piece of the columns begins with the sub-tile of its number: all pieces then look alike.
+    """
     depth = shape["qk_head_dim"]
     pieces = len(suffixes) if depth // len(suffixes) >= SMALLEST_PRODUCT else 1
     operations: list[TileOperation] = []
     for piece in range(pieces):
-        name = f"dq_{piece}" if pieces > 1 else "dq"
-        for position, t in enumerate(suffixes):
-            last = position == len(suffixes) - 1
-            before = (operations[-1].name,) if position else ()
-            own = name if last else f"{name}_of{t}"
+        own = suffixes[piece] if pieces > 1 else ""
+        for step in range(len(suffixes)):
+            t = suffixes[(piece + step) % len(suffixes)]
+            name = f"dq{own}" if step == len(suffixes) - 1 else f"dq_step{step}{own}"
+            before = (operations[-1].name,) if step else ()
             operands = (f"k{t}", f"slopes_low{t}", *before)
-            operations.append(mma(own, operands, (depth // pieces, columns), rows, note="K^T dS"))
-        operations.append(store(f"store_{name}", name, (depth // pieces, columns), "float32", "added up"))
+            operations.append(mma(name, operands, (depth // pieces, columns), rows, note="K^T dS"))
+        operations.append(store(f"store_dq{own}", f"dq{own}", (depth // pieces, columns), "float32", "added up"))
     return operations
 
 
@@ -108,9 +112,10 @@ def _body(
     operations = [
         load("load_q", (columns, depth), dtype, "queries"),
         load("load_dout", (columns, wide), dtype, "gradient of the output"),
-        load("load_lse", (columns,), "float32", "log-sum-exp of each query"),
-        load("load_delta", (columns,), "float32"),
     ]
+    for t in suffixes:
+        operations.append(load(f"load_lse{t}", (1, columns), "float32", "log-sum-exp of each query"))
+        operations.append(load(f"load_delta{t}", (1, columns), "float32"))
     for t in suffixes:
         invariants.append(Invariant(f"k{t}", Tile((rows, depth), dtype, Memory.SHARED)))
         invariants.append(Invariant(f"v{t}", Tile((rows, wide), dtype, Memory.SHARED)))

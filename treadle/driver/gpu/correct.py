@@ -36,7 +36,7 @@ def check_kernel(
     if family == "kmeans_assign":
         return _check_nearest(module, inputs, expected[0])
     poisoned = {
-        name: torch.full_like(result, float("nan"), dtype=_dtype(own, name, source))
+        name: result.new_full(result.shape, float("nan"), dtype=_dtype(own, name, source))
         for name, result in zip(_output_names(own, options, len(expected)), expected, strict=True)
     }
     found = module.launch(*inputs, **poisoned)

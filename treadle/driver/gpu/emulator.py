@@ -55,6 +55,9 @@ def _replaced(instances: int) -> dict[str, Callable[..., Any]]:
     def check_device(device: Any) -> None:
         pass
 
+    def fresh(step: int) -> int:
+        return 0
+
     def reinterpret(tile: Buffer, dtype: torch.dtype, shape: list[int], layout: Any) -> Buffer:
         return tile.reinterpreted(dtype, shape)
 
@@ -67,6 +70,7 @@ def _replaced(instances: int) -> dict[str, Callable[..., Any]]:
         "_descriptor": descriptor,
         "_instances": shared,
         "_check_device": check_device,
+        "_fresh": fresh,
         "_reinterpret": reinterpret,
         "_reinterpret_shared": reinterpret_shared,
     }
