@@ -66,6 +66,8 @@ class Demand:
     high: int
     most_registers: int
     most_cycles: int | None = None
+    apart: tuple[tuple[int, int, int], ...] = ()
+    """Operations by index, the second to start so many cycles after the first: for a search that need not refute."""
 
 
 @dataclass(slots=True)
@@ -101,7 +103,14 @@ class _Turns:
         return self.known[key]
 
 
-def first_found(warps: WarpLoop, low: int, high: int, most: dict[str, int], effort: Effort) -> Found | None:
+def first_found(
+    warps: WarpLoop,
+    low: int,
+    high: int,
+    most: dict[str, int],
+    effort: Effort,
+    apart: tuple[tuple[int, int, int], ...] = (),
+) -> Found | None:
     """Return the first assignment to groups with starts at an interval, None where there is none in a whole range.
 
     Args:
@@ -110,12 +119,13 @@ def first_found(warps: WarpLoop, low: int, high: int, most: dict[str, int], effo
         high: last interval of the range.
         most: levels, as `assignments` has them, that are kept within.
         effort: nodes that may be visited.
+        apart: as in `Demand`; None is then no refutation.
 
     Raises:
         WalkTooLong: there are too many assignments.
         SearchTooLong: the effort does not do.
     """
-    demand = Demand(low, high, most.get("registers", warps.limits.registers_per_group), most.get("length"))
+    demand = Demand(low, high, most.get("registers", warps.limits.registers_per_group), most.get("length"), apart)
     refutes = partial(_refuted_early, warps, demand, effort, classes(warps))
     for needs in assignments(warps, high, most, from_ii=low, refutes=refutes):
         starts = schedule_within(warps, needs.groups, demand, effort)
@@ -311,6 +321,9 @@ class _Search:
         if self.demand.most_cycles is not None:
             latency = np.array([operation.latency_cycles for operation in operations], dtype=np.int64)
             np.maximum(least, latency[:, None] - self.demand.most_cycles, out=least)
+        for first, second, cycles in self.demand.apart:
+            least[first, second] = max(least[first, second], cycles)
+            least[second, first] = max(least[second, first], -cycles)
         for middle in range(len(operations)):
             np.maximum(least, least[:, middle, None] + least[None, middle, :], out=least)
         return None if np.diagonal(least).any() else least

@@ -13,6 +13,7 @@ from treadle.solvers.modulo.bounds import Bound
 from treadle.solvers.pipeline.budget import Budget
 from treadle.solvers.pipeline.points import Point, value_at, warp_schedule
 from treadle.solvers.pipeline.search import Search
+from treadle.solvers.pipeline.symmetry import half_turn
 
 INTERVAL_NODES = 6_000
 """Nodes of a question about an interval or a range of them."""
@@ -20,7 +21,9 @@ CHEAPEST_NODES = 2_000
 """Nodes of the question for a schedule with the least traffic there may be, which keeps most operations together."""
 LEVEL_NODES = 3_000
 """Nodes of a question about a level."""
-ORDERED_NODES = 400
+HALF_TURN_NODES = 400
+"""Nodes of a question with equal sub-tiles half an interval apart."""
+ORDERED_NODES = 100
 """As `LEVEL_NODES`, where a full unit has several orders: then the solver is quick, if anything is."""
 RANGE_NODES = 1_000
 """Nodes of a question about a range of intervals."""
@@ -57,18 +60,32 @@ def ordered(search: Search) -> bool:
 
 
 def turned(search: Search, most: dict[str, int], nodes: int) -> Turned:
-    """Look for a schedule at the search's interval whose levels keep within `most`."""
+    """Look for a schedule at the search's interval whose levels keep within `most`.
+
+    Of two equal sub-tiles one may run half an interval after the other, which is tried first.
+    """
+    pairs = half_turn(search.warps)
+    if pairs:
+        index = search.warps.loop.index
+        apart = tuple((index[name], index[other], search.ii // 2) for name, other in pairs.items())
+        answer = _asked(search, most, min(nodes, HALF_TURN_NODES), apart)
+        if answer.point is not None:
+            return answer
+    return _asked(search, most, nodes, ())
+
+
+def _asked(search: Search, most: dict[str, int], nodes: int, apart: tuple[tuple[int, int, int], ...]) -> Turned:
     warps, network, ii = search.warps, search.network, search.ii
     effort = _effort(search.budget, nodes)
     begun = effort.left
     try:
-        found = first_found(warps, ii, ii, most, effort)
+        found = first_found(warps, ii, ii, most, effort, apart)
     except (WalkTooLong, SearchTooLong):
         return Turned()
     finally:
         search.budget.nodes -= begun - effort.left
     if found is None:
-        return Turned(refuted=True)
+        return Turned(refuted=not apart)
     point = Point(found.starts, found.groups)
     legal = not check_warps(warps, warp_schedule(warps, network, ii, point))
     within = legal and all(value_at(warps, network, ii, name, point) <= value for name, value in most.items())
