@@ -29,10 +29,8 @@ def answered(joint: Joint, limits: Limits, budget: Budget, tuning: Tuning) -> Ou
     outcome = budget.charge(solve(joint.cp, limits, tuning=tuning))
     if not outcome.solved or _kept(joint, outcome):
         return outcome
-    known = {variable.index: variable for variable in (*joint.base.starts.values(), *joint.inside.values())}
-    hint = [(variable, outcome[variable]) for variable in known.values()]
     add_announcements(joint)
-    again = budget.charge(solve(joint.cp, limits, hint=hint, tuning=tuning))
+    again = budget.charge(solve(joint.cp, limits, tuning=tuning))
     bounds = [found.bound for found in (outcome, again) if found.bound is not None]
     if again.status is Status.INFEASIBLE or not bounds:
         return again

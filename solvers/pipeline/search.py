@@ -11,7 +11,7 @@ from treadle.ir.certificate import Status
 from treadle.ir.tile.constraints import arcs
 from treadle.ir.tile.orders import Order, parts
 from treadle.ir.tile.warps import WarpLoop
-from treadle.solvers.backend import Limits, Outcome, SolverReport
+from treadle.solvers.backend import Outcome, SolverReport
 from treadle.solvers.modulo import model as modulo
 from treadle.solvers.modulo.network import Network
 from treadle.solvers.pipeline.announcements import answered
@@ -34,16 +34,31 @@ from treadle.solvers.pipeline.symmetry import half_turn
 
 TUNING: dict[str, bool | int | float] = {"linearization_level": 0, "cp_model_probing_level": 0}
 """As for loops alone; strong propagation of disjunctions costs too much with optional intervals."""
+SHORTEST: dict[str, bool | int | float] = {**TUNING, "optimize_with_core": True}
+"""For the length, whose least value is near what paths say: from there upwards, where other levels descend."""
 EFFORTS = (0.05, 0.25, 1.0)
 """Shares of a question's limit for all its orders together, round by round."""
 LEAST_SHARE = 0.3
 """Share of the effort for the least traffic there may be, which keeps most operations together."""
 WIDENING = 16
 """The second range of lengths that is asked for is this part of the interval."""
-STEPS = (0, 2, 8)
+STEPS = (1, 2, 8)
 """Traffic above its bound that is looked for step by step, in the fewest bytes that anything takes."""
 PLACING_SHARE = 0.2
 """Share of the limit for placing the operations of roles around a core."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refuted:
+    """An order without a schedule that keeps within levels at the values of `most`, and who says so."""
+
+    order: Order
+    most: dict[str, int]
+    report: SolverReport
+
+    def covers(self, most: dict[str, int]) -> bool:
+        """Whether all that keeps within `most` keeps within these levels too."""
+        return all(name in most and most[name] <= limit for name, limit in self.most.items())
 
 
 @dataclass(slots=True)
@@ -59,6 +74,8 @@ class Search:
     """Whether the assignments to groups can be gone through."""
     refuted: set[Order] = field(default_factory=set[Order])
     """Orders that have no schedule at all."""
+    within: list[Refuted] = field(default_factory=list["Refuted"])
+    """Orders that have none within levels at some values."""
     traffic: Answer | None = None
     """What is known of the least traffic at the interval."""
 
@@ -105,7 +122,8 @@ def _any(search: Search, frame: Framed, groups: dict[str, int] | None, share: fl
             if round_.half:
                 add_half_turn(joint)
             limits = search.budget.share(share * round_.effort / max(1, len(open_)))
-            outcome = _ask(search, joint, limits, fixed=groups is not None)
+            tuning = TUNING if groups is None else modulo.TUNING
+            outcome = answered(joint, limits, search.budget, tuning)
             report = outcome.report
             point = _placed(search, joint, outcome) if outcome.solved else None
             if point is not None:
@@ -243,8 +261,11 @@ def _shortest(search: Search, target: Target, share: float) -> Answer:
 
 def _least(search: Search, frame: Framed, target: Target, share: float) -> Answer:
     """As `least`, over the core or the whole loop: little effort for every order first, then more for those open."""
-    best, point, report = target.below, None, None
-    open_ = dict.fromkeys((case.order for case in _open(search, frame)), target.least)
+    best, point = target.below, None
+    over = [known for known in search.within if known.covers({**target.fixed, target.name: target.below - 1})]
+    report = over[0].report if over else None
+    gone = {known.order for known in over}
+    open_ = {case.order: target.least for case in _open(search, frame) if case.order not in gone}
     closed: list[int] = []
     for round_ in _rounds(frame, closing=target.name not in ("traffic_bytes",)):
         for case in _asked(frame, _still(frame, open_), round_):
@@ -253,9 +274,10 @@ def _least(search: Search, frame: Framed, target: Target, share: float) -> Answe
             joint = assemble_case(frame, case)
             if round_.half:
                 add_half_turn(joint)
-            offset = _state(search, joint, target, best)
+            asked, offset = best, _state(search, joint, target, best)
             limits = search.budget.share(share * round_.effort / max(1, len(open_)))
-            outcome = _ask(search, joint, limits, fixed=False)
+            tuning = SHORTEST if target.name == "length" else TUNING
+            outcome = answered(joint, limits, search.budget, tuning)
             report = outcome.report
             found = _placed(search, joint, outcome) if outcome.solved else None
             reached = best if found is None else value_at(search.warps, search.network, search.ii, target.name, found)
@@ -265,6 +287,8 @@ def _least(search: Search, frame: Framed, target: Target, share: float) -> Answe
                 continue
             if outcome.bound is not None:
                 open_[case.order] = max(open_[case.order], -int(-outcome.bound // 1) + offset)
+            if outcome.status is Status.INFEASIBLE:
+                search.within.append(Refuted(case.order, {**target.fixed, target.name: asked - 1}, outcome.report))
             if outcome.status in (Status.INFEASIBLE, Status.OPTIMAL):
                 proven = open_.pop(case.order)
                 closed += [proven] if outcome.status is Status.OPTIMAL else []
@@ -285,10 +309,6 @@ def _state(search: Search, joint: Joint, target: Target, best: int) -> int:
     joint.cp.add(objective <= best - 1 - offset)
     joint.cp.minimize(objective)
     return offset
-
-
-def _ask(search: Search, joint: Joint, limits: Limits, *, fixed: bool) -> Outcome:
-    return answered(joint, limits, search.budget, modulo.TUNING if fixed else TUNING)
 
 
 def _offset(search: Search, joint: Joint, level: str) -> int:

@@ -156,14 +156,16 @@ def _turned(bound: Bound, ii: int, ranges: list[tuple[int, int]]) -> Bound:
 
 
 def _turned_cheaply(search: Search, options: Options) -> Turned:
-    """Look for a schedule with the least traffic there may be, then for any."""
+    """Look for a schedule with the least traffic there may be, then for any; not where orders make the solver quick."""
+    if ordered(search):
+        return Turned()
     if options.objective[1:2] == ("traffic_bytes",):
         walked = walked_bound(search.warps, search.ii, "traffic_bytes", {}, UNREACHED) if search.walkable else None
         least_bytes = forced_bound(search.warps, count_bytes=True).value if walked is None else walked.value
         answer = turned(search, {"traffic_bytes": least_bytes}, CHEAPEST_NODES)
         if answer.point is not None:
             return answer
-    return Turned() if ordered(search) else turned(search, {}, INTERVAL_NODES)
+    return turned(search, {}, INTERVAL_NODES)
 
 
 def refuse_impossible(warps: WarpLoop) -> None:
