@@ -1,7 +1,7 @@
 """Time and gap of the packer against the number of pods: the generator's instances with ten pods per node.
 
-`python -m benchmarks.pack_growth --window 30 --json OUT`. Memory bounds the size: the chain search keeps one byte per
-pod and node, a gigabyte for 10^5 pods on 10^4 nodes.
+`python -m benchmarks.pack_growth --window 30 --json OUT`. The largest instance needs a longer window, and joins the rows
+of an earlier run: `python -m benchmarks.pack_growth --nodes 10000 --usage 95 --window 200 --add OUT --json OUT`.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def measure_one(nodes: int, usage_percent: int, window_s: float) -> dict[str, An
         "moved_bound": moved.bound,
         "waves": len(steps.waves),
         "seconds": round(seconds, 2),
+        "window_s": window_s,
         "findings": len(findings),
     }
 
@@ -58,13 +59,27 @@ def main() -> None:
         draw={"type": Path, "help": "draw the rows of this JSON instead of measuring"},
         svg={"type": Path, "default": Path("docs/figures/pack_growth.svg"), "help": "where to draw"},
         usage={"type": int, "nargs": "*", "default": [95, 100]},
+        add={"type": Path, "help": "keep the rows of this JSON that are not measured again"},
     )
     if chosen.draw:
         chosen.svg.write_text(plot(json.loads(chosen.draw.read_text())["rows"]))
         return
     rows = [measure_one(nodes, usage, chosen.window) for nodes in chosen.nodes for usage in chosen.usage]
+    rows = joined(json.loads(chosen.add.read_text()) if chosen.add else {}, rows)
     table(list(rows[0]), [list(row.values()) for row in rows])
-    finish("pack_growth", {"window_s": chosen.window}, rows, chosen.json)
+    finish("pack_growth", {"windows_s": sorted({row["window_s"] for row in rows})}, rows, chosen.json)
+
+
+def joined(earlier: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of an earlier run that are not measured again, and the new ones, by size."""
+    again = {(row["pods"], row["usage_percent"]) for row in rows}
+    window_s = earlier.get("figures", {}).get("window_s")
+    kept = [
+        {**row, "window_s": row.get("window_s", window_s)}
+        for row in earlier.get("rows", [])
+        if (row["pods"], row["usage_percent"]) not in again
+    ]
+    return sorted([*kept, *rows], key=lambda row: (row["pods"], row["usage_percent"]))
 
 
 def plot(rows: list[dict[str, Any]]) -> str:

@@ -27,8 +27,7 @@ def budget_of(item: Object, pods: tuple[Pod, ...], shapes: tuple[Shape, ...], re
         expected = sum(pod.shape in matched for pod in pods)
         running = sum(pod.shape in matched and pod.node != PENDING for pod in pods)
         allowed = running - _desired(item, expected)
-    elif not isinstance(allowed, int) or isinstance(allowed, bool):
-        raise item.wrong("status.disruptionsAllowed", allowed, "an integer")
+    item.whole("status.disruptionsAllowed", allowed, least=-(2**31))
     return Budget(item.name, item.namespace, selector, max(0, allowed))
 
 

@@ -81,7 +81,7 @@ class _Reader:
         classes = self.dump.of("PriorityClass")
         self.classes = {
             **_SYSTEM_CLASSES,
-            **dict(_each(lambda item: (item.name, int(item.get("value") or 0)), classes)),
+            **dict(_each(_class, classes)),
         }
         self.default_priority = next((self.classes[c.name] for c in classes if c.get("globalDefault")), 0)
         self.never = {c.name for c in classes if c.get("preemptionPolicy") == "Never"}
@@ -172,8 +172,10 @@ class _Reader:
         device = asked.device
         fraction = item.strings("metadata", "annotations").get(_FRACTION)
         if fraction is not None:
-            share = parse_quantity(fraction, item.place) * _WHOLE_DEVICE
-            device = DeviceRequest(max(1, -(-share.numerator // share.denominator)))
+            share = parse_quantity(fraction, item.near(fraction)) * _WHOLE_DEVICE
+            if not 0 < share <= _WHOLE_DEVICE:
+                raise item.wrong(_FRACTION, fraction, "a share above 0 and up to 1")
+            device = DeviceRequest(-(-share.numerator // share.denominator))
         elif self.fractions and (count := requests.pop(_GPU, 0)):
             device = DeviceRequest(_WHOLE_DEVICE, count)
         workload = f"{owner[0]}/{owner[1]}" if owner[0] else ""
@@ -215,9 +217,7 @@ class _Reader:
 
     def _priority(self, item: Object) -> int:
         if (value := item.get("spec", "priority")) is not None:
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise item.wrong("spec.priority", value, "an integer")
-            return value
+            return item.whole("spec.priority", value, least=-(2**31))
         name = item.get("spec", "priorityClassName")
         if name and name not in self.classes:
             fact = f"pods of priority classes that are not listed, which count as priority {self.default_priority}"
@@ -262,6 +262,10 @@ class _Reader:
         if attached.unseen:
             return f"volume {attached.unseen} not in the dump"
         return "local volume" if attached.local else ""
+
+
+def _class(item: Object) -> tuple[str, int]:
+    return item.name, item.whole("value", item.get("value") or 0, least=-(2**31))
 
 
 _DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"

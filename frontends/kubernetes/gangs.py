@@ -72,7 +72,7 @@ class Gangs:
         keys = [str(one.get("key")) for one in group.items("spec", "schedulingConstraints", "topology")]
         if len(keys) > 1:
             raise UnsupportedRule(place=group.near("topology"), what="more than one topology of a PodGroup")
-        return _whole(group, "spec.minMember", least) or None, keys[0] if keys else ""
+        return group.whole("spec.minMember", least) or None, keys[0] if keys else ""
 
     def _of_workload(self, pod: Object, reference: dict[str, object]) -> int | None:
         """Return the minimum of a group of a Workload (scheduling.k8s.io), as `_stated` does."""
@@ -80,14 +80,8 @@ class Gangs:
         for group in workload.items("spec", "podGroups") if workload else []:
             if workload and group.get("name") == reference.get("podGroup"):
                 gang = (group.get("policy") or {}).get("gang")
-                return _NO_GANG if gang is None else _whole(workload, "policy.gang.minCount", gang.get("minCount") or 0)
+                return _NO_GANG if gang is None else workload.whole("policy.gang.minCount", gang.get("minCount") or 0)
         return None
 
 
 _NO_GANG = -1
-
-
-def _whole(item: Object, field: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise item.wrong(field, value, "a whole number")
-    return value

@@ -90,8 +90,19 @@ class Object:
         """Return the error for a value of the wrong type."""
         return WrongType(
             place=self.near(field.rpartition(".")[2]), field=f"{self.name}: {field}", found=f"`{str(found)[:60]}`",
-            reason="wrong kind of value", expected=expected,
+            reason="wrong kind of value", expected=expected, hint=self.explained(),
         )  # fmt: skip
+
+    def explained(self) -> str:
+        """Return the command that explains the object's kind."""
+        kind = str(self.data.get("kind") or "")
+        return f"kubectl explain {kind.lower()}" if kind in _READ else ""
+
+    def whole(self, field: str, value: object, *, least: int = 0) -> int:
+        """Return a whole number of 32 bits, as the API has them; raises WrongType."""
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**31:
+            raise self.wrong(field, value, f"a whole number from {least} to {2**31 - 1}")
+        return value
 
     def near(self, *words: str) -> Place:
         """Return the place of the first of these JSON strings that the object has, that of its name without one."""
@@ -114,10 +125,12 @@ def reading(item: Object) -> Generator[None]:
     except TreadleError as error:
         error.place = error.place or item.near()
         raise
-    except (TypeError, AttributeError, ValueError, KeyError, OverflowError) as error:
+    except (TypeError, AttributeError, ValueError, KeyError, OverflowError):
         raise WrongType(
-            place=item.near(), field=item.name or "object", found="a value of the wrong type", reason=str(error)[:200]
-        ) from None
+            place=item.near(), field=item.name or "object", found="of the wrong kind inside it",
+            reason="a text, number, list or table stands where the API has another one",
+            expected="an object as `kubectl get -o json` writes it", hint=item.explained(),
+        ) from None  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from treadle.frontends.kubernetes import rules
 from treadle.frontends.kubernetes.objects import Object, reading
-from treadle.frontends.kubernetes.quantity import amount, parse_quantity
+from treadle.frontends.kubernetes.quantity import amount
+from treadle.frontends.kubernetes.requests import quantities
 from treadle.ir.cluster.cluster import Cluster, Node
 from treadle.ir.cluster.errors import NotAnOffer
 from treadle.ir.diagnostics import Place
@@ -50,8 +51,7 @@ def _nodes(name: str, most: int, cost: int, data: dict[str, object], place: Plac
     item = Object({"metadata": {"name": name}, "spec": {"taints": data.get("taints")}, **data}, place)
     with reading(item):
         capacity = {
-            key: amount(key, parse_quantity(text, replace(place, path=f"{place.path}.capacity.{key}")), up=False)
-            for key, text in item.table("capacity").items()
+            key: amount(key, value, up=False) for key, value in quantities(item, item.table("capacity")).items()
         }
         capacity.setdefault("pods", _PODS)
         labels = {**item.strings("labels"), LABEL: name}

@@ -38,6 +38,18 @@ def parse_quantity(text: object, place: Place | None = None) -> Fraction:
     return value
 
 
+def counted(name: str, text: object) -> Fraction:
+    """Return the quantity of a resource; raises also BadQuantity above what can be added up exactly (2^50 units)."""
+    value = parse_quantity(text)
+    if value * (1000 if name == "cpu" else 1) > _MOST:
+        raise BadQuantity(found=text, expected="at most 1Pi bytes or pieces, or 1T cores")
+    return value
+
+
+_MOST = 2**50
+"""A hundred thousand of the largest amounts still add up in 64 bits with the weights of the solvers."""
+
+
 def amount(name: str, quantity: Fraction, *, up: bool) -> int:
     """Return a quantity in the unit the scheduler counts (milli for `cpu`, whole otherwise), rounded up or down."""
     scaled = quantity * 1000 if name == "cpu" else quantity

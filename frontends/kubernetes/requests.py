@@ -13,7 +13,7 @@ from typing import Any
 
 from treadle.frontends.kubernetes.documents import Data
 from treadle.frontends.kubernetes.objects import Object
-from treadle.frontends.kubernetes.quantity import amount, parse_quantity
+from treadle.frontends.kubernetes.quantity import amount, counted
 from treadle.ir.cluster.cluster import Amounts
 from treadle.ir.cluster.errors import BadQuantity, NegativeAmount
 
@@ -46,7 +46,7 @@ def quantities(item: Object, amounts: dict[str, Any], container: str = "") -> Qu
     found: Quantities = {}
     for name, text in amounts.items():
         try:
-            found[name] = parse_quantity(text)
+            found[name] = counted(name, text)
         except (BadQuantity, NegativeAmount) as error:
             inside = f"container `{container}`, " if container else ""
             place = item.near(str(text), str(name))

@@ -121,15 +121,22 @@ def spreads(pod: Object) -> tuple[Spread, ...]:
     return tuple(
         Spread(
             str(item.get("topologyKey")),
-            int(item.get("maxSkew", 1)),
+            _from_one(pod, "maxSkew", item.get("maxSkew")),
             label_selector(pod, item.get("labelSelector")) + _own_labels(pod, item),
-            int(item.get("minDomains") or 1),
+            _from_one(pod, "minDomains", item.get("minDomains")),
             item.get("nodeAffinityPolicy", "Honor") == "Honor",
             item.get("nodeTaintsPolicy", "Ignore") == "Honor",
         )
         for item in pod.items("spec", "topologySpreadConstraints")
         if item.get("whenUnsatisfiable", "DoNotSchedule") == "DoNotSchedule"
     )
+
+
+def _from_one(pod: Object, field: str, value: Any) -> int:
+    """Return a whole number from one on; an absent one is one."""
+    if value is None:
+        return 1
+    return pod.whole(f"topologySpreadConstraints.{field}", value, least=1)
 
 
 def host_ports(pod: Object) -> tuple[HostPort, ...]:

@@ -14,6 +14,7 @@ from treadle.frontends.kubernetes.documents import Data
 from treadle.frontends.kubernetes.objects import Dump, Object
 from treadle.ir.cluster.cluster import NodeTerm
 from treadle.ir.cluster.labels import Operator, Requirement
+from treadle.ir.errors import InvalidValue
 
 _ZONES = (
     "topology.kubernetes.io/zone",
@@ -74,7 +75,8 @@ def met_together(own: Terms, volumes: tuple[Terms, ...]) -> Terms:
     )
     found = tuple(dict.fromkeys(met))
     if len(found) > _MOST_TERMS:
-        raise ValueError(f"its affinity and volumes have {len(found)} alternatives, more than {_MOST_TERMS}")
+        message = f"affinity and volumes of a pod have {len(found)} alternatives, more than {_MOST_TERMS}"
+        raise InvalidValue(message=message)
     return found or (NodeTerm(),)
 
 

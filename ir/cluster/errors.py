@@ -19,6 +19,7 @@ class NegativeAmount(TreadleError):
 
     code = "TRD161"
     template = "{what} is {found}; amounts are not negative"
+    hint = "write an amount of zero or more, or leave it out"
 
 
 class DuplicateName(TreadleError):

@@ -365,11 +365,11 @@ def test_roadef_files_are_read_to_the_end(tmp_path: Path) -> None:
         load_roadef(model, assignment)
 
 
-def _paths(value: Any, at: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+def paths(value: Any, at: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
     found = [at] if at else []
     steps = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for step, inner in steps:
-        found += _paths(inner, (*at, step))
+        found += paths(inner, (*at, step))
     return found
 
 
@@ -377,7 +377,7 @@ WHOLE = dump(NODE, POD, *OTHERS)
 WRONG: list[Any] = [None, "", -1, 1.5, True, [], {}, [1], ["x"], {"a": 1}, "1e3Mi", 10**30, [{}], [None]]
 
 
-@given(st.sampled_from(_paths(WHOLE)), st.sampled_from(WRONG))
+@given(st.sampled_from(paths(WHOLE)), st.sampled_from(WRONG))
 def test_any_wrong_value_is_a_coded_error_or_read(path: tuple[str | int, ...], wrong: Any) -> None:
     document: Any = copy.deepcopy(WHOLE)
     inner = document

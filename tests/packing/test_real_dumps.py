@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tests.packing.test_frontends import NODE, OTHERS, POD, changed, dump
+from tests.packing.test_frontends import NODE, OTHERS, POD, WRONG, changed, dump, paths
 from treadle.frontends.kubernetes.cluster import cluster_from, load_cluster
 from treadle.ir.cluster.cluster import PENDING, Cluster, Pod, Shape, may_arrive
-from treadle.ir.cluster.errors import DuplicateName, NotACluster, OverfullNode, UnknownNode
+from treadle.ir.cluster.errors import BadQuantity, DuplicateName, NotACluster, OverfullNode, UnknownNode
 from treadle.ir.diagnostics import TreadleError
 from treadle.ir.errors import InvalidValue, MalformedText, MissingField, UnreadableFile, WrongType
+from treadle.solvers.packing.solve import Options, pack
 
 
 def waiting(pod: dict[str, Any] = POD, name: str = "p2") -> dict[str, Any]:
@@ -408,8 +412,6 @@ def test_members_that_have_ended_no_longer_count() -> None:
 
 
 def test_gangs_that_cannot_stand_are_told_and_stay_out() -> None:
-    from treadle.solvers.packing.solve import Options, pack
-
     cluster = read(POD, member("a"), member("b"), group(minMember=3))
     assert any("web/g (2 of 3)" in remark for remark in cluster.remarks)
     assert pack(cluster, Options(deterministic_s=1.0)).placement.nodes == (0, PENDING, PENDING)
@@ -455,3 +457,49 @@ def test_what_is_not_honoured_is_told() -> None:
         "no PodDisruptionBudget",
     ):  # fmt: skip
         assert any(words in remark for remark in told), words
+
+
+# any value
+
+
+RICH = changed(waiting(), "spec", "affinity", value=affinity(namespaceSelector={"matchLabels": {"a": "b"}}))
+RICH["spec"] |= {
+    "volumes": USES,
+    "schedulingGates": [{"name": "x"}],
+    "topologySpreadConstraints": [
+        {"topologyKey": "rack", "maxSkew": 1, "minDomains": 2, "labelSelector": {"matchLabels": {"app": "p"}}}
+    ],
+}
+RICH["metadata"]["annotations"] = {"scheduling.k8s.io/group-name": "g", "treadle.dev/restart-cost": "3"}
+RICH["metadata"]["annotations"]["gpu-fraction"] = "0.5"
+SIZES = {"name": "app", "allocatedResources": {"cpu": "1"}, "resources": {"requests": {"cpu": "1"}}}
+WHOLE = dump(
+    NODE, changed(POD, "status", "containerStatuses", value=[SIZES]), RICH, *OTHERS[:2], BOUND, volume(),
+    budget("b", maxUnavailable="25%"), {**DEPLOYMENT, "spec": {"strategy": {"rollingUpdate": {"maxSurge": 1}}}},
+    group(minMember=1), {"kind": "Namespace", "metadata": {"name": "web", "labels": {"a": "b"}}},
+)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(st.sampled_from(paths(WHOLE)), st.sampled_from(WRONG))
+def test_any_wrong_value_is_a_located_error_or_packed(path: tuple[str | int, ...], wrong: Any) -> None:
+    document: Any = copy.deepcopy(WHOLE)
+    inner = document
+    for step in path[:-1]:
+        inner = inner[step]
+    inner[path[-1]] = wrong
+    refused: list[TreadleError] = []
+    try:
+        pack(cluster_from(document, "f.json"), Options(deterministic_s=0.01))
+    except TreadleError as error:
+        refused.append(error)
+    assert all(error.place for error in refused)
+
+
+@pytest.mark.parametrize("amount", ["9" * 30, "1e99", "2Pi", "1e16"])
+def test_amounts_that_cannot_be_added_up_are_refused(amount: str) -> None:
+    made = changed(
+        waiting(), "spec", "containers", value=[{"name": "app", "resources": {"requests": {"memory": amount}}}]
+    )
+    with pytest.raises(BadQuantity, match=amount):
+        read(made)
