@@ -57,11 +57,15 @@ class _Warps:
         values = [value for op in issued if (value := self._register_value(op, names)) is not None]
         return WarpLoop(
             loop=self.loop,
-            issues=tuple(Issue(op.name, self._issue_cycles(op), self._role(op)) for op in issued),
+            issues=tuple(self._issue(op) for op in issued),
             crossings=tuple(self._crossing(position) for position in positions),
             values=tuple(value for value in values if value.registers > SMALL_REGISTERS),
             limits=self._limits(sum(value.registers for value in values if value.registers <= SMALL_REGISTERS)),
         )
+
+    def _issue(self, operation: Operation) -> Issue:
+        synchronous = not self._asynchronous(operation)
+        return Issue(operation.name, self._issue_cycles(operation), self._role(operation), synchronous)
 
     # --- issue ------------------------------------------------------------------------------------------------------
 

@@ -14,14 +14,16 @@ from dataclasses import dataclass, field
 from treadle.ir.tile.constraints import Arc, arcs
 from treadle.ir.tile.cycles import components
 from treadle.ir.tile.register_peaks import Reach, least_peak, least_peaks
-from treadle.ir.tile.warps import WarpLoop, barriers, traffic_bytes
+from treadle.ir.tile.warps import WarpLoop, barriers, exposed_waits, traffic_bytes
 
 MOST_NODES = 60_000
 """Partial assignments that one walk may visit: a few seconds. A longer walk claims nothing."""
 MOST_LEAVES = 600
 """Complete assignments whose registers and paths one walk may bound."""
 
-DECIDED = ("traffic_bytes", "barriers", "groups")
+COUNTED = ("traffic_bytes", "barriers", "groups")
+"""Levels that a walk adds up on its way."""
+DECIDED = (*COUNTED, "exposed_waits")
 """Levels that an assignment decides."""
 
 
@@ -264,11 +266,20 @@ def _extend(
             continue
         issued[group] += walk.issue[position]
         chosen.append(group)
-        fits = _keeps_pace(walk, chosen) and (paced_only or role is not None or _room_left(walk, chosen, group))
+        paced = _keeps_pace(walk, chosen) and _waits_within(walk, chosen)
+        fits = paced and (paced_only or role is not None or _room_left(walk, chosen, group))
         if fits:
             yield from _extend(walk, chosen, issued, more, paced_only=paced_only)
         chosen.pop()
         issued[group] -= walk.issue[position]
+
+
+def _waits_within(walk: _Walk, chosen: list[int]) -> bool:
+    """Whether the classes placed so far expose no more waits than there may be."""
+    if "exposed_waits" not in walk.most:
+        return True
+    groups = {name: home for names, home in zip(walk.members, chosen, strict=False) for name in names}
+    return exposed_waits(walk.warps, groups) <= walk.most["exposed_waits"]
 
 
 def _room_left(walk: _Walk, chosen: list[int], group: int) -> bool:
@@ -290,7 +301,7 @@ def _added(walk: _Walk, chosen: list[int], group: int) -> tuple[int, int]:
 
 def _too_much(walk: _Walk, cost: tuple[int, int], groups: int) -> bool:
     values = (*cost, groups)
-    return any(name in walk.most and value > walk.most[name] for name, value in zip(DECIDED, values, strict=True))
+    return any(name in walk.most and value > walk.most[name] for name, value in zip(COUNTED, values, strict=True))
 
 
 def _needs(walk: _Walk, chosen: list[int], cost: tuple[int, int], *, paced_only: bool) -> Needs | None:
@@ -305,6 +316,7 @@ def _needs(walk: _Walk, chosen: list[int], cost: tuple[int, int], *, paced_only:
     if heads is None:
         return None
     levels = {"traffic_bytes": cost[0], "barriers": cost[1], "groups": len(set(chosen))}
+    levels["exposed_waits"] = exposed_waits(warps, groups)
     if paced_only:
         return Needs(levels, groups)
     levels["length"] = max(
@@ -365,4 +377,5 @@ def levels_of(warps: WarpLoop, groups: dict[str, int]) -> dict[str, int]:
         "traffic_bytes": traffic_bytes(warps, groups),
         "barriers": barriers(warps, groups),
         "groups": len(set(groups.values())),
+        "exposed_waits": exposed_waits(warps, groups),
     }

@@ -9,27 +9,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
+from treadle.ir.tile.assignments import levels_of
 from treadle.ir.tile.schedule import Schedule, length_of
-from treadle.ir.tile.warps import WarpLoop, WarpSchedule, barriers, check_warps, register_peaks, traffic_bytes
+from treadle.ir.tile.warps import WarpLoop, WarpSchedule, check_warps, register_peaks
 
-Rank = tuple[int, int, int, int, int, int]
-"""Interval, traffic, barriers, groups, registers, length."""
+Rank = tuple[int, ...]
+"""Interval, what an assignment decides in the order asked for (traffic, barriers, groups), registers, length."""
 
 
 class TooLarge(Exception):
     """More starts than one is willing to try."""
 
 
-def best_rank(warps: WarpLoop, most_ii: int, most_tries: int = 400_000) -> Rank | None:
-    """Return the least levels of any schedule, in the usual order; None if none has an interval <= `most_ii`.
+def best_rank(
+    warps: WarpLoop,
+    most_ii: int,
+    most_tries: int = 400_000,
+    decided: tuple[str, ...] = ("traffic_bytes", "barriers", "groups"),
+) -> Rank | None:
+    """Return the least levels of any schedule, `decided` in their order; None if none has an interval <= `most_ii`.
 
     The loop has no rings. Raises TooLarge after `most_tries` starts.
     """
     left = [most_tries]
     for ii in range(1, most_ii + 1):
-        by_cost: dict[tuple[int, int, int], list[dict[str, int]]] = {}
+        by_cost: dict[tuple[int, ...], list[dict[str, int]]] = {}
         for groups in _assignments(warps):
-            cost = (traffic_bytes(warps, groups), barriers(warps, groups), len(set(groups.values())))
+            levels = levels_of(warps, groups)
+            cost = tuple(levels[name] for name in decided)
             by_cost.setdefault(cost, []).append(groups)
         for cost in sorted(by_cost):
             found = [best for groups in by_cost[cost] if (best := _best(warps, ii, groups, left)) is not None]

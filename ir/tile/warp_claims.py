@@ -4,6 +4,7 @@ Evidence beyond that of `claims` (whose kinds for ``ii`` and ``length`` hold her
 
 - ``ii`` by `resource`: issue_cycles and groups, or longest_issue_cycles.
 - ``traffic_bytes``, ``barriers`` by `count`: forced, the number of dependences between roles.
+- ``exposed_waits`` by `count`: forced, those of operations that must share a group.
 - ``groups`` by `resource`: interval, issue_cycles, roles.
 - ``groups`` by `capacity`: interval, registers (of one group for all without a role), values, roles.
 - ``registers`` by `capacity`: interval, traffic_bytes, values (those that overlap).
@@ -31,14 +32,16 @@ from treadle.ir.tile.assignments import DECIDED, WalkTooLong, least, least_inter
 from treadle.ir.tile.claims import DERIVATIONS, Recheck, Refused, check_status, expect, guarded, named_solver
 from treadle.ir.tile.register_bound import register_bound, single_group_bound
 from treadle.ir.tile.schedule import Schedule
+from treadle.ir.tile.stays import homes_of
 from treadle.ir.tile.turns import Effort, SearchTooLong, first_found
 from treadle.ir.tile.warp_logs import by_logs, by_orders, check_counted, check_logs, refuted_levels
-from treadle.ir.tile.warps import WarpLoop, WarpSchedule, barriers, traffic_bytes
+from treadle.ir.tile.warps import WarpLoop, WarpSchedule, barriers, exposed_waits, traffic_bytes
 
 UNITS = {
     "ii": "cycles",
     "traffic_bytes": "bytes",
     "barriers": "1",
+    "exposed_waits": "1",
     "groups": "1",
     "registers": "1",
     "length": "cycles",
@@ -87,6 +90,8 @@ def value_of(warps: WarpLoop, made: WarpSchedule, name: str) -> int:
             return traffic_bytes(warps, made.groups)
         case "barriers":
             return barriers(warps, made.groups)
+        case "exposed_waits":
+            return exposed_waits(warps, made.groups)
         case "groups":
             return made.group_count
         case "registers":
@@ -180,6 +185,15 @@ def _forced(count: Callable[[Any], int]) -> Callable[..., None]:
         expect("traffic between roles", sum(count(crossing) for crossing in forced), bound)
 
     return derive
+
+
+def _waits_of_classes(
+    warps: WarpLoop, made: WarpSchedule, bound: float, evidence: dict[str, Any], before: tuple[Level, ...]
+) -> None:
+    """Operations that must share a group expose these waits, whatever else is in it."""
+    least_waits = exposed_waits(warps, homes_of(warps, None))
+    expect("waits beside synchronous work they must share a group with", least_waits, evidence["forced"])
+    expect("exposed waits", least_waits, bound)
 
 
 def _groups_by_issue(
@@ -321,6 +335,7 @@ _OWN: dict[tuple[str, ProofKind], Callable[..., None]] = {
     ("ii", ProofKind.RESOURCE): _interval_by_issue,
     ("traffic_bytes", ProofKind.COUNT): _forced(lambda crossing: crossing.bytes),
     ("barriers", ProofKind.COUNT): _forced(lambda crossing: crossing.barriers),
+    ("exposed_waits", ProofKind.COUNT): _waits_of_classes,
     ("groups", ProofKind.RESOURCE): _groups_by_issue,
     ("groups", ProofKind.CAPACITY): _groups_by_registers,
     ("registers", ProofKind.CAPACITY): _registers_by_overlap,

@@ -17,12 +17,14 @@ from treadle.ir.tile.schedule import Schedule, check
 class Issue:
     """An operation issued by a warp group, which issues nothing else for `issue_cycles` from its start.
 
-    Operations of a non-empty `role` share one group that holds nothing else.
+    Operations of a non-empty `role` share one group that holds nothing else. A `synchronous` operation is done by the
+    group itself, so whatever keeps the group waiting keeps the operation waiting.
     """
 
     operation: str
     issue_cycles: int
     role: str = ""
+    synchronous: bool = True
 
     def __post_init__(self) -> None:
         if self.issue_cycles < 0:
@@ -162,6 +164,23 @@ def traffic_bytes(warps: WarpLoop, groups: dict[str, int]) -> int:
 def barriers(warps: WarpLoop, groups: dict[str, int]) -> int:
     """Return the barriers between groups per iteration."""
     return sum(crossing.barriers for crossing in warps.crossings if crosses(warps, groups, crossing))
+
+
+def exposed_waits(warps: WarpLoop, groups: dict[str, int]) -> int:
+    """Return the waits for operations of roles in groups that also have synchronous work.
+
+    Loads have a role since their latency varies: a late one stalls all that its group would do meanwhile. `groups` may
+    leave out operations; with more of them there are no fewer waits.
+    """
+    role = {issue.operation: issue.role for issue in warps.issues}
+    busy = {groups.get(issue.operation) for issue in warps.issues if issue.synchronous and not issue.role} - {None}
+    return sum(groups.get(name) in busy for name in waiting(warps) if not role[name])
+
+
+def waiting(warps: WarpLoop) -> list[str]:
+    """Return the target of every dependence on an operation of a role, if a group issues it."""
+    role = {issue.operation: issue.role for issue in warps.issues}
+    return [d.target for d in warps.loop.dependences if role.get(d.source) and d.target in role]
 
 
 def announced_cycle(warps: WarpLoop, schedule: Schedule, groups: dict[str, int], group: int, cycle: int) -> int:

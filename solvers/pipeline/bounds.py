@@ -5,7 +5,8 @@ from __future__ import annotations
 from treadle.ir.certificate import ProofKind
 from treadle.ir.tile.register_bound import register_bound as least_registers
 from treadle.ir.tile.register_bound import single_group_bound
-from treadle.ir.tile.warps import WarpLoop
+from treadle.ir.tile.stays import homes_of
+from treadle.ir.tile.warps import WarpLoop, exposed_waits
 from treadle.solvers.modulo.bounds import Bound, length_bounds
 from treadle.solvers.modulo.interval import interval_bounds
 from treadle.solvers.modulo.network import Network
@@ -24,6 +25,12 @@ def interval_bound(warps: WarpLoop, network: Network) -> Bound:
 def free_issue_cycles(warps: WarpLoop) -> int:
     """Return the issue cycles of the operations without a role."""
     return sum(issue.issue_cycles for issue in warps.issues if not issue.role)
+
+
+def wait_bound(warps: WarpLoop) -> Bound:
+    """Exposed waits of operations that must share a group."""
+    forced = exposed_waits(warps, homes_of(warps, None))
+    return Bound(forced, ProofKind.COUNT, {"forced": forced})
 
 
 def group_bound(warps: WarpLoop, ii: int) -> Bound:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ortools.sat.python import cp_model
 
-from treadle.ir.tile.warps import FETCH_CYCLES, RegisterValue, WarpLoop
+from treadle.ir.tile.warps import FETCH_CYCLES, RegisterValue, WarpLoop, waiting
 from treadle.solvers.modulo.model import Model
 
 GroupKey = tuple[str, int]
@@ -297,6 +297,25 @@ def barrier_count(joint: Joint) -> cp_model.LinearExprT:
         for position, c in enumerate(joint.warps.crossings)
         if c.barriers and c.allowed
     )
+
+
+def wait_count(joint: Joint, warps: WarpLoop) -> cp_model.LinearExprT:
+    """Waits for operations of roles in groups with synchronous work (`exposed_waits`); the model may leave out roles.
+
+    Both sides are only pushed up: the count is exact where something holds it down.
+    """
+    busy = {group: joint.cp.new_bool_var(f"group {group} is synchronous") for group in joint.free_groups}
+    for issue in warps.issues:
+        for group in joint.groups_of(issue.operation) if issue.synchronous and not issue.role else ():
+            joint.cp.add_implication(joint.inside[issue.operation, group], busy[group])
+    exposed: list[cp_model.IntVar] = []
+    for name in waiting(warps):
+        wait = joint.cp.new_bool_var(f"{name} waits exposed")
+        exposed.append(wait)
+        for group in joint.groups_of(name):
+            if group in busy:
+                joint.cp.add_bool_or([~joint.inside[name, group], ~busy[group], wait])
+    return sum(exposed)
 
 
 def group_count(joint: Joint) -> cp_model.LinearExprT:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from ortools.sat.python import cp_model
 
 from treadle.ir.tile.schedule import Schedule, length_of
-from treadle.ir.tile.warps import WarpLoop, WarpSchedule, barriers, register_peaks, traffic_bytes
+from treadle.ir.tile.warp_claims import value_of
+from treadle.ir.tile.warps import WarpLoop, WarpSchedule, register_peaks
 from treadle.solvers.backend import Outcome
 from treadle.solvers.modulo.bounds import depth_bounds
 from treadle.solvers.modulo.interval import depths_of
@@ -26,18 +27,7 @@ class Point:
 
 def value_at(warps: WarpLoop, network: Network, ii: int, name: str, point: Point) -> int:
     """Return what a solution is worth at a level."""
-    made = warp_schedule(warps, network, ii, point)
-    match name:
-        case "traffic_bytes":
-            return traffic_bytes(warps, made.groups)
-        case "barriers":
-            return barriers(warps, made.groups)
-        case "groups":
-            return made.group_count
-        case "registers":
-            return max(made.registers)
-        case _:
-            return made.schedule.length_cycles
+    return value_of(warps, warp_schedule(warps, network, ii, point), name)
 
 
 def hint(joint: Joint, point: Point) -> list[tuple[cp_model.IntVar, int]]:

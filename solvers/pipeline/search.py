@@ -28,7 +28,7 @@ from treadle.solvers.pipeline.framed import (
     shortest_by_paths,
     turns,
 )
-from treadle.solvers.pipeline.model import Joint, barrier_count, fix_groups, group_count, traffic
+from treadle.solvers.pipeline.model import Joint, barrier_count, fix_groups, group_count, traffic, wait_count
 from treadle.solvers.pipeline.points import Point, read, value_at
 from treadle.solvers.pipeline.symmetry import half_turn
 
@@ -299,11 +299,11 @@ def _least(search: Search, frame: Framed, target: Target, share: float) -> Answe
 def _state(search: Search, joint: Joint, target: Target, best: int) -> int:
     """Hold levels before the target and minimize it below the best known; return what the core leaves out of it."""
     for level, limit in target.fixed.items():
-        joint.cp.add(_expression(joint, level) <= limit - _offset(search, joint, level))
+        joint.cp.add(_expression(search.warps, joint, level) <= limit - _offset(search, joint, level))
     if target.name == "length":
         objective: cp_model.LinearExprT = add_iteration(joint, best - 1)
     else:
-        objective = _expression(joint, target.name)
+        objective = _expression(search.warps, joint, target.name)
     offset = _offset(search, joint, target.name)
     joint.cp.add(objective >= target.least - offset)
     joint.cp.add(objective <= best - 1 - offset)
@@ -328,12 +328,14 @@ def _offset(search: Search, joint: Joint, level: str) -> int:
     return sum(c.bytes if level == "traffic_bytes" else c.barriers for c in across)
 
 
-def _expression(joint: Joint, name: str) -> cp_model.LinearExprT:
+def _expression(warps: WarpLoop, joint: Joint, name: str) -> cp_model.LinearExprT:
     match name:
         case "traffic_bytes":
             return traffic(joint)
         case "barriers":
             return barrier_count(joint)
+        case "exposed_waits":
+            return wait_count(joint, warps)
         case "groups":
             return group_count(joint)
         case "registers":

@@ -13,7 +13,14 @@ from treadle.solvers.modulo.bounds import Bound
 from treadle.solvers.modulo.interval import serial_interval
 from treadle.solvers.modulo.network import Network, network_of
 from treadle.solvers.pipeline.attempts import quick_schedule, thorough_schedule
-from treadle.solvers.pipeline.bounds import forced_bound, group_bound, interval_bound, length_bound, register_bound
+from treadle.solvers.pipeline.bounds import (
+    forced_bound,
+    group_bound,
+    interval_bound,
+    length_bound,
+    register_bound,
+    wait_bound,
+)
 from treadle.solvers.pipeline.budget import Budget
 from treadle.solvers.pipeline.errors import NoWarpSchedule, RegistersExceeded
 from treadle.solvers.pipeline.fallback import any_interval
@@ -41,6 +48,9 @@ from treadle.solvers.pipeline.walks import (
 )
 
 OBJECTIVE = ("ii", "traffic_bytes", "barriers", "groups", "registers", "length")
+"""Levels in the order they have by default."""
+LEVELS = ("ii", "traffic_bytes", "exposed_waits", "barriers", "groups", "registers", "length")
+"""All levels there are."""
 UNITS = {"ii": "cycles", "traffic_bytes": "bytes", "length": "cycles"}
 INFINITE_S = 1e9
 MOST_SINGLE_STEPS = 16
@@ -333,6 +343,8 @@ def _bound(warps: WarpLoop, network: Network, ii: int, name: str, fixed: dict[st
             return forced_bound(warps, count_bytes=True)
         case "barriers":
             return forced_bound(warps, count_bytes=False)
+        case "exposed_waits":
+            return wait_bound(warps)
         case "groups":
             return group_bound(warps, ii)
         case "registers":

@@ -88,10 +88,10 @@ def objective_levels(text: str) -> tuple[str, ...]:
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     names = [name for name in names if name != "ii"]
-    unknown = [name for name in names if name not in pipeline.OBJECTIVE]
+    unknown = [name for name in names if name not in pipeline.LEVELS]
     if unknown or len(set(names)) != len(names):
         wrong = f"unknown level `{unknown[0]}`" if unknown else "a level is named twice"
-        message = f"objective `{text}`: {wrong}; expected an order of {', '.join(pipeline.OBJECTIVE)}"
+        message = f"objective `{text}`: {wrong}; expected an order of {', '.join(pipeline.LEVELS)}"
         raise InvalidValue(message=message)
     return ("ii", *names)
 
