@@ -25,7 +25,7 @@ from benchmarks.training_rows import Row, fit_rows, read
 from benchmarks.training_runs import decision_figures
 from treadle.costmodels.machines import load_machine
 from treadle.costmodels.training_machine import Constants, links_of, training_gpu, training_gpu_ids
-from treadle.costmodels.training_step import Setting, setting_of
+from treadle.costmodels.training_step import Setting
 from treadle.frontends.training_runs import NothingToFit
 
 TARGET = Path(__file__).parents[1] / "costmodels" / "data" / "training" / "calibration.toml"
@@ -66,7 +66,8 @@ def loss_of(rows: Sequence[Row], settings: Sequence[Setting], constants: Constan
 
 def fit(rows: Sequence[Row], start: Constants, sweeps: int = 25) -> Fit:
     """Return the constants of least loss found from `start`."""
-    settings = [setting_of(row.model, row.cluster, row.spec) for row in rows]
+    rows = [row.narrowed() for row in rows]
+    settings = [row.setting() for row in rows]
     origin = start.values()
 
     def loss(values: Sequence[float]) -> float:
@@ -191,8 +192,10 @@ def fitted(rows: Sequence[Row], wanted: Sequence[str], sweeps: int) -> str:
         sources = ", ".join(sorted({row.source for row in members}))
         text = updated(text, gpu, result.constants, f"fitted on {result.rows} runs of {sources}")
     for gpu in training_gpu_ids():
-        if gpu not in types and LENDER in known:
-            text = updated(text, gpu, at_clock(known[LENDER], gpu), f"no run to fit on: constants of {LENDER}")
+        lender = next((one for one in known if training_gpu(one).machine == training_gpu(gpu).machine), LENDER)
+        if gpu not in types and lender in known:
+            lent = known[lender] if lender != LENDER else at_clock(known[lender], gpu)
+            text = updated(text, gpu, lent, f"no run to fit on: constants of {lender}")
     return text
 
 

@@ -12,11 +12,12 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
 from benchmarks.common import arguments, finish, guarded, table
-from benchmarks.training_rows import Row, fit_rows, read
+from benchmarks.training_rows import LeftOut, Row, fit_rows, read, reasons_of
 from treadle.costmodels.training_memory import layer_saved_bytes
 from treadle.costmodels.training_replay import Replay
 from treadle.ir.training.model import dense_layer
@@ -25,12 +26,13 @@ from treadle.ir.training.spec import Recompute, TrainingSpec
 
 _PAPER_MODELS = ((6144, 64), (12288, 96), (20480, 128), (25600, 160))
 """(hidden, heads) of arXiv 2205.05198, table 3: 22B, 175B, 530B, 1T; 2,048 tokens, 8 tensor ranks."""
+_SHOWN = 12
 
 
 def main() -> int:
     """Print and write MAPE per source, memory, and regret and Kendall tau per group."""
     chosen = arguments("measured training runs", "../shared/data/training/measured_training_runs.csv")
-    rows, skipped = read(chosen.data)
+    rows, left = read(chosen.data)
     fitted = {row.key for row in fit_rows(rows)}
     results = [(row, row.predict()) for row in rows]
     predicted = {row.key: found.step_us / 1e6 for row, found in results}
@@ -39,20 +41,34 @@ def main() -> int:
         "memory": _memory(results),
         "activations_closed_form_error_percent": _closed_form_error(),
         "decisions": decision_figures(rows, predicted),
-        "left_out": skipped,
+        "left_out": reasons_of(left),
     }
     _show(figures)
+    _show_left(left)
     groups = _by_group(rows, predicted)
     records = [_record(row, found.step_us / 1e6) for row, found in results]
+    records += [asdict(item) for item in left]
     finish("training_runs", {**figures, "groups": groups}, records, chosen.json)
     return 0
+
+
+def _show_left(left: Sequence[LeftOut]) -> None:
+    """Print which runs are left out and why; lines of the same reason together."""
+    if not left:
+        return
+    print(f"\nleft out: {len(left)} rows")
+    by_reason: dict[str, list[int]] = defaultdict(list)
+    for item in left:
+        by_reason[f"{item.code} {item.reason}"].append(item.line)
+    for reason, lines in by_reason.items():
+        print(f"  {reason}: lines {', '.join(map(str, lines[:_SHOWN]))}{', ...' if len(lines) > _SHOWN else ''}")
 
 
 def _show(figures: Mapping[str, Any]) -> None:
     columns = ("rows", "mape", "held_out", "max", "bias")
     found = [(name, *(entry[key] for key in columns)) for name, entry in figures["accuracy"].items()]
     table(("source", "rows", "MAPE %", "not fitted %", "max %", "bias %"), found)
-    memory, skipped = figures["memory"], figures["left_out"]
+    memory = figures["memory"]
     if memory["rows"]:
         wrong = f"called feasible above capacity: {memory['false_fits']}"
         print(f"\nmemory: {memory['rows']} rows, MAPE {memory['mape']:.2f} %, max {memory['max']:.2f} %, {wrong}")
@@ -72,9 +88,6 @@ def _show(figures: Mapping[str, Any]) -> None:
             "max %",
         )
         table(header, [(name, *entry.values()) for name, entry in figures["decisions"].items()])
-    if skipped:
-        reasons = ", ".join(f"{why}: {count}" for why, count in skipped.items())
-        print(f"\nleft out: {sum(skipped.values())} rows ({reasons})")
 
 
 def _error(row: Row, predicted: Mapping[str, float]) -> float:

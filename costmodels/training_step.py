@@ -51,6 +51,9 @@ _MISALIGNED = 2.5
 Background User's Guide, tensor core requirements)."""
 _ALIGNED = 8
 _WIDE = ("bf16", "fp16")
+_NARROW_GATHER = 0.5
+"""Inputs of products in 8 bits and below are cast before tensor ranks gather them (Transformer Engine; torchao's
+float8 tensor parallelism); sums stay in 16."""
 _CAST_BYTES = 4
 """Per element of a product's inputs in 8 bits and below: read in 16, written in 8 in both layouts (Transformer Engine's
 cast with transpose)."""
@@ -61,6 +64,8 @@ _HIDDEN_SHARE = 0.8
 """Share of the sums that products hide when they run beside them: kernels that share the GPU slow each other."""
 _OPTIMIZER_TRAFFIC = 2.0
 """State is read and written once per step."""
+_PERMUTED = 4
+"""Reads and writes of routed tokens: into the order of the experts, and back with their weights."""
 _NORM_BYTES = 6
 """Per parameter: the gradient's norm is taken in 32 bits, and the new weight written in 16."""
 _SCALED_BYTES = 10
@@ -258,11 +263,17 @@ def _again_us(setting: Setting, kind: LayerKind, degrees: Degrees, forward: floa
     """Return the time of what the backward pass computes again."""
     modules = degrees.recompute.modules(setting.spec.fused_attention)
     if "layer" in modules:
-        return forward
+        return forward - (_last_us(setting, kind, degrees) if setting.spec.early_stop else 0.0)
     again = _inner_us(setting, kind, degrees) if "mlp" in modules else 0.0
     if "norm" in modules:
         again += _norms_us(setting, kind, degrees)
     return again + (core if "core" in modules else 0.0)
+
+
+def _last_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> float:
+    """Return the forward time of a layer's last product, whose result no backward needs; 0 where experts are last."""
+    rows = [product for product in kind.products if product.shard is Shard.ROW]
+    return 0.0 if kind.experts or not rows else _split_product(setting, rows[-1], degrees).forward_us
 
 
 def _norms_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> float:
@@ -440,21 +451,23 @@ def _split_product(setting: Setting, product: Product, degrees: Degrees) -> Pass
 
 
 def _experts_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> tuple[float, float]:
-    """Return the time of the experts' products, and of dispatch and combination, for a balanced load."""
+    """Return the time of the experts' products, and of dispatch and combination, for a balanced load.
+
+    Each expert has its own tiles, and tokens are copied into the order of experts and back.
+    """
     if kind.experts is None:
         return 0.0, 0.0
     ranks = degrees.expert * degrees.expert_tensor
     held = tokens_of(setting.spec, degrees) / degrees.tensor
     rows = held * kind.experts.top_k * degrees.expert_tensor
-    local = kind.experts.count / degrees.expert
-    time = 0.0
+    local, rate = kind.experts.count / degrees.expert, _memory_rate(setting)
+    cast = 0.0 if setting.spec.precision in _WIDE else _CAST_BYTES / rate
+    time = _PERMUTED * _ELEMENT * held * kind.experts.top_k * setting.model.hidden / rate
     for product in kind.experts.products:
         column = degrees.expert_tensor if product.shard is Shard.COLUMN else 1
         row = degrees.expert_tensor if product.shard is Shard.ROW else 1
         inputs, outputs = product.inputs / row, product.outputs / column
-        busy = product_us(setting, rows, inputs, outputs)
-        weights = _ELEMENT * local * inputs * outputs / _memory_rate(setting)
-        time += max(busy, weights)
+        time += product_us(setting, rows / local, inputs, outputs, local) + cast * (rows + local * outputs) * inputs
     group = Group(ranks, shapes(degrees, setting.cluster.domain).expert)
     sent = _ELEMENT * held * kind.experts.top_k * setting.model.hidden
     return time, 2 * all_to_all_us(sent, group, setting.links)
@@ -471,7 +484,8 @@ def _attention_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> tuple[
     if spec.fused_attention:
         seen = keys / 2 if not core.window else keys
         flops = 2 * batches * queries * seen * (core.qk_head_dim + core.v_head_dim)
-        time = flops / (setting.gpu.peak("bf16") * setting.gpu.attention_share) + setting.gpu.products.start_us
+        share = setting.gpu.attention_share * setting.gpu.constants.product_efficiency
+        time = flops / (setting.gpu.peak("bf16") * share) + setting.gpu.products.start_us
     else:
         time = product_us(setting, queries, core.qk_head_dim, keys, batches)
         time += product_us(setting, queries, keys, core.v_head_dim, batches)
@@ -503,17 +517,18 @@ def _tensor_sums_us(setting: Setting, kind: LayerKind, degrees: Degrees, product
     """
     size = _ELEMENT * tokens_of(setting.spec, degrees) * setting.model.hidden
     group = Group(degrees.tensor, shapes(degrees, setting.cluster.domain).tensor)
-    if setting.spec.sequence_parallel:
-        gathered = kind.syncs * gather_us(size, group, setting.links)
-        forward = gathered + kind.syncs * gather_us(size, group, setting.links, "reduce_scatter")
-        backward, beside = forward + gathered, min(forward, products.backward_us)
-    else:
-        forward = backward = kind.syncs * all_reduce_us(size, group, setting.links)
-        beside = min(backward, products.backward_us / 2)
+    if not setting.spec.sequence_parallel:
+        sums = kind.syncs * all_reduce_us(size, group, setting.links)
+        beside = min(sums, products.backward_us / 2) if degrees.overlap_tensor else 0.0
+        return sums, sums - _HIDDEN_SHARE * beside
+    narrow = 1.0 if setting.spec.precision in _WIDE else _NARROW_GATHER
+    gather = gather_us(narrow * size, group, setting.links)
+    scatter = gather_us(size, group, setting.links, "reduce_scatter")
+    forward, backward = kind.syncs * (gather + scatter), kind.syncs * (2 * gather + scatter)
     if not degrees.overlap_tensor:
         return forward, backward
-    before = 0.0
-    if setting.spec.sequence_parallel and setting.spec.fused_attention:
+    before, beside = 0.0, min(forward, products.backward_us)
+    if setting.spec.fused_attention:
         before, beside = min(forward, products.forward_us), min(backward, products.backward_us)
     return forward - _HIDDEN_SHARE * before, backward - _HIDDEN_SHARE * beside
 

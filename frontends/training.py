@@ -97,6 +97,7 @@ class JobTable(Table):
     overlap_gradients: bool = True
     fused_attention: bool = True
     fused_loss: bool = False
+    early_stop: bool = False
     dropout: bool = False
     sequence_parallel: bool = True
     memory_reserve: float = 0.06

@@ -68,6 +68,38 @@ class NothingToFit(TreadleError):
     hint = "a fifth of a type's runs is taken: give five or more"
 
 
+class RunWithoutValue(TreadleError):
+    """A run of which a number is not published that nothing else in the row tells."""
+
+    code = "TRD652"
+    template = "column `{column}` is empty"
+    hint = "the run is left out: nothing else in the row tells this number"
+
+
+class RunMisfit(TreadleError):
+    """A run whose numbers do not go together."""
+
+    code = "TRD653"
+    template = "{what}"
+    hint = "the run is left out; see the line's degrees, batch and layers"
+
+
+class RunGpuUnknown(TreadleError):
+    """A run on a GPU type without constants."""
+
+    code = "TRD654"
+    template = "GPU {gpu} has no constants"
+    hint = "the run is left out"
+
+
+class UnknownExperts(TreadleError):
+    """A model with experts of which nobody says how many there are."""
+
+    code = "TRD651"
+    template = "the columns do not say how many experts `{model}` has"
+    hint = "known by name: DeepSeek-V3, Kimi K2, GPT-OSS, Qwen3 and Mixtral"
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One row. Numbers that were not published are None; texts are empty."""

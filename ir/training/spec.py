@@ -209,6 +209,9 @@ class TrainingSpec:
     fused_attention: bool = True
     fused_loss: bool = False
     """The loss is one kernel that keeps no 32-bit copies of the logits but one."""
+    early_stop: bool = False
+    """Recomputing a layer ends with the last tensor that its backward needs, so the layer's last product is left out
+    (PyTorch's checkpoint without re-entrance)."""
     dropout: bool = False
     sequence_parallel: bool = True
     memory_reserve: float = 0.06

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.training_fit import drawn
-from benchmarks.training_reach import left_out, monotone, rising
-from benchmarks.training_rows import fit_rows, read
-from treadle.frontends.training_runs import BadRunValue, NotTrainingRuns, NoUsableRun, parse_runs
+from benchmarks.training_reach import dealt_anew, left_out, monotone, odd_cells, rising, without_bias
+from benchmarks.training_rows import fit_rows, read, reasons_of
+from treadle.frontends.training_runs import NotTrainingRuns, NoUsableRun, parse_runs
 
 ROOT = Path(__file__).parents[2]
 HEADER = "model,layers,hidden,heads,ffn,vocab,seq,gpu,n_gpus,tp,pp,dp,micro_batch,global_batch,iter_time_s"
@@ -56,20 +56,83 @@ def test_a_strangers_file_gives_errors_regret_and_tau(tmp_path: Path) -> None:
     assert record["figures"]["groups"][0]["runs"] == 3
 
 
-def test_missing_values_and_other_types_are_left_out_with_a_reason(tmp_path: Path) -> None:
-    odd = (
-        RUNS[0].replace("A100", "TPUv9"),
-        RUNS[0].replace("32000", ""),
-        RUNS[0].replace("A100,8,1,1,8", "A100,16,1,1,8"),
-        RUNS[0].replace("2,32,", "3,32,"),
-        RUNS[0].removesuffix("0.30"),
-        RUNS[0].replace("tiny", "Mixtral-8x7B"),
-        RUNS[0].replace("1024,16,4096", "1000,16,4096"),
-    )
-    rows, skipped = read(written(tmp_path, HEADER, RUNS[0], *odd))
+def test_runs_that_cannot_be_told_are_left_out_with_a_code_and_their_line(tmp_path: Path) -> None:
+    odd = {
+        RUNS[0].replace("A100", "TPUv9"): "TRD654",
+        RUNS[0].replace("A100", "H100 PCIe"): "TRD654",
+        RUNS[0].replace("32000", ""): "TRD652",
+        RUNS[0].replace("A100,8,1,1,8", "A100,16,1,1,8"): "TRD653",
+        RUNS[0].replace("A100,8,1,1,8", "A100,16,3,1,"): "TRD653",
+        RUNS[0].replace("2,32,", "3,32,"): "TRD653",
+        RUNS[0].removesuffix("0.30"): "TRD652",
+        RUNS[0].replace("tiny", "Nobody-20B-A3B"): "TRD651",
+        RUNS[0].replace("1024,16,4096", "1000,16,4096"): "TRD653",
+        RUNS[0].replace("8,1024,16", "one,1024,16"): "TRD611",
+        RUNS[0].replace("0.30", "-3"): "TRD611",
+        RUNS[0].replace("8,1024,16", "8.5,1024,16"): "TRD611",
+        RUNS[0].replace("0.30", '"0,30"'): "TRD611",
+    }
+    rows, left = read(written(tmp_path, HEADER, RUNS[0], *odd))
     assert len(rows) == 1
-    assert sum(skipped.values()) == len(odd) == len(skipped)
-    assert "GPU TPUv9 has no constants" in skipped
+    assert [(item.line, item.code) for item in left] == list(enumerate(odd.values(), 3))
+    assert "GPU TPUv9 has no constants" in left[0].reason
+    assert sum(reasons_of(left).values()) == len(odd)
+
+
+@pytest.mark.parametrize(
+    ("name", "id_"),
+    [
+        ("NVIDIA H100 SXM5 80GB", "h100"),
+        ("A100-SXM4-40GB", "a100-40gb"),
+        ("a100_80gb", "a100"),
+        ("B300", "b300"),
+        ("AMD Instinct MI300X", "mi300x"),
+    ],
+)
+def test_gpus_are_known_by_several_names(tmp_path: Path, name: str, id_: str) -> None:
+    (row,), _ = read(written(tmp_path, HEADER, RUNS[0].replace("A100", name)))
+    assert row.gpu == id_
+
+
+def test_data_ranks_that_are_not_named_are_what_is_left(tmp_path: Path) -> None:
+    (row,), _ = read(written(tmp_path, HEADER, RUNS[1].replace("A100,8,2,1,4", "A100,8,2,,")))
+    assert (row.degrees.data, row.degrees.tensor, row.degrees.pipeline) == (4, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("zero", "stage"), [("FSDP2", 3), ("ZeRO-2-like, no reshard", 2), ("1", 1), ("", 1), ("distributed optimizer", 1)]
+)
+def test_sharding_is_read_from_digits_and_words(tmp_path: Path, zero: str, stage: int) -> None:
+    (row,), _ = read(written(tmp_path, f"{HEADER},zero", f'{RUNS[0]},"{zero}"'))
+    assert row.degrees.zero == stage
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"), [("full+SP", "full"), ("selective+SP", "selective"), ("core_attn", "selective"), ("off", "none")]
+)
+def test_recomputation_is_read_from_words(tmp_path: Path, text: str, mode: str) -> None:
+    (row,), _ = read(written(tmp_path, f"{HEADER},recompute", f"{RUNS[0]},{text}"))
+    assert row.degrees.recompute.value == mode
+    assert row.tuned == ()
+
+
+def test_experts_come_from_the_published_configuration(tmp_path: Path) -> None:
+    line = "Qwen3_30B_a3B,48,2048,32,768 expert,151936,4096,H100,16,1,2,8,1,1024,28.9,8,4"
+    (row,), _ = read(written(tmp_path, f"{HEADER},ep,kv_heads", line))
+    experts = row.model.kinds[0].experts
+    assert experts is not None
+    assert (experts.count, experts.top_k, row.degrees.expert) == (128, 8, 8)
+    assert row.model.parameters == pytest.approx(30.5e9, rel=0.01)
+    assert row.source.endswith(", experts")
+    assert row.predict().step_us > 0
+    assert fit_rows([row] * 10) == []
+
+
+def test_a_recomputation_that_stops_early_leaves_out_the_last_product(tmp_path: Path) -> None:
+    (whole, early), _ = read(written(tmp_path, f"{HEADER},recompute,zero", f"{RUNS[0]},full,1", f"{RUNS[0]},full,FSDP"))
+    assert (whole.spec.early_stop, early.spec.early_stop) == (False, True)
+    same = replace(early, degrees=whole.degrees)
+    assert same.predict().step_us < whole.predict().step_us
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 9), st.floats(0.1, 5)), min_size=1, max_size=7))
@@ -148,19 +211,6 @@ def test_other_tables_are_refused(text: str, error: type[Exception], words: str)
         parse_runs(text)
 
 
-@pytest.mark.parametrize(
-    ("old", "new"), [("1024,16", "one,16"), ("0.30", "-3"), ("0.30", "0,30"), ("8,1024", "8.5,1024")]
-)
-def test_cells_that_are_no_numbers_name_their_line(tmp_path: Path, old: str, new: str) -> None:
-    path = written(tmp_path, HEADER, RUNS[1], RUNS[0].replace(old, new, 1))
-    if new == "0,30":
-        path = written(tmp_path, HEADER, RUNS[1], RUNS[0].replace("0.30", '"0,30"'))
-    with pytest.raises(BadRunValue) as caught:
-        read(path)
-    assert caught.value.place is not None
-    assert caught.value.place.line == 3
-
-
 def test_a_table_without_a_usable_run_says_why(tmp_path: Path) -> None:
     path = written(tmp_path, HEADER, RUNS[0].replace("A100", "TPUv9"))
     with pytest.raises(NoUsableRun, match="TPUv9"):
@@ -178,3 +228,39 @@ def test_fitting_a_type_without_runs_is_refused(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error TRD613")
+
+
+def test_errors_dealt_anew_leave_each_tensor_degree_its_own(tmp_path: Path) -> None:
+    lines = [
+        RUNS[0].replace("8,1,1,8,2,32,0.30", f"8,{tensor},1,{8 // tensor},1,32,0.{time}") for tensor, time in PAIRS
+    ]
+    rows, _ = read(written(tmp_path, HEADER, *lines))
+    told = {row.key: row.predict().step_us / 1e6 for row in rows}
+    known = without_bias(rows, told)
+    for tensor in (1, 2):
+        ratios = sorted(row.measured_s / known[row.key] for row in rows if row.degrees.tensor == tensor)
+        assert ratios[1] == pytest.approx(1), "the median error of three is gone"
+    dealt = dealt_anew(rows, known)
+    assert -1 <= dealt["tau"] <= 1
+    exact = [replace(row, measured_s=told[row.key]) for row in rows]
+    assert dealt_anew(exact, told)["mape"] == pytest.approx(0)
+
+
+PAIRS = ((1, 30), (1, 35), (1, 41), (2, 36), (2, 44), (2, 52))
+
+
+def test_an_odd_cell_is_faster_than_less_work() -> None:
+    cells = {
+        (hidden, tensor, micro): float(hidden * micro) for hidden in (1, 2) for tensor in (1, 8) for micro in (1, 2)
+    }
+    weights = dict.fromkeys(cells, 1)
+    assert odd_cells(cells, weights) == frozenset()
+    assert odd_cells(cells | {(2, 1, 2): 1.0}, weights) == {(2, 1, 2)}
+    assert odd_cells(cells | {(2, 8, 2): 1.0}, weights) == frozenset(), "two heads a rank: the softmax is a reason"
+
+
+def test_a_narrowed_row_tells_the_same_time(tmp_path: Path) -> None:
+    (row,), _ = read(written(tmp_path, HEADER, RUNS[0].replace("2,32,", ",32,")))
+    short = row.narrowed()
+    assert len(short.tuned) < len(row.tuned)
+    assert short.predict().step_us == row.predict().step_us
