@@ -46,11 +46,15 @@ class Measured:
     clock_mhz: float | None = None
     """Clock of the multiprocessors at the end of the run, where the driver tells."""
     runners_up: dict[str, float] = field(default_factory=dict[str, float])
-    """Times in microseconds of the other candidates of the same run, by their tile sizes."""
+    """Times in microseconds of the other candidates of the same run, by language, tile sizes and schedule."""
+    predicted_us: float | None = None
+    """What was predicted for it where that is not the plan's own time: a schedule over warp groups as simulated."""
 
     def __post_init__(self) -> None:
         if not self.time_us > 0:
             raise InvalidValue(message=f"a kernel cannot take {self.time_us} us")
+        if self.predicted_us is not None and not self.predicted_us > 0:
+            raise InvalidValue(message=f"a kernel cannot be predicted to take {self.predicted_us} us")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +182,9 @@ class KernelPlan:
     @property
     def prediction_error(self) -> float | None:
         """Predicted over measured time, less 1; None where nothing was measured."""
-        return None if self.measured is None else self.prediction("time").value / self.measured.time_us - 1
+        if self.measured is None:
+            return None
+        return (self.measured.predicted_us or self.prediction("time").value) / self.measured.time_us - 1
 
     def prediction(self, name: str) -> Prediction:
         """Return the prediction called `name`; raises KeyError."""

@@ -16,6 +16,8 @@ import pytest
 import torch
 
 from treadle.cli.bench import chosen_cases
+from treadle.cli.kernel_report import measured_line
+from treadle.codegen.folder import write_plan
 from treadle.costmodels.machines import load_machine, load_machine_file
 from treadle.driver import measure
 from treadle.driver.bench import Suite, make_suite
@@ -347,7 +349,9 @@ def measured_as(times_us: list[float], **environment: str) -> Callable[[Path], d
         rows = json.loads((folder / "suite.json").read_text())["rows"]
         for one, time_us in zip(rows, times_us, strict=True):
             one["state"], one["times_us"], one["clock_mhz"] = "measured", {"treadle": time_us}, 1500.0
-            if time_us == 0:
+            if one.get("refused"):
+                one["state"] = "refused"
+            elif time_us == 0:
                 one["state"], one["check"] = "wrong", {"reason": "relative error 1e+00"}
         found = {"gpu": "Test GPU", "driver_version": "1.2", "torch": "2.11", "triton": "3.6", "date": "2026-11-21"}
         return {"rows": rows, "environment": {**found, **environment}}
@@ -360,7 +364,7 @@ REQUEST = KernelRequest("gemm", "h200", {"m": 512, "n": 512, "k": 512})
 
 def test_tuning_keeps_the_fastest_that_is_correct(tmp_path: Path) -> None:
     options = replace(QUICK, top=3)
-    plan, files, rows = tune(REQUEST, options, tmp_path, measured_as([30.0, 20.0, 25.0]), quiet)
+    plan, files, rows = tune(REQUEST, options, tmp_path, measured_as([30.0, 20.0, 25.0]), quiet, ("triton",))
     (kernel,) = plan.body.kernels
     assert kernel.program.tile_sizes == rows[1]["tile_sizes"]
     assert kernel.measured == Measured(
@@ -373,10 +377,58 @@ def test_tuning_keeps_the_fastest_that_is_correct(tmp_path: Path) -> None:
 
 
 def test_wrong_candidates_never_win(tmp_path: Path) -> None:
-    plan, _, rows = tune(REQUEST, replace(QUICK, top=2), tmp_path, measured_as([0.0, 20.0]), quiet)
+    two = replace(QUICK, top=2)
+    plan, _, rows = tune(REQUEST, two, tmp_path, measured_as([0.0, 20.0]), quiet, ("triton",))
     assert plan.body.kernels[0].program.tile_sizes == rows[1]["tile_sizes"]
     with pytest.raises(NothingMeasured, match="relative error"):
-        tune(REQUEST, replace(QUICK, top=2), tmp_path / "other", measured_as([0.0, 0.0]), quiet)
+        tune(REQUEST, two, tmp_path / "other", measured_as([0.0, 0.0]), quiet, ("triton",))
+
+
+def test_schedules_over_warp_groups_are_candidates_too(tmp_path: Path) -> None:
+    """Both languages are timed in one run; a Gluon winner is written as it was measured, and its plan verifies."""
+    request = replace(REQUEST, shape={"m": 2048, "n": 2048, "k": 512})
+    times = measured_as([30.0, 26.0, 21.0, 25.0])
+    plan, files, rows = tune(request, replace(QUICK, top=2), tmp_path, times, quiet)
+    assert [row["language"] for row in rows] == ["triton", "triton", "gluon", "gluon"]
+    assert len({row["schedule"] for row in rows}) == 4
+    (kernel,) = plan.body.kernels
+    assert (kernel.name, kernel.language) == ("gemm", "gluon")
+    assert kernel.measured.predicted_us == rows[2]["predicted_us"]
+    assert kernel.prediction_error == pytest.approx(rows[2]["predicted_us"] / 21.0 - 1)
+    assert len(kernel.measured.runners_up) == 3
+    written = write_plan(tmp_path / "plan", plan, files)
+    assert review_plan(written, tmp_path / "plan").findings == ()
+    assert "gluon.jit" in files["kernels/gemm.py"].decode()
+
+
+def test_a_compiled_winner_has_the_binary_that_keeps_its_plan(tmp_path: Path) -> None:
+    options = replace(QUICK, top=1, compiled=True)
+    given = replace(REQUEST, tile_sizes={"block_m": 128, "block_n": 128, "block_k": 64})
+    plan, files, _ = tune(given, options, tmp_path, measured_as([30.0, 20.0]), quiet)
+    (kernel,) = plan.body.kernels
+    assert kernel.language == "gluon"
+    assert [binary.spill_bytes for binary in kernel.compiled] == [0]
+    assert {binary.binary for binary in kernel.compiled} < set(files)
+    written = write_plan(tmp_path / "plan", plan, files)
+    assert review_plan(written, tmp_path / "plan").findings == ()
+
+
+def test_what_has_no_frame_is_said_and_the_others_are_timed(tmp_path: Path) -> None:
+    told: list[str] = []
+    plan, _, rows = tune(
+        KernelRequest("rms_norm", "h200", {"rows": 64, "columns": 128}), replace(QUICK, top=1), tmp_path,
+        lambda folder: measured_as([5.0, 1.0])(folder), told.append,
+    )  # fmt: skip
+    assert plan.body.kernels[0].language == "triton"
+    assert any("TRD550" in line for line in told)
+    assert len(rows) == 2
+
+
+def test_an_unknown_language_is_refused() -> None:
+    for verb in (("bench", "--dry-run"), ("tune", "gemm")):
+        status, text = invoke(*verb, "--language", "cuda")
+        assert status == 2
+        assert "no kernels are emitted in `cuda`" in text
 
 
 # --- machine files ----------------------------------------------------------------------------------------------------
@@ -455,3 +507,11 @@ def test_prepare_writes_a_suite(tmp_path: Path) -> None:
     assert (tmp_path / "suite" / "run.py").is_file()
     status, text = invoke("verify", str(tmp_path / "suite"))
     assert status == 0, text
+
+
+def test_a_plan_says_whether_it_was_measured_and_where(tmp_path: Path) -> None:
+    plan, _, _ = tune(REQUEST, replace(QUICK, top=1), tmp_path, measured_as([20.0]), quiet, ("triton",))
+    (kernel,) = plan.body.kernels
+    line = measured_line(kernel)
+    assert line.startswith("measured 20.0 us on Test GPU (2026-11-21, driver 1.2, torch 2.11, triton 3.6), predicted ")
+    assert measured_line(replace(kernel, measured=None)) == "not measured: its times are predictions"

@@ -10,7 +10,7 @@ import typer
 
 from treadle.cli.options import JsonFlag
 from treadle.cli.output import console, print_json, say
-from treadle.driver.bench import LANGUAGES, Suite, make_suite
+from treadle.driver.bench import Suite, languages_of, make_suite
 from treadle.driver.bench_cases import Case, cases
 from treadle.driver.gpu_machine import write_machine
 from treadle.driver.kernels import KernelOptions
@@ -61,7 +61,7 @@ def command(
         if suite is None:
             chosen = chosen_cases(only or [])
             made = make_suite(
-                machine, KernelOptions(Limits(deterministic_s=limit)), _tell, chosen, language or LANGUAGES
+                machine, KernelOptions(Limits(deterministic_s=limit)), _tell, chosen, languages_of(language)
             )
         if made is not None and (dry_run or prepare is not None):
             _prepared(made, None if dry_run else prepare, json)

@@ -59,6 +59,8 @@ def _kernel_data(kernel: KernelPlan) -> dict[str, object]:
         **(groups or alone),
         "without_groups_because": kernel.groupless,
         "predictions": encode(kernel.predictions),
+        "measured": encode(kernel.measured),
+        "prediction_error": kernel.prediction_error,
         "simulated": encode(kernel.simulated),
         "modes": _modes_data(kernel.modes),
         "siblings": [_sibling_data(sibling) for sibling in kernel.siblings],
@@ -127,6 +129,7 @@ def _print_kernel(kernel: KernelPlan, machine: Machine | None) -> None:
         share = kernel.prediction("roofline_share").value
         work = f", {number(rate)} TFLOP/s" if rate else ""
         out.print(f"  predicted {number(time_us)} us{work}, {share:.0%} of the roofline", markup=False)
+        out.print(f"  {measured_line(kernel)}", markup=False)
     if kernel.simulated:
         _print_run(kernel)
     for binary in kernel.compiled:
@@ -135,6 +138,18 @@ def _print_kernel(kernel: KernelPlan, machine: Machine | None) -> None:
             f"{number(binary.smem_bytes)} B shared",
             markup=False,
         )
+
+
+def measured_line(kernel: KernelPlan) -> str:
+    """Return whether a kernel was measured, where, and how far its prediction was off."""
+    found, error = kernel.measured, kernel.prediction_error
+    if found is None or error is None:
+        return "not measured: its times are predictions"
+    versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+    return (
+        f"measured {number(found.time_us)} us on {found.gpu} ({found.date}, driver {found.driver}, {versions}), "
+        f"predicted {error:+.0%}, best of {1 + len(found.runners_up)}"
+    )
 
 
 def _print_modes(modes: Modes) -> None:

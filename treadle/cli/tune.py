@@ -11,6 +11,7 @@ import typer
 from treadle.cli.options import JsonFlag, OutputFolder
 from treadle.cli.output import console, number, print_json, say
 from treadle.codegen.folder import write_plan
+from treadle.driver.bench import languages_of
 from treadle.driver.kernel import KernelRequest
 from treadle.driver.kernels import KernelOptions
 from treadle.driver.measure import require_gpu, run_suite
@@ -28,7 +29,8 @@ def command(
     tiles: Annotated[str, typer.Option(help="Tile sizes, when only they are to be measured.")] = "",
     dtype: Annotated[str, typer.Option(help="Element type of the operands.")] = "bfloat16",
     switches: Annotated[str, typer.Option(help="Switches of the family.", metavar="SWITCHES")] = "",
-    top: Annotated[int, typer.Option(min=1, help="Time the N best predicted candidates.")] = 8,
+    top: Annotated[int, typer.Option(min=1, help="Time the N best predicted candidates of each language.")] = 8,
+    language: Annotated[list[str] | None, typer.Option(help="triton, gluon, or both unless given.")] = None,
     limit: Annotated[float, typer.Option(min=0.001, help="Deterministic seconds per question to the solver.")] = 0.2,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile to binaries.")] = True,
     output: OutputFolder = None,
@@ -39,14 +41,16 @@ def command(
     The plan says what was measured, where, and how far the prediction was off. Exit status 0: done. 1: no candidate is
     correct, or none fits. 2: bad input, or no GPU.
     """
-    require_gpu()
     request = KernelRequest(
         program, machine, shape_for(program, shape), parse_shape(tiles), dtype, parse_switches(switches)
     )
-    options = KernelOptions(Limits(deterministic_s=limit), top=top, compiled=compiled and output is not None)
+    languages = languages_of(language)
+    require_gpu()
+    options = KernelOptions(Limits(deterministic_s=limit), top=top, compiled=compiled)
     with tempfile.TemporaryDirectory(prefix="treadle-tune-") as scratch:
         folder = Path(scratch)
-        plan, files, rows = tune(request, options, folder, lambda suite: run_suite(suite, folder / "results"), _tell)
+        results = folder / "results"
+        plan, files, rows = tune(request, options, folder, lambda suite: run_suite(suite, results), _tell, languages)
     (kernel,) = plan.body.kernels
     if output is not None:
         written = write_plan(output, plan, files)

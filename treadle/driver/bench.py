@@ -19,14 +19,16 @@ from treadle.driver.artifacts import emit_kernels
 from treadle.driver.bench_cases import Case, cases, useful_flops
 from treadle.driver.gluon import fit_kernels
 from treadle.driver.kernel import machine_input
+from treadle.driver.kernel_groups import further_schedules, simulated
 from treadle.driver.kernels import KernelOptions, plan_program, rank_programs
 from treadle.driver.versions import versions
 from treadle.frontends import programs
+from treadle.ir.codec import encode
 from treadle.ir.diagnostics import TreadleError
-from treadle.ir.errors import Defect
+from treadle.ir.errors import Defect, InvalidValue
 from treadle.ir.machine import Machine
 from treadle.ir.plan import Plan
-from treadle.ir.tile.kernel import KernelBody, KernelPlan
+from treadle.ir.tile.kernel import KernelBody, KernelPlan, Room
 
 GPU_MODULES = Path(__file__).with_name("gpu")
 RUN = '''"""Runs the suite in this folder; see `python run.py --help`."""
@@ -49,6 +51,14 @@ Row = dict[str, Any]
 LANGUAGES = ("triton", "gluon")
 
 
+def languages_of(words: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the languages that words name, all of them for no words; raises InvalidValue for a word that is none."""
+    for word in words or ():
+        if word not in LANGUAGES:
+            raise InvalidValue(message=f"no kernels are emitted in `{word}`", expected=" or ".join(LANGUAGES))
+    return tuple(dict.fromkeys(words)) if words else LANGUAGES
+
+
 @dataclass
 class Suite:
     """A suite in the making: rows of the manifest, scheduled kernels, and files by path."""
@@ -62,22 +72,34 @@ class Suite:
 
     def add(self, case: Case, language: str) -> None:
         """Schedule and emit a case; what cannot be done is a row that says why."""
-        top = case.top if language == "triton" else 1
+        top = case.gluon_top if language == "gluon" else case.top
         try:
             ranked = _ranked(case, self.machine, replace(self.options, top=top))
         except TreadleError as error:
             self.rows.append(_refused(case, language, error))
             return
-        for rank, plan in enumerate(ranked):
-            name = f"{_word(case.name)}_{language}_{rank + 1}"
-            try:
-                kernel, files = self._emitted(replace(plan, name=name), language)
-            except Exception as error:  # a defect in one emitter must not cost the other rows, and must be seen
-                self.rows.append(_refused(case, language, error))
-                continue
-            self.kernels.append(kernel)
-            self.files |= files
-            self.rows.append(_row(case, language, kernel, files[kernel.source]))
+        added = [self._add(case, language, plan, rank) for rank, plan in enumerate(ranked)]
+        first = added[0]
+        if language == "gluon" and first is not None:
+            further = _other_schedules(first, top - len(ranked), self.options)
+            for rank, plan in enumerate(further, len(ranked)):
+                self._add(case, language, plan, rank)
+
+    def _add(self, case: Case, language: str, plan: KernelPlan, rank: int) -> KernelPlan | None:
+        """Emit a candidate and add its row; None where it cannot be, or is the same as one before it."""
+        name = f"{_word(case.name)}_{language}_{rank + 1}"
+        try:
+            kernel, files = self._emitted(replace(plan, name=name), language)
+            row = _row(case, language, kernel, files[kernel.source], predicted_us(kernel, self.machine))
+        except Exception as error:  # a defect in one emitter must not cost the other rows, and must be seen
+            self.rows.append(_refused(case, language, error))
+            return None
+        if any(_same(kernel, other) for other in self.kernels):
+            return None
+        self.kernels.append(kernel)
+        self.files |= files
+        self.rows.append(row)
+        return kernel
 
     def _emitted(self, plan: KernelPlan, language: str) -> tuple[KernelPlan, dict[str, bytes]]:
         plan_id = self.plan.expected_id()
@@ -154,7 +176,41 @@ def _ranked(case: Case, machine: Machine, options: KernelOptions) -> list[Kernel
     return rank_programs(programs.candidates(case.family, case.shape, case.switches), machine, options)
 
 
-def _row(case: Case, language: str, kernel: KernelPlan, source: bytes) -> Row:
+def _same(one: KernelPlan, other: KernelPlan) -> bool:
+    """Whether two kernels run the same schedule: different tiles may become the same ones over warp groups."""
+    return (one.language, one.program, one.schedule, one.groups) == (
+        other.language,
+        other.program,
+        other.schedule,
+        other.groups,
+    )
+
+
+def _other_schedules(kernel: KernelPlan, count: int, options: KernelOptions) -> list[KernelPlan]:
+    """Return further schedules of a kernel's loop, where compiling it took no room from its problem."""
+    if kernel.groups is None or kernel.groups.room != Room() or count < 1:
+        return []
+    plain = replace(kernel, source="", compiled=(), attempts=(), groups=replace(kernel.groups, budget=()))
+    return further_schedules(plain, count, options, lambda _: None)
+
+
+def predicted_us(kernel: KernelPlan, machine: Machine) -> float:
+    """Return the predicted time: of a schedule over warp groups as it is simulated, where it is, else the plan's own.
+
+    Simulated waves take no less than the bytes that must be moved, and the floor of a launch besides.
+    """
+    own = kernel.prediction("time").value
+    if kernel.language != "gluon" or kernel.program is None:
+        return own
+    run = {figure.name: figure.value for figure in simulated(kernel, machine).simulated}
+    if not run:
+        return own
+    least_us = compulsory_bytes(kernel.program) / machine.value("memory_bandwidth_sustained_bytes_per_s") * 1e6
+    busy_us = run["grid_cycles"] / (kernel.prediction("clock").value * 1e3)
+    return max(busy_us, least_us) + machine.value("kernel_floor_us")
+
+
+def _row(case: Case, language: str, kernel: KernelPlan, source: bytes, predicted: float) -> Row:
     program = kernel.program
     assert program is not None
     return {
@@ -169,12 +225,19 @@ def _row(case: Case, language: str, kernel: KernelPlan, source: bytes) -> Row:
         "kernel": kernel.name,
         "source": kernel.source,
         "sha256": hashlib.sha256(source).hexdigest(),
-        "ii_cycles": kernel.schedule.ii_cycles,
-        "predicted_us": kernel.prediction("time").value,
+        "ii_cycles": (kernel.groups.schedule.schedule if kernel.groups else kernel.schedule).ii_cycles,
+        "schedule": _schedule_digest(kernel),
+        "predicted_us": predicted,
         "predicted_clock_ghz": kernel.prediction("clock").value,
         "flops": useful_flops(case.family, program.shape),
         "bytes": compulsory_bytes(program),
     }
+
+
+def _schedule_digest(kernel: KernelPlan) -> str:
+    """Return what tells schedules of the same tiles apart."""
+    schedule = encode(kernel.groups.schedule if kernel.groups else kernel.schedule)
+    return hashlib.sha256(json.dumps(schedule, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _refused(case: Case, language: str, error: Exception) -> Row:

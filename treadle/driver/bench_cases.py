@@ -13,7 +13,8 @@ Goal = dict[str, Any]
 class Case:
     """One program at one shape; `top` candidates of it are measured, for the rank correlation of predictions.
 
-    `goal` is what `treadle.driver.gpu.report.judge` reads. `languages` are what kernels are emitted in.
+    `goal` is what `treadle.driver.gpu.report.judge` reads. `languages` are what kernels are emitted in; in Gluon
+    `gluon_top` candidates, each of which is compiled until its binary keeps its plan.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Case:
     goal: Goal = field(default_factory=dict[str, Any])
     top: int = 1
     languages: tuple[str, ...] = ("triton", "gluon")
+    gluon_top: int = 1
 
 
 def _attention(seq: int, head_dim: int, causal: int, **more: int) -> dict[str, int]:

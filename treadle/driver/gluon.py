@@ -27,6 +27,7 @@ from treadle.ir.tile.warps import WarpLoop
 from treadle.ir.warp.check import check_warp_program
 from treadle.ir.warp.lower import NoRoomForHandoffs
 from treadle.ir.warp.registers import registers_in_order
+from treadle.solvers.pipeline.alike import schedule_alike
 from treadle.solvers.pipeline.errors import NoWarpSchedule
 from treadle.solvers.pipeline.solve import Options, schedule
 
@@ -44,6 +45,10 @@ DECODES = ("attention_decode", "attention_paged")
 """Families whose rows are the query heads of a key-value head, which are fewer than a product's rows."""
 GROUP_ROWS = 64
 """Rows that one warp group multiplies at once (`wgmma`, PTX ISA)."""
+SLOWER = 32
+"""Where registers cannot be fewer, intervals grow by this part."""
+KEYS_AS_ROWS = ("attention_bwd",)
+"""Families whose rows are keys: `block_n` is cut for groups, each with a sub-tile, half an interval apart."""
 
 Tell = Callable[[str], None]
 
@@ -93,7 +98,8 @@ def over_groups(program: TileProgram) -> TileProgram:
         options = {**program.options, ROW_PARTS: 2}
         return programs.build(program.family, program.shape, program.tile_sizes, options)
     sizes = program.tile_sizes
-    if sizes.get("sub_tiles") == 1 and sizes.get("block_m", 0) >= 2 * GROUP_ROWS:
+    rows = "block_n" if program.family in KEYS_AS_ROWS else "block_m"
+    if sizes.get("sub_tiles") == 1 and sizes.get(rows, 0) >= 2 * GROUP_ROWS:
         return programs.build(program.family, program.shape, {**sizes, "sub_tiles": 2}, program.options)
     return program
 
@@ -136,21 +142,50 @@ def fit_kernels(
     planned: list[KernelPlan] = []
     files: dict[str, bytes] = {}
     for kernel in kernels:
-        path = f"kernels/{kernel.name}.py"
-        if not options.compiled:
-            prepared = replace(_prepared(kernel, machine, options), source=path)
-            files[path] = emit(warp_kernel(prepared, machine), plan_id).encode()
-            planned.append(prepared)
-            continue
-        fitted = fit(kernel, machine, options, tell, plan_id)
-        files[path] = fitted.source.encode()
-        records: list[Compiled] = []
-        for binary in (fitted.binary, *fitted.beside):
-            stem = f"kernels/{kernel.name}.{binary.kernel}.{binary.target}"
-            files |= {f"{stem}.{binary.suffix}": binary.data, f"{stem}.json": binary.sidecar().encode()}
-            records.append(binary.record(f"{stem}.{binary.suffix}"))
-        planned.append(replace(fitted.kernel, source=path, compiled=tuple(records)))
+        if options.compiled:
+            finished, added = _filed(fit(kernel, machine, options, tell, plan_id))
+        else:
+            finished, added = _printed(_prepared(kernel, machine, options), machine, plan_id)
+        planned.append(finished)
+        files |= added
     return tuple(planned), files
+
+
+def file_fitted(
+    kernel: KernelPlan, machine: Machine, plan_id: str, *, compiled: bool
+) -> tuple[KernelPlan, dict[str, bytes]]:
+    """Return a kernel that was fitted before, under its present name, with its files: the schedule stays as it is.
+
+    Raises:
+        EvidenceMismatch: its binary does not keep the plan: another compiler than that of the fit.
+        NotEmittable, CompilationFailed, MissingExtra.
+    """
+    if not compiled:
+        return _printed(replace(kernel, compiled=()), machine, plan_id)
+    outcome = _attempt(replace(kernel, source="", compiled=()), machine, plan_id)
+    if isinstance(outcome, Refit):
+        raise EvidenceMismatch(kernel=kernel.name, rounds=1, reason="; ".join(outcome.reasons))
+    return _filed(outcome)
+
+
+def _printed(kernel: KernelPlan, machine: Machine, plan_id: str) -> tuple[KernelPlan, dict[str, bytes]]:
+    """Return a kernel with its source alone."""
+    path = f"kernels/{kernel.name}.py"
+    kernel = replace(kernel, source=path)
+    return kernel, {path: emit(warp_kernel(kernel, machine), plan_id).encode()}
+
+
+def _filed(fitted: Fitted) -> tuple[KernelPlan, dict[str, bytes]]:
+    """Return a fitted kernel with the paths of its source and binaries, and the files by path."""
+    name = fitted.kernel.name
+    path = f"kernels/{name}.py"
+    files = {path: fitted.source.encode()}
+    records: list[Compiled] = []
+    for binary in (fitted.binary, *fitted.beside):
+        stem = f"kernels/{name}.{binary.kernel}.{binary.target}"
+        files |= {f"{stem}.{binary.suffix}": binary.data, f"{stem}.json": binary.sidecar().encode()}
+        records.append(binary.record(f"{stem}.{binary.suffix}"))
+    return replace(fitted.kernel, source=path, compiled=tuple(records)), files
 
 
 def fit(kernel: KernelPlan, machine: Machine, options: KernelOptions, tell: Tell, plan_id: str = "") -> Fitted:
@@ -162,7 +197,7 @@ def fit(kernel: KernelPlan, machine: Machine, options: KernelOptions, tell: Tell
         TreadleError: there is no schedule over warp groups.
     """
     kernel = _prepared(kernel, machine, options)
-    room, attempts, rounds, budgets = Room(), list[str](), 0, 0
+    room, least_ii, attempts, rounds, budgets = Room(), 0, list[str](), 0, 0
     groups = _groups(kernel, machine, options, room)
     while True:
         outcome = _attempt(replace(kernel, groups=groups, attempts=tuple(attempts)), machine, plan_id)
@@ -178,8 +213,12 @@ def fit(kernel: KernelPlan, machine: Machine, options: KernelOptions, tell: Tell
         tell(f"{kernel.name}: back to the solver: {reasons}")
         if outcome.more is None or rounds == ROUNDS:
             raise EvidenceMismatch(kernel=kernel.name, rounds=rounds, reason=reasons)
-        room = Room(room.registers + outcome.more.registers, room.shared_bytes + outcome.more.shared_bytes)
-        groups = _groups(kernel, machine, options, room)
+        more = outcome.more
+        if more.registers and _alike(kernel):
+            # Its registers are the fewest there are: what ptxas needs beside them, a longer interval may leave.
+            least_ii, more = groups.schedule.schedule.ii_cycles * (SLOWER + 1) // SLOWER, replace(more, registers=0)
+        room = Room(room.registers + more.registers, room.shared_bytes + more.shared_bytes)
+        groups = _groups(kernel, machine, options, room, least_ii)
 
 
 def _prepared(kernel: KernelPlan, machine: Machine, options: KernelOptions) -> KernelPlan:
@@ -207,13 +246,24 @@ def _planned_anew(kernel: KernelPlan, program: TileProgram, machine: Machine, op
     return replace(planned, name=kernel.name, calls=kernel.calls, phase=kernel.phase)
 
 
-def _groups(kernel: KernelPlan, machine: Machine, options: KernelOptions, room: Room) -> WarpPlan:
-    """Return the schedule over warp groups that leaves room; the one at hand where that is it."""
-    if kernel.groups is not None and kernel.groups.room == room:
+def _alike(kernel: KernelPlan) -> bool:
+    """Whether groups do the same for sub-tiles of their own."""
+    program = kernel.program
+    return program is not None and program.family in KEYS_AS_ROWS and program.tile_sizes["sub_tiles"] > 1
+
+
+def _groups(kernel: KernelPlan, machine: Machine, options: KernelOptions, room: Room, least_ii: int = 0) -> WarpPlan:
+    """Return the schedule over warp groups that leaves room; the one at hand where that is it.
+
+    That of a program whose groups are alike begins no iteration sooner than every `least_ii` cycles.
+    """
+    if kernel.groups is not None and kernel.groups.room == room and not least_ii:
         return kernel.groups
     assert kernel.program is not None
     warps: WarpLoop = room.taken_from(lower_warps(kernel.program, machine))
-    solved = schedule(warps, Options(options.limits, options.objective, COST_MODEL))
+    wanted = Options(options.limits, options.objective, COST_MODEL)
+    alike = schedule_alike(warps, wanted, least_ii=least_ii) if _alike(kernel) else None
+    solved = alike or schedule(warps, wanted)
     return WarpPlan(warps, solved.schedule, solved.certificate, room)
 
 

@@ -1,19 +1,26 @@
-"""Selection by evidence: the best N candidates of a program are timed, and the fastest that is correct is the plan."""
+"""Selection by evidence: the best N candidates of a program are timed, and the fastest that is correct is the plan.
+
+Candidates are portable Triton kernels and Gluon kernels side by side: the schedules over warp groups of the best
+programs, then further schedules of the best one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from treadle.driver.artifacts import Files, compile_kernels, emit_kernels, report_of, timelines
-from treadle.driver.bench import Suite, make_suite
+from treadle.driver.artifacts import Files, Kernels, compile_kernels, emit_kernels, report_of, timelines
+from treadle.driver.bench import LANGUAGES, Suite, make_suite
 from treadle.driver.bench_cases import Case
+from treadle.driver.gluon import file_fitted
 from treadle.driver.kernel import KernelRequest, envelope_of, machine_input
+from treadle.driver.kernel_groups import simulated
 from treadle.driver.kernels import KernelOptions
 from treadle.ir.codec import encode
 from treadle.ir.diagnostics import ExitCode, TreadleError
+from treadle.ir.machine import Machine
 from treadle.ir.plan import Plan
 from treadle.ir.tile.kernel import KernelBody, KernelPlan, Measured
 
@@ -32,16 +39,22 @@ class NothingMeasured(TreadleError):
 
 
 def tune(
-    request: KernelRequest, options: KernelOptions, scratch: Path, measure: Measure, tell: Tell
+    request: KernelRequest,
+    options: KernelOptions,
+    scratch: Path,
+    measure: Measure,
+    tell: Tell,
+    languages: Sequence[str] = LANGUAGES,
 ) -> tuple[Plan, Files, list[dict[str, Any]]]:
     """Time the best `options.top` candidates of a program, and plan the fastest.
 
     Args:
         request: program, shape and machine; tile sizes are what is chosen among.
-        options: limits, `top`, and whether binaries are compiled.
+        options: limits, `top` (candidates in each language), and whether binaries are compiled.
         scratch: folder for the suite.
         measure: runs the suite.
         tell: called with a line of progress.
+        languages: what candidates are emitted in, `triton` and `gluon`.
 
     Returns: the unsealed plan, its files, and the rows of the run.
 
@@ -55,9 +68,13 @@ def tune(
         {"dtype": request.dtype, **request.switches},
         request.tile_sizes,
         top=options.top,
-        languages=("triton",),
+        languages=tuple(languages),
+        gluon_top=options.top,
     )
-    suite = make_suite(request.machine, options, tell, (case,), ("triton",))
+    suite = make_suite(request.machine, options, tell, (case,), languages)
+    for row in suite.rows:
+        if "refused" in row:
+            tell(f"{row['case']}: {row['refused']}")
     if not suite.kernels:
         raise NothingMeasured(program=request.program, reasons=_reasons(suite.rows))
     suite.write(scratch / "suite")
@@ -78,8 +95,9 @@ def chosen(suite: Suite, record: Mapping[str, Any]) -> KernelPlan:
         raise NothingMeasured(program=program, reasons=_reasons(record["rows"]))
     best = min(measured, key=lambda row: (row["times_us"]["treadle"], row["predicted_us"]))
     found = record["environment"]
-    others = {_sizes(row): row["times_us"]["treadle"] for row in measured if row is not best}
+    others = {_described(row): row["times_us"]["treadle"] for row in measured if row is not best}
     kernel = next(kernel for kernel in suite.kernels if kernel.name == best["kernel"])
+    own_us = kernel.prediction("time").value
     evidence = Measured(
         time_us=best["times_us"]["treadle"],
         gpu=found.get("gpu", ""),
@@ -88,6 +106,7 @@ def chosen(suite: Suite, record: Mapping[str, Any]) -> KernelPlan:
         date=found["date"],
         clock_mhz=best.get("clock_mhz"),
         runners_up=others,
+        predicted_us=None if best["predicted_us"] == own_us else best["predicted_us"],
     )
     return replace(kernel, name=best["family"], measured=evidence)
 
@@ -98,17 +117,30 @@ def _plan(
     machine = suite.machine
     asked = {**encode(request), "tuned": True}
     envelope = envelope_of(asked, (machine_input(machine),), options)
-    kernels, files = emit_kernels((replace(winner, source=""),), machine, envelope.expected_id())
-    if options.compiled:
-        kernels, files = compile_kernels(kernels, machine, files, tell)
+    kernels, files = _emitted(winner, machine, envelope.expected_id(), options, tell)
+    kernels = tuple(simulated(kernel, machine) for kernel in kernels)
     files |= timelines(kernels)
     plan = replace(envelope, body=KernelBody(machine, kernels))
     files["report.html"] = report_of(plan, files)
     return plan, files
 
 
-def _sizes(row: Mapping[str, Any]) -> str:
-    return " ".join(f"{key}={value}" for key, value in row["tile_sizes"].items())
+def _emitted(
+    winner: KernelPlan, machine: Machine, plan_id: str, options: KernelOptions, tell: Tell
+) -> tuple[Kernels, Files]:
+    """Write the winner as it was measured, under its new name."""
+    bare = replace(winner, source="", compiled=())
+    if winner.language == "gluon":
+        kernel, files = file_fitted(bare, machine, plan_id, compiled=options.compiled)
+        return (kernel,), files
+    kernels, files = emit_kernels((bare,), machine, plan_id)
+    return compile_kernels(kernels, machine, files, tell) if options.compiled else (kernels, files)
+
+
+def _described(row: Mapping[str, Any]) -> str:
+    """Return what tells a candidate from the others of its run: language, tile sizes, schedule."""
+    sizes = " ".join(f"{key}={value}" for key, value in row["tile_sizes"].items())
+    return f"{row['language']} {sizes} ({row['schedule']})"
 
 
 def _reasons(rows: list[dict[str, Any]]) -> str:
