@@ -513,5 +513,5 @@ def test_a_plan_says_whether_it_was_measured_and_where(tmp_path: Path) -> None:
     plan, _, _ = tune(REQUEST, replace(QUICK, top=1), tmp_path, measured_as([20.0]), quiet, ("triton",))
     (kernel,) = plan.body.kernels
     line = measured_line(kernel)
-    assert line.startswith("measured 20.0 us on Test GPU (2026-11-21, driver 1.2, torch 2.11, triton 3.6), predicted ")
+    assert line.startswith("measured 20 us on Test GPU (2026-11-21, driver 1.2, torch 2.11, triton 3.6), predicted ")
     assert measured_line(replace(kernel, measured=None)) == "not measured: its times are predictions"
