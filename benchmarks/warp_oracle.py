@@ -1,7 +1,8 @@
 """Claim: on 1,000 random small loops over two warp groups every level equals that of exhaustive search.
 
-Two to seven operations on three units, dependences over iterations, handoffs that cost time and bytes, registers. The
-certificates of all schedules are re-derived, and 300 changed schedules are given to the checker.
+Two to seven operations on three units, dependences over iterations, handoffs that cost time and bytes, registers,
+operations in flight. The certificates of all schedules are re-derived, and 300 changed schedules are given to the
+checker.
 """
 
 from __future__ import annotations
@@ -19,7 +20,16 @@ from treadle.ir.certificate import Status
 from treadle.ir.tile.exhaustive_warps import Rank, TooLarge, best_rank
 from treadle.ir.tile.loop import Dependence, Loop, Operation, Reader, Unit
 from treadle.ir.tile.warp_claims import recheck_warps, value_of
-from treadle.ir.tile.warps import Crossing, Issue, RegisterValue, WarpLimits, WarpLoop, WarpSchedule, check_warps
+from treadle.ir.tile.warps import (
+    Crossing,
+    FlightLimit,
+    Issue,
+    RegisterValue,
+    WarpLimits,
+    WarpLoop,
+    WarpSchedule,
+    check_warps,
+)
 from treadle.solvers.pipeline.errors import NoWarpSchedule, RegistersExceeded
 from treadle.solvers.pipeline.solve import OBJECTIVE, Solution, schedule
 
@@ -62,7 +72,10 @@ def random_warps(draw: random.Random) -> WarpLoop:
         )
         for name in sources
     )
-    limits = WarpLimits(2, draw.randint(5, 11), 14, fixed_registers=1, role_registers=1, most_stages=2)
+    flown = tuple((f"o{i}", draw.randint(1, 2)) for i in range(count) if draw.random() < 0.5)
+    flights = (FlightLimit("drawn", flown, draw.randint(2, 4), draw.random() < 0.7),) if flown else ()
+    registers = draw.randint(5, 11)
+    limits = WarpLimits(2, registers, 14, fixed_registers=1, role_registers=1, most_stages=2, flights=flights)
     return WarpLoop(loop, issues, crossings, values, limits)
 
 

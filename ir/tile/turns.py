@@ -29,6 +29,8 @@ MOST_NODES = 20_000
 """Nodes of all searches of one claim: some seconds."""
 
 
+NO_GROUP = -(10**6)
+"""Stands for the group of moments that are about operations in flight."""
 PARTIAL_NODES = 20
 """Nodes after which an assignment of some operations is left to those of more."""
 
@@ -75,7 +77,9 @@ class _Stays:
     """Registers when a stay begins: for every moment and stay of its group, turns since it began and until it ends."""
 
     groups: list[int] = field(default_factory=list[int])
-    """Of the moments."""
+    """Of the moments; below any group's number where operations in flight are counted."""
+    rooms: list[int] = field(default_factory=list[int])
+    """Of the moments: what may be there at most."""
     moments: list[int] = field(default_factory=list[int])
     registers: list[int] = field(default_factory=list[int])
     begins: list[int] = field(default_factory=list[int])
@@ -154,7 +158,7 @@ def _refuted_early(
 def schedule_within(warps: WarpLoop, groups: dict[str, int], demand: Demand, effort: Effort) -> tuple[int, ...] | None:
     """Return starts that nothing considered here forbids; None where no schedule keeps within the demand.
 
-    Units of several instances and limits of flights are left out, so starts need not be a schedule; that there are
+    Units of several instances are left out, so starts need not be a schedule; that there are
     none says that there is no schedule.
 
     Args:
@@ -185,6 +189,7 @@ class _Packed:
     """As `_Stays`, in arrays; ends are filled up with the last one."""
 
     groups: Matrix
+    rooms: Matrix
     moments: Matrix
     registers: Matrix
     begins: Matrix
@@ -197,9 +202,9 @@ class _Packed:
         width = max(map(len, stays.ends), default=1)
         filled = [[*ends, *[ends[-1]] * (width - len(ends))] for ends in stays.ends]
         pairs = np.array(filled, dtype=np.int64).reshape(len(filled), width, 2)
-        lists = (stays.groups, stays.moments, stays.registers, stays.begins)
-        groups, moments, registers, begins = (np.array(values, dtype=np.int64) for values in lists)
-        return cls(groups, moments, registers, begins, pairs[:, :, 0], pairs[:, :, 1])
+        lists = (stays.groups, stays.rooms, stays.moments, stays.registers, stays.begins)
+        groups, rooms, moments, registers, begins = (np.array(values, dtype=np.int64) for values in lists)
+        return cls(groups, rooms, moments, registers, begins, pairs[:, :, 0], pairs[:, :, 1])
 
     def there(self, begun: Matrix, over: Matrix) -> Matrix:
         """Return the registers at every moment, from turns since stays have begun and those until they are over."""
@@ -218,15 +223,6 @@ class _Search:
     def __init__(self, warps: WarpLoop, groups: dict[str, int], demand: Demand, effort: Effort) -> None:
         self.warps, self.groups, self.demand, self.effort = warps, groups, demand, effort
         self.index = warps.loop.index
-        turns = _Turns()
-        apart = self._keep_apart(turns)
-        self.rings = self._rings(turns)
-        self.stays = _Packed.of(self._moments(turns))
-        self.first, self.second = np.array(turns.first, dtype=np.int64), np.array(turns.second, dtype=np.int64)
-        self.after, self.before = np.array(turns.after, dtype=np.int64), np.array(turns.before, dtype=np.int64)
-        self.apart = np.zeros(len(turns.first), dtype=bool)
-        self.apart[apart] = True
-        self.weight = np.ones(len(turns.first))
         limits = warps.limits
         placed = {group for group in groups.values() if group >= 0}
         count = max(1, len(placed))
@@ -237,6 +233,15 @@ class _Search:
         self.room = per_group - limits.fixed_registers
         free = len(placed - roles)
         self.file = limits.registers_of_file - len(roles) * limits.role_registers - free * limits.fixed_registers
+        turns = _Turns()
+        apart = self._keep_apart(turns)
+        self.rings = self._rings(turns)
+        self.stays = _Packed.of(self._moments(turns))
+        self.first, self.second = np.array(turns.first, dtype=np.int64), np.array(turns.second, dtype=np.int64)
+        self.after, self.before = np.array(turns.after, dtype=np.int64), np.array(turns.before, dtype=np.int64)
+        self.apart = np.zeros(len(turns.first), dtype=bool)
+        self.apart[apart] = True
+        self.weight = np.ones(len(turns.first))
 
     # --- what is stated ---------------------------------------------------------------------------------------------
 
@@ -287,19 +292,22 @@ class _Search:
             stays[home].append(_Stay(producer, 0, tuple(dict.fromkeys(ends)), value.registers))
         found = _Stays()
         for group, inside in sorted(stays.items()):
-            for at, lead in (
-                dict.fromkeys((stay.begin, stay.lead_cycles) for stay in inside) if group not in roles else ()
-            ):
-                for stay in inside:
-                    ahead = lead - stay.lead_cycles
-                    found.moments.append(len(found.groups))
-                    found.registers.append(stay.registers)
-                    found.begins.append(turns.add(stay.begin, at, ahead, 1 - ahead))
-                    found.ends.append(
-                        [(turns.add(end, at, lead + held, 1 - lead - held), later) for end, held, later in stay.ends]
-                    )
-                found.groups.append(group)
+            if group not in roles:
+                _add_moments(turns, found, group, inside, self.room)
+        self._add_flights(turns, found)
         return found
+
+    def _add_flights(self, turns: _Turns, found: _Stays) -> None:
+        """Count operations in flight as registers are counted: from their start until their result is there."""
+        for limit in self.warps.limits.flights:
+            flying: dict[int, list[_Stay]] = defaultdict(list)
+            for name, share in limit.operations:
+                if name in self.groups:
+                    at, latency = self.index[name], self.warps.loop.operation(name).latency_cycles
+                    home = self.groups[name] if limit.per_group else 0
+                    flying[home].append(_Stay(at, 0, ((at, latency, 0),), share))
+            for inside in flying.values():
+                _add_moments(turns, found, NO_GROUP, inside, limit.most)
 
     def _distances(self) -> Matrix | None:
         """Return the least of s_j - s_i for all pairs; None where paths alone contradict each other."""
@@ -345,13 +353,44 @@ class _Search:
             least, lowest, highest = found
             branch = self._branch(lowest, highest)
             if branch is None:
-                return self._starts(least)
-            if branch < 0:
+                starts = self._starts(least)
+                late = self._announced_late(starts) if self.demand.low == self.demand.high else None
+                if late is None:
+                    return starts
+                left += [child for arc in late if (child := _raised(least, *arc)) is not None]
                 continue
             for turn in range(int(highest[branch]), int(lowest[branch]) - 1, -1):
                 child = self._with(least, branch, turn)
                 if child is not None:
                     left.append(child)
+        return None
+
+    def _announced_late(self, starts: tuple[int, ...]) -> list[tuple[int, int, int]] | None:
+        """Return, where a handoff is announced only after what its group issues then, the ways out of it.
+
+        Each is a difference of starts: the result is there before that issue, or after it, or the target waits.
+        """
+        ii, issues = self.demand.low, self.warps.issues
+        for crossing in self.warps.crossings:
+            ends = self.warps.loop.dependences[crossing.dependence]
+            home, other = self.groups[ends.source], self.groups[ends.target]
+            if not crossing.announced or home == other or home < 0 or other < 0:
+                continue
+            source, target = self.index[ends.source], self.index[ends.target]
+            done = starts[source] + ends.delay_cycles
+            for issue in issues:
+                at, cycles = self.index[issue.operation], issue.issue_cycles
+                behind = (done - starts[at]) % ii
+                if self.groups[issue.operation] != home or not 0 < behind < cycles:
+                    continue
+                begun = done - behind - starts[at]
+                handed = begun + cycles + crossing.delay_cycles - ii * ends.distance
+                if starts[target] < starts[at] + handed:
+                    return [
+                        (at, target, handed),
+                        (at, source, begun + cycles - ends.delay_cycles),
+                        (source, at, ends.delay_cycles - begun),
+                    ]
         return None
 
     def _starts(self, least: Matrix) -> tuple[int, ...]:
@@ -412,7 +451,7 @@ class _Search:
         if any(size > free_bytes(self.warps.loop, memory) for memory, size in used.items()):
             return False
         there = self.stays.there(lowest, highest)
-        full = there > self.room
+        full = there > self.stays.rooms
         if full.any():
             self.weight[self.stays.begins[full[self.stays.moments]]] += 1
             return False
@@ -424,7 +463,7 @@ class _Search:
         matters = self.apart.copy()
         there = self.stays.there(highest, lowest)
         crowded = self.warps.limits.reallocation and self.stays.together(there) > self.file
-        full = (there > self.room) | crowded
+        full = (there > self.stays.rooms) | crowded
         if full.any():
             terms = full[self.stays.moments]
             matters[self.stays.begins[terms]] = True
@@ -440,6 +479,21 @@ class _Search:
             return None
         score = np.where(open_, self.weight / (width + 1.0), -1.0)
         return int(np.argmax(score))
+
+
+def _add_moments(turns: _Turns, found: _Stays, group: int, inside: list[_Stay], room: int) -> None:
+    """Add what is there whenever one of the stays begins."""
+    for at, lead in dict.fromkeys((stay.begin, stay.lead_cycles) for stay in inside):
+        for stay in inside:
+            ahead = lead - stay.lead_cycles
+            found.moments.append(len(found.groups))
+            found.registers.append(stay.registers)
+            found.begins.append(turns.add(stay.begin, at, ahead, 1 - ahead))
+            found.ends.append(
+                [(turns.add(end, at, lead + held, 1 - lead - held), later) for end, held, later in stay.ends]
+            )
+        found.groups.append(group)
+        found.rooms.append(room)
 
 
 def _raised(least: Matrix | None, source: int, target: int, weight: int) -> Matrix | None:

@@ -2,7 +2,7 @@
 
 Evidence beyond that of `claims` (whose kinds for ``ii`` and ``length`` hold here too):
 
-- ``ii`` by `resource`: issue_cycles and groups, or longest_issue_cycles.
+- ``ii`` by `resource`: issue_cycles and groups, or longest_issue_cycles, or flights (a limit by name).
 - ``traffic_bytes``, ``barriers`` by `count`: forced, the number of dependences between roles.
 - ``exposed_waits`` by `count`: forced, those of operations that must share a group.
 - ``groups`` by `resource`: interval, issue_cycles, roles.
@@ -35,7 +35,7 @@ from treadle.ir.tile.schedule import Schedule
 from treadle.ir.tile.stays import homes_of
 from treadle.ir.tile.turns import Effort, SearchTooLong, first_found
 from treadle.ir.tile.warp_logs import by_logs, by_orders, check_counted, check_logs, refuted_levels
-from treadle.ir.tile.warps import WarpLoop, WarpSchedule, barriers, exposed_waits, traffic_bytes
+from treadle.ir.tile.warps import WarpLoop, WarpSchedule, barriers, exposed_waits, least_flight_intervals, traffic_bytes
 
 UNITS = {
     "ii": "cycles",
@@ -163,6 +163,10 @@ def _interval_by_issue(
         longest = max(issue.issue_cycles for issue in warps.issues)
         expect("longest issue", longest, evidence["longest_issue_cycles"])
         expect("longest issue", longest, bound)
+        return
+    if "flights" in evidence:
+        least_of = {limit.name: value for limit, value in least_flight_intervals(warps)}
+        expect("interval by operations in flight", least_of[evidence["flights"]], bound)
         return
     cycles, groups = _free_issue_cycles(warps), warps.limits.most_groups - len(warps.roles)
     expect("issue cycles", cycles, evidence["issue_cycles"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -72,13 +72,28 @@ class RegisterValue:
 
 
 @dataclass(frozen=True, slots=True)
+class FlightLimit:
+    """At most `most` in flight at once, from an operation's start until its result is there (`latency_cycles`).
+
+    `operations` are asynchronous ones with how many each counts for (one committed batch of products, or so many load
+    instructions of a warp). With `per_group` every group has a count of its own, as with counters of a warp; without,
+    all groups share one.
+    """
+
+    name: str
+    operations: tuple[tuple[str, int], ...]
+    most: int
+    per_group: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class WarpLimits:
     """Rules of a machine: most groups, registers per thread of one group, and of all groups together.
 
     `fixed_registers` are taken in every group (addresses, counters, loop-carried accumulators not modelled as values).
     Without `reallocation` all groups have the same number of registers, so the largest counts for each of them.
     `role_registers` is what a group with a role takes of the file. A schedule has at most `most_stages` stages: deeper
-    pipelines only lengthen prologue and epilogue.
+    pipelines only lengthen prologue and epilogue. `flights` may name operations that a part of a loop does not have.
     """
 
     most_groups: int
@@ -88,6 +103,7 @@ class WarpLimits:
     role_registers: int = 24
     reallocation: bool = True
     most_stages: int = 6
+    flights: tuple[FlightLimit, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,6 +131,11 @@ class WarpLoop:
         role = {issue.operation: issue.role for issue in self.issues}
         if self.limits.most_groups < len(self.roles) + any(not name for name in role.values()):
             raise InvalidValue(message=f"loop `{self.loop.name}` needs more than {self.limits.most_groups} warp groups")
+        for limit in self.limits.flights:
+            for name, share in limit.operations:
+                if not 0 < share <= limit.most:
+                    message = f"`{name}` of loop `{self.loop.name}` counts for {share} of {limit.most} in {limit.name}"
+                    raise InvalidValue(message=message)
         if len(set(issued)) != len(issued):
             raise InvalidValue(message=f"an operation of loop `{self.loop.name}` is issued twice")
         for crossing in self.crossings:
@@ -204,25 +225,41 @@ def handed_cycle(warps: WarpLoop, schedule: Schedule, groups: dict[str, int], cr
 
 def register_peaks(warps: WarpLoop, schedule: Schedule, groups: dict[str, int]) -> dict[int, int]:
     """Return the most registers per thread that are live at once in every group, `fixed_registers` included."""
-    period = schedule.ii_cycles
-    always: dict[int, int] = defaultdict(int)
-    steps: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    stays: dict[int, list[tuple[int, int, int]]] = {group: [] for group in set(groups.values())}
     for group, begin, length, registers in lifetimes(warps, schedule, groups):
-        whole, rest = divmod(length, period)
-        always[group] += whole * registers
-        slot = begin % period
-        for first, last in ((slot, min(slot + rest, period)), (0, slot + rest - period)):
+        stays[group].append((begin, length, registers))
+    return {
+        group: stacked(schedule.ii_cycles, inside) + warps.limits.fixed_registers for group, inside in stays.items()
+    }
+
+
+def stacked(ii_cycles: int, spans: Iterable[tuple[int, int, int]]) -> int:
+    """Return the most that spans (begin, length, amount), repeated every `ii_cycles`, take at once."""
+    always = 0
+    steps: dict[int, int] = defaultdict(int)
+    for begin, length, amount in spans:
+        whole, rest = divmod(length, ii_cycles)
+        always += whole * amount
+        slot = begin % ii_cycles
+        for first, last in ((slot, min(slot + rest, ii_cycles)), (0, slot + rest - ii_cycles)):
             if first < last:
-                steps[group][first] += registers
-                steps[group][last] -= registers
-    peaks: dict[int, int] = {}
-    for group in set(groups.values()):
-        level = peak = 0
-        for cut, _ in pairwise([*sorted({0, *steps[group]}), period]):
-            level += steps[group].get(cut, 0)
-            peak = max(peak, level)
-        peaks[group] = peak + always[group] + warps.limits.fixed_registers
-    return peaks
+                steps[first] += amount
+                steps[last] -= amount
+    level = peak = 0
+    for cut in sorted(steps):
+        level += steps[cut]
+        peak = max(peak, level)
+    return peak + always
+
+
+def flight_peaks(warps: WarpLoop, schedule: Schedule, groups: dict[str, int], limit: FlightLimit) -> dict[int, int]:
+    """Return the most that is in flight at once in every group; in group 0 for all groups that share one limit."""
+    spans: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+    for name, share in limit.operations:
+        if name in groups:
+            span = (schedule.start_cycles[name], warps.loop.operation(name).latency_cycles, share)
+            spans[groups[name] if limit.per_group else 0].append(span)
+    return {group: stacked(schedule.ii_cycles, inside) for group, inside in spans.items()}
 
 
 def lifetimes(warps: WarpLoop, schedule: Schedule, groups: dict[str, int]) -> Iterator[tuple[int, int, int, int]]:
@@ -241,11 +278,28 @@ def lifetimes(warps: WarpLoop, schedule: Schedule, groups: dict[str, int]) -> It
         yield home, begin, end - begin, value.registers
 
 
+def least_flight_intervals(warps: WarpLoop) -> list[tuple[FlightLimit, int]]:
+    """Return the least interval that every limit of flights allows: cycles in flight over all that may be, and each
+    operation's own.
+    """
+    roles = {issue.operation: issue.role for issue in warps.issues}
+    free = warps.limits.most_groups - len(warps.roles)
+    found: list[tuple[FlightLimit, int]] = []
+    for limit in warps.limits.flights:
+        cycles = {name: warps.loop.operation(name).latency_cycles for name, _ in limit.operations if name in roles}
+        homes = len({roles[name] for name in cycles} - {""}) + (free if any(not roles[name] for name in cycles) else 0)
+        total = sum(cycles[name] * share for name, share in limit.operations if name in cycles)
+        alone = [-(-cycles[name] // (limit.most // share)) for name, share in limit.operations if name in cycles]
+        room = limit.most * (max(1, homes) if limit.per_group else 1)
+        found.append((limit, max([-(-total // room), *alone])))
+    return found
+
+
 def check_warps(warps: WarpLoop, made: WarpSchedule) -> list[Finding]:
     """Return every reason why `made` is not a legal schedule of `warps`; an empty list means legal.
 
     Codes: those of `schedule.check`; TRD408 stages, TRD415 groups, TRD416 crossing, TRD417 issue, TRD418 registers,
-    TRD419 roles.
+    TRD419 roles, TRD600 operations in flight.
     """
     findings = check(warps.loop, made.schedule) or _check_groups(warps, made)
     if findings:
@@ -256,6 +310,7 @@ def check_warps(warps: WarpLoop, made: WarpSchedule) -> list[Finding]:
         *_check_crossings(warps, made),
         *_check_issue(warps, made),
         *_check_registers(warps, made),
+        *_check_flights(warps, made),
     ]
 
 
@@ -355,4 +410,15 @@ def _check_registers(warps: WarpLoop, made: WarpSchedule) -> list[Finding]:
     if total > limits.registers_of_file:
         most = f"<= {limits.registers_of_file}"
         findings.append(Finding("TRD418", warps.loop.name, "register file is overfull", most, str(total)))
+    return findings
+
+
+def _check_flights(warps: WarpLoop, made: WarpSchedule) -> list[Finding]:
+    findings: list[Finding] = []
+    for limit in warps.limits.flights:
+        for group, peak in sorted(flight_peaks(warps, made.schedule, made.groups, limit).items()):
+            if peak > limit.most:
+                where = f"{warps.loop.name}, group {group}" if limit.per_group else warps.loop.name
+                message = f"too many operations in flight ({limit.name})"
+                findings.append(Finding("TRD600", where, message, f"<= {limit.most}", str(peak)))
     return findings

@@ -18,6 +18,7 @@ from treadle.solvers.pipeline.model import (
     Joint,
     add_crossed,
     add_crossing_delays,
+    add_flights,
     add_groups,
     add_issue,
     add_issue_budget,
@@ -58,12 +59,13 @@ def assemble(
 
 
 def add_warps(joint: Joint, *, registers: bool = True) -> None:
-    """State what warp groups add to a loop: groups, crossings, issue, registers (unless they are known to fit)."""
+    """State what warp groups add: groups, crossings, issue, flights, registers (unless they are known to fit)."""
     add_groups(joint)
     add_crossed(joint)
     add_crossing_delays(joint)
     add_issue(joint)
     add_issue_budget(joint)
+    add_flights(joint)
     if registers:
         add_registers(joint)
 

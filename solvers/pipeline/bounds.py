@@ -6,20 +6,23 @@ from treadle.ir.certificate import ProofKind
 from treadle.ir.tile.register_bound import register_bound as least_registers
 from treadle.ir.tile.register_bound import single_group_bound
 from treadle.ir.tile.stays import homes_of
-from treadle.ir.tile.warps import WarpLoop, exposed_waits
+from treadle.ir.tile.warps import WarpLoop, exposed_waits, least_flight_intervals
 from treadle.solvers.modulo.bounds import Bound, length_bounds
 from treadle.solvers.modulo.interval import interval_bounds
 from treadle.solvers.modulo.network import Network
 
 
 def interval_bound(warps: WarpLoop, network: Network) -> Bound:
-    """Return the largest of the loop's own bounds and of issue cycles over the most groups."""
+    """Return the largest of the loop's own bounds, of issue cycles over the most groups, and of flights."""
     cycles = free_issue_cycles(warps)
     groups = warps.limits.most_groups - len(warps.roles)
     issue = Bound(-(-cycles // groups), ProofKind.RESOURCE, {"issue_cycles": cycles, "groups": groups})
     longest = max((issue.issue_cycles for issue in warps.issues), default=0)
     single = Bound(longest, ProofKind.RESOURCE, {"longest_issue_cycles": longest})
-    return max([*interval_bounds(network), issue, single], key=lambda bound: bound.value)
+    flights = [
+        Bound(value, ProofKind.RESOURCE, {"flights": limit.name}) for limit, value in least_flight_intervals(warps)
+    ]
+    return max([*interval_bounds(network), issue, single, *flights], key=lambda bound: bound.value)
 
 
 def free_issue_cycles(warps: WarpLoop) -> int:

@@ -12,11 +12,14 @@ from treadle.solvers.pipeline.attempts import varied_schedule
 from treadle.solvers.pipeline.compaction import compacted
 from treadle.solvers.pipeline.points import Point
 from treadle.solvers.pipeline.search import Search, searched
+from treadle.solvers.pipeline.turning import turned
 
 GROWTH = 1.3
 """Factor between intervals at which a first schedule is looked for."""
 RUNG_SHARE = 0.12
 """Share of the limit for one of them; every one gets it, whatever was spent before, since there must be a schedule."""
+RUNG_NODES = 1_000
+"""Nodes of the search over turns that comes before."""
 CLOSING_SHARE = 0.25
 """Share of the limit for shorter intervals than that of the first schedule."""
 CLOSE_PART = 64
@@ -65,5 +68,5 @@ def _first(first: Search, low: int, last: int, tell: Callable[[str], None]) -> F
 
 def _at(first: Search, ii: int, low: int) -> Found | None:
     search = searched(first.warps, first.network, ii, first.budget, walkable=first.walkable)
-    point = varied_schedule(search)
+    point = turned(search, {}, RUNG_NODES).point or varied_schedule(search)
     return None if point is None else Found(*compacted(first.warps, first.network, ii, point, low))

@@ -283,6 +283,44 @@ def _add_register_file(joint: Joint) -> None:
         joint.cp.add(joint.peak <= limits.registers_of_file // (count + roles)).only_enforce_if(joint.used[group])
 
 
+def add_flights(joint: Joint) -> None:
+    """Keep the asynchronous operations of a group, or of all, within what may be in flight, modulo the interval."""
+    ii = joint.base.ii
+    for limit in joint.warps.limits.flights:
+        every = [(name, share) for name, share in limit.operations if name in joint.warps.loop.index]
+        latency = {name: joint.warps.loop.operation(name).latency_cycles for name, _ in every}
+        if sum(-(-latency[name] // ii) * share for name, share in every) <= limit.most:
+            continue
+        for group in range(joint.warps.limits.most_groups) if limit.per_group else (None,):
+            inside = [(name, share, _flies(joint, name, group)) for name, share in every]
+            _add_flights(joint, [item for item in inside if item[2] is not None], latency, limit.most)
+
+
+def _flies(joint: Joint, name: str, group: int | None) -> cp_model.IntVar | None:
+    """Return whether an operation counts in a group, None where it cannot be in it."""
+    return joint.cp.new_constant(1) if group is None else joint.inside.get((name, group))
+
+
+def _add_flights(
+    joint: Joint, every: list[tuple[str, int, cp_model.IntVar | None]], latency: dict[str, int], most: int
+) -> None:
+    ii, cp = joint.base.ii, joint.cp
+    intervals: list[cp_model.IntervalVar] = []
+    demands: list[int] = []
+    always: cp_model.LinearExprT = 0
+    for name, share, inside in every:
+        assert inside is not None
+        whole, rest = divmod(latency[name], ii)
+        always = always + whole * share * inside
+        for shift in (0, ii) if rest else ():
+            begin = joint.slot(name) + shift
+            intervals.append(cp.new_optional_fixed_size_interval_var(begin, rest, inside, "flight"))
+            demands.append(share)
+    room = cp.new_int_var(0, most, "flights")
+    cp.add(room == most - always)
+    cp.add_cumulative(intervals, demands, room)
+
+
 def traffic(joint: Joint) -> cp_model.LinearExprT:
     """Bytes handed between groups per iteration."""
     return sum(
