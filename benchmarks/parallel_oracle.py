@@ -6,17 +6,19 @@ ZB-H1 layout is replayed, the plan is reviewed, and changed plans must be reject
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
+from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.common import arguments, finish, table
-from treadle.costmodels.training_bounds import Quick
+from treadle.costmodels.training_bounds import Quick, says_less
 from treadle.costmodels.training_layouts import choices
 from treadle.costmodels.training_replay import Replay, replay
 from treadle.costmodels.training_step import LayerTimer, Setting, setting_of
@@ -95,6 +97,17 @@ def contiguous(layers: int, stages: int) -> Iterator[StageLayout]:
             yield StageLayout(counts)
 
 
+def every_layout(layers: int, degrees: Degrees) -> Iterator[StageLayout]:
+    """Yield all splits, with every choice of layers that run again where stages have their own number of them."""
+    for layout in contiguous(layers, degrees.pipeline):
+        if degrees.recompute is not Recompute.STAGES:
+            yield layout
+            continue
+        for again in product(*(range(count + 1) for count in layout.layers)):
+            if any(again):
+                yield StageLayout(layout.layers, again)
+
+
 def brute_force(setting: Setting) -> tuple[int, float, float]:
     """Return the number of choices, the best with solved layouts, and the best over all layouts."""
     timer, total = LayerTimer(setting), 0
@@ -105,13 +118,15 @@ def brute_force(setting: Setting) -> tuple[int, float, float]:
             layout = option.layout
             assert layout is not None
             if degrees.virtual > 1:
-                solved = min(solved, replay(setting, degrees, layout, timer).step_us)
+                if not says_less(degrees, layout):
+                    solved = min(solved, replay(setting, degrees, layout, timer).step_us)
                 continue
             if degrees.pipeline > 1:
                 layout = best_with_tails(setting, degrees, timer, layout, math.inf).layout
                 assert layout is not None
-            solved = min(solved, replay(setting, degrees, layout, timer).step_us)
-            for other in contiguous(setting.model.layers, degrees.pipeline):
+            if not says_less(degrees, layout):
+                solved = min(solved, replay(setting, degrees, layout, timer).step_us)
+            for other in every_layout(setting.model.layers, degrees):
                 played = replay(setting, degrees, other, timer)
                 if fits(setting, degrees, played):
                     anywhere = min(anywhere, played.step_us)
@@ -197,9 +212,17 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "largest_replay_error": max(row["replay_error"] for row in planned),
         "legal": sum(row["legal"] for row in planned) / len(planned),
         "of_two_types": sum(row["types"] > 1 for row in rows),
+        "of_stages_with_their_own_recomputation": sum("recompute=stages" in str(row["plan"]) for row in rows),
         "forged": sum(row["forged"] for row in planned),
         "forged_rejected": sum(row["forged_rejected"] for row in planned),
     }
+
+
+def done(path: Path | None) -> list[dict[str, Any]]:
+    """Return the cases that an earlier run finished."""
+    if path is None or not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def main() -> int:
@@ -208,9 +231,17 @@ def main() -> int:
         "the parallel planner against brute force",
         cases={"type": int, "default": 500, "help": "random problems (default 500)"},
         jobs={"type": int, "default": 2, "help": "processes (default 2)"},
+        resume={"type": Path, "default": None, "help": "file of cases done, one a line: read, and added to"},
     )
+    rows = [row for row in done(chosen.resume) if row["case"] < chosen.cases]
+    known = {row["case"] for row in rows}
     with ProcessPoolExecutor(chosen.jobs) as pool:
-        rows = list(pool.map(measure, range(chosen.cases), chunksize=4))
+        for row in pool.map(measure, [case for case in range(chosen.cases) if case not in known], chunksize=4):
+            rows.append(row)
+            if chosen.resume is not None:
+                with chosen.resume.open("a", encoding="utf-8") as kept:
+                    kept.write(json.dumps(row) + "\n")
+    rows.sort(key=lambda row: row["case"])
     figures = summary(rows)
     table(("figure", "value"), [(name, value) for name, value in figures.items()])
     finish("parallel_oracle", figures, rows, chosen.json)

@@ -25,6 +25,7 @@ from treadle.costmodels.training_memory import (
     state_bytes,
 )
 from treadle.costmodels.training_memory import transient_bytes as transient_of
+from treadle.costmodels.training_replay import again_pass, saved_again
 from treadle.costmodels.training_room import Room, layer_counts
 from treadle.costmodels.training_schedules import holdings, settled
 from treadle.costmodels.training_step import (
@@ -78,6 +79,8 @@ class Load:
     """All backwards, which may hide gradient traffic."""
     parts_us: tuple[float, ...] = ()
     """The layers of each kind, embedding, loss, predictors; their sum is the work."""
+    again_us: float = 0.0
+    """Least that running one layer again adds, where every stage has its own number of them."""
 
 
 class Quick:
@@ -149,6 +152,7 @@ class Quick:
                 max(item.forward_share for item in loads),
                 min(item.least_forward_us for item in loads),
                 max(item.backward_us for item in loads),
+                again_us=min(item.again_us for item in loads),
             )
         return self._work[key]
 
@@ -176,14 +180,17 @@ class Quick:
         elif degrees.schedule is Pipeline.ZERO_BUBBLE_V:
             share = max(0, self.setting.model.layers // degrees.slots - 1)
             waits = (load.hop_us + share * load.least_forward_us) * ranks * (ranks - 1) / 2
-        mean = (microbatches * load.work_us + waits) / ranks + fixed + after_us
+        work = load.work_us
+        if degrees.recompute is Recompute.STAGES:
+            work += load.again_us * self._room.least_again(degrees)
+        mean = (microbatches * work + waits) / ranks + fixed + after_us
         factor = 0.0
         if degrees.schedule is Pipeline.ONE_F_ONE_B:
             factor = even_factor(ranks, microbatches)
         elif degrees.schedule is Pipeline.ZERO_BUBBLE:
             factor = split_factor(ranks, microbatches, load.early_share, load.forward_share)
         fullest = microbatches * -(-self._layers // ranks) * load.least_us
-        return max(mean, factor * load.work_us + fixed, fullest + fixed)
+        return max(mean, factor * work + fixed, fullest + fixed)
 
     def _after_us(self, degrees: Degrees, load: Load) -> float:
         """Return the mean over ranks of what tails take at least beyond their fixed part."""
@@ -217,7 +224,11 @@ class Quick:
             first = min(item.forward_us for item in times.values())
             backward = sum(times[name].backward_us * count for name, count in model.order)
             backward += sum(item.backward_us for item in ends)
-            self._work[key] = Load(total, least, hop_us(setting, degrees), share, most, first, backward, parts)
+            again = 0.0
+            if degrees.recompute is Recompute.STAGES:
+                more = {name: again_pass(self.timer, name, degrees).backward_us for name in times}
+                again, backward = min(more.values()), backward + sum(more[name] * count for name, count in model.order)
+            self._work[key] = Load(total, least, hop_us(setting, degrees), share, most, first, backward, parts, again)
         return self._work[key]
 
     def _ends(self, degrees: Degrees) -> tuple[Pass, ...]:
@@ -302,7 +313,23 @@ def best_of(tables: Tables) -> Bound:
     for choice in reversed(choices):
         counts.append(int(choice[at]) - at)
         at = int(choice[at])
-    return Bound(float(after[0]), StageLayout(tuple(counts)))
+    return Bound(float(after[0]), layout_of(tables, tuple(counts)))
+
+
+def layout_of(tables: Tables, counts: tuple[int, ...]) -> StageLayout:
+    """Return the layout of so many layers per rank, with how many of them run again where every rank has its number."""
+    if tables.degrees.recompute is not Recompute.STAGES:
+        return StageLayout(counts)
+    again: list[int] = []
+    for rank, (start, end) in enumerate(StageLayout(counts).cuts()):
+        view, rows, columns = tables.window(rank)
+        again.append(int(view.again(rank)[start - rows.start, end - columns.start]))
+    return StageLayout(counts, tuple(again))
+
+
+def says_less(degrees: Degrees, layout: StageLayout) -> bool:
+    """Whether a layout runs nothing again where stages may: the plan without recomputation, which is its name."""
+    return degrees.recompute is Recompute.STAGES and not any(layout.recomputed)
 
 
 _SQUARE = ("forward", "backward", "weight", "saved", "whole")
@@ -343,8 +370,14 @@ class Tables:
         self.passed = self.forward[0, :][:, None], self.backward[0, :][:, None]
         self.coming = (self.forward[:, -1] + self.backward[:, -1])[None, :]
         self._linear = tail_linear(setting, degrees)
+        self.partial = degrees.recompute is Recompute.STAGES
+        more = {name: again_pass(timer, name, degrees).backward_us if self.partial else 0.0 for name in passes}
+        drop = {name: saved_again(setting, name, degrees) if self.partial else 0.0 for name in passes}
+        self.more_us, self.drop = (np.cumsum([0.0, *(item[name] for name in names)]) for item in (more, drop))
+        self.until = {name: np.cumsum([0.0, *(float(item == name) for item in names)]) for name in passes}
+        self._again: dict[int, Matrix] = {}
         self._sizes: dict[tuple[bool, bool], tuple[Matrix, Matrix]] = {}
-        self._tails: dict[tuple[bool, bool], tuple[Matrix, float]] = {}
+        self._tails: dict[tuple[int, ...], tuple[Matrix, float]] = {}
 
     def window(self, rank: int) -> tuple[Tables, slice, slice]:
         """Return the tables of the ranges a rank can have at all, and those first layers and layers after the last.
@@ -360,7 +393,7 @@ class Tables:
         view.presence = {name: item[start, end] for name, item in self.presence.items()}
         view.passed = self.passed[0][start], self.passed[1][start]
         view.coming, view.rows, view.columns = self.coming[:, end], self.rows[start], self.columns[:, end]
-        view._sizes, view._tails = {}, {}
+        view._sizes, view._tails, view._again = {}, {}, {}
         return view, start, end
 
     @staticmethod
@@ -382,7 +415,44 @@ class Tables:
         first, last = self._ends(rank)
         forward = self.forward + (self.embedding.forward_us if first else 0) + (self.loss.forward_us if last else 0)
         backward = self.backward + (self.embedding.backward_us if first else 0)
+        if self.partial:
+            after = self.rows + self.again(rank).astype(np.int64)
+            backward = backward + self.more_us[after] - self.more_us[self.rows]
         return forward, backward + (self.loss.backward_us if last else 0)
+
+    def again(self, rank: int) -> Matrix:
+        """Return how many first layers of every range run again: the fewest with which it fits, or none if none do.
+
+        Running more of them again is never faster, so the fewest are best for every inequality.
+        """
+        if rank not in self._again:
+            layers = self.columns - self.rows
+            found = np.zeros(layers.shape)
+            open_ranges = (layers > 0) & ~self._fits(rank, found)
+            if len(self.presence) == 1:
+                found = self._bisected(rank, open_ranges)
+                open_ranges = np.zeros_like(open_ranges)
+            for count in range(1, int(layers.max()) + 1):
+                here = open_ranges & (layers >= count)
+                if not here.any():
+                    break
+                fits = here & self._fits(rank, np.where(here, count, 0.0))
+                found[fits] = count
+                open_ranges &= ~fits
+            self._again[rank] = found
+        return self._again[rank]
+
+    def _bisected(self, rank: int, open_ranges: NDArray[np.bool_]) -> Matrix:
+        """Return what `again` does where layers are of one kind: from one layer on, more of them need less room."""
+        most = np.where(open_ranges, self.columns - self.rows, 0).astype(np.float64)
+        low, high = np.where(open_ranges, 1.0, 0.0), most.copy()
+        hopeless = ~self._fits(rank, most)
+        while (low < high).any():
+            middle = np.floor((low + high) / 2)
+            fits = self._fits(rank, middle)
+            high = np.where(fits, middle, high)
+            low = np.where(fits, low, np.minimum(middle + 1, high))
+        return np.where(hopeless, 0.0, high)
 
     def weights(self, rank: int) -> Matrix:
         """Return the time of one microbatch's weight gradients that run apart, for every range of layers."""
@@ -445,9 +515,10 @@ class Tables:
         At the ends a sum over a tied embedding is part of it.
         """
         ends = self._ends(rank)
-        if ends not in self._tails:
-            self._tails[ends] = self._tail(rank, *ends)
-        tail, least = self._tails[ends]
+        key = (*ends, rank) if self.partial else ends
+        if key not in self._tails:
+            self._tails[key] = self._tail(rank, *ends)
+        tail, least = self._tails[key]
         if self.split:
             tail = tail + min(self.microbatches, rank + 1) * self.weights(rank)
         return tail, least
@@ -467,27 +538,39 @@ class Tables:
     def allowed(self, rank: int) -> NDArray[np.bool_]:
         """Return which ranges of layers a rank may hold: not empty between the ends, and within its memory."""
         first, last = self._ends(rank)
+        least = 0 if first or last else 1
+        again = self.again(rank) if self.partial else None
+        return np.asarray(self._fits(rank, again) & (self.columns - self.rows >= least))
+
+    def _fits(self, rank: int, again: Matrix | None) -> NDArray[np.bool_]:
+        """Return which ranges fit the memory when so many of their first layers run again."""
+        last = self._ends(rank)[1]
         dense, routed = self._parameters(rank)
         unit = (
             state_bytes(self.setting, self.degrees, 1.0, 0.0),
             state_bytes(self.setting, self.degrees, 0.0, 1.0),
         )
-        need = dense * unit[0] + routed * unit[1] + self._held(rank)
+        need = dense * unit[0] + routed * unit[1] + self._held(rank, again)
         transient = np.zeros_like(need)
         for name, presence in self.presence.items():
             size = transient_of(self.setting, self.degrees, {name: 1}, last)
             transient = np.maximum(transient, np.where(presence > 0, size, 0.0))
+            if again is not None:
+                twice = self.until[name][self.rows + again.astype(np.int64)] - self.until[name][self.rows]
+                size = transient_of(self.setting, self.degrees, {name: 1}, last, (name,))
+                transient = np.maximum(transient, np.where(twice > 0, size, 0.0))
         transient = np.maximum(transient, transient_of(self.setting, self.degrees, {}, last))
-        least = 0 if first or last else 1
         fits = need + transient <= capacity_bytes(self.setting)
         if self.degrees.offload is not Offload.NONE:
             fits &= self._hosted(dense, routed) <= host_capacity_bytes(self.setting)
-        return np.asarray(fits & (self.columns - self.rows >= least))
+        return np.asarray(fits)
 
-    def _held(self, rank: int) -> Matrix:
+    def _held(self, rank: int, again: Matrix | None) -> Matrix:
         """Return the most activation bytes at once, for every range of layers."""
         last = self._ends(rank)[1]
         saved = self.saved + (self.extra_saved if last else 0.0)
+        if again is not None:
+            saved = saved - (self.drop[self.rows + again.astype(np.int64)] - self.drop[self.rows])
         if not self.split:
             return np.asarray(min(self.microbatches, self.degrees.pipeline - rank) * saved)
         whole = self.whole + (self.extra_whole if last else 0.0)

@@ -49,10 +49,9 @@ def breakdowns(setting: Setting, degrees: Degrees, layout: StageLayout, played: 
     endless: dict[str, Any] = {"fast_bytes_per_us": math.inf, "slow_bytes_per_us": math.inf, "latency_us": 0.0}
     joined = setting.changed(links=lambda links: replace(links, curves=(), **endless))
     swift = joined.changed(lambda gpu: replace(gpu, constants=replace(gpu.constants, host_us_per_kernel=0.0)))
-    works = [
-        _busy(work_of(problem, choice, layout), count)
-        for problem, choice in ((setting, degrees), (setting, plain), (joined, plain), (swift, plain))
-    ]
+    once = StageLayout(layout.layers)
+    works = [_busy(work_of(setting, degrees, layout), count)]
+    works += [_busy(work_of(problem, plain, once), count) for problem in (setting, joined, swift)]
     tails = work_of(setting, degrees, layout).tails_us
     found: list[Breakdown] = []
     for rank in range(degrees.pipeline):

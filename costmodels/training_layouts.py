@@ -20,7 +20,7 @@ from treadle.costmodels.training_memory import (
     transient_bytes,
 )
 from treadle.costmodels.training_mixed import best_mixed
-from treadle.costmodels.training_replay import peak_saved_bytes
+from treadle.costmodels.training_replay import again_pass, peak_saved_bytes, saved_again
 from treadle.costmodels.training_step import (
     LayerTimer,
     Setting,
@@ -45,7 +45,8 @@ def choices(setting: Setting, degrees: Degrees, quick: Quick) -> list[Bound]:
         found = solve(setting, degrees, quick.timer)
         return [found] if found.layout else []
     judge = _Judge(setting, degrees, quick.timer)
-    fitting = [layout for layout in layouts(setting.model.layers, degrees) if judge.fits(layout)]
+    tried = (judge.fitted(layout) for layout in layouts(setting.model.layers, degrees))
+    fitting = [layout for layout in tried if layout is not None]
     return sorted((Bound(judge.bound_us(layout), layout) for layout in fitting), key=lambda bound: bound.step_us)
 
 
@@ -87,6 +88,11 @@ class _Judge:
         sizes = sizes_of(setting, degrees)
         hosted = {name: host_bytes(setting, degrees, *size, {name: 1}) for name, size in sizes.items()}
         states = {name: state_bytes(setting, degrees, *size) for name, size in sizes.items()}
+        partial = degrees.recompute is Recompute.STAGES
+        self.kinds, self.partial = names, partial
+        more = {name: again_pass(timer, name, degrees).backward_us if partial else 0.0 for name in kinds}
+        drop = {name: saved_again(setting, name, degrees) if partial else 0.0 for name in kinds}
+        self.more_us, self.drop = (_prefix([item[name] for name in names]) for item in (more, drop))
         self.forward = _prefix([passes[name].forward_us for name in names])
         self.backward = _prefix([passes[name].backward_us for name in names])
         self.dense = _prefix([sizes[name][0] for name in names])
@@ -119,6 +125,8 @@ class _Judge:
         ranks, last = self.degrees.pipeline, self.degrees.slots - 1
         forward = [self.forward[end] - self.forward[start] for start, end in layout.cuts()]
         backward = [self.backward[end] - self.backward[start] for start, end in layout.cuts()]
+        for slot, (count, (start, _)) in enumerate(zip(layout.recomputed, layout.cuts(), strict=False)):
+            backward[slot] += self.more_us[start + count] - self.more_us[start]
         forward[0], backward[0] = forward[0] + self.embedding.forward_us, backward[0] + self.embedding.backward_us
         forward[last], backward[last] = forward[last] + self.loss.forward_us, backward[last] + self.loss.backward_us
         tails = self._tails(layout, backward)
@@ -171,26 +179,43 @@ class _Judge:
             return out + busy - warm - cool + home
         return max(out + busy - warm + after, home)
 
-    def fits(self, layout: StageLayout) -> bool:
-        """Whether every rank's peak fits the memory."""
-        cuts = layout.cuts()
-        return all(
-            self._fits(rank, [cuts[slot] for slot in self.degrees.slots_of(rank)])
-            for rank in range(self.degrees.pipeline)
-        )
+    def fitted(self, layout: StageLayout) -> StageLayout | None:
+        """Return the layout if every rank's peak fits the memory, or None.
 
-    def _fits(self, rank: int, mine: list[tuple[int, int]]) -> bool:
+        Where stages have their own numbers of layers that run again, a rank takes the least number per chunk that fits.
+        """
+        cuts, again = layout.cuts(), [0] * len(layout.layers)
+        for rank in range(self.degrees.pipeline):
+            slots = self.degrees.slots_of(rank)
+            mine = [cuts[slot] for slot in slots]
+            most = max(end - start for start, end in mine) if self.partial else 0
+            count = next((count for count in range(most) if self._fits(rank, mine, count)), most)
+            if count == most and not self._fits(rank, mine, most):
+                return None
+            for slot, (start, end) in zip(slots, mine, strict=True):
+                again[slot] = min(count, end - start)
+        return StageLayout(layout.layers, tuple(again)) if self.partial else layout
+
+    def _fits(self, rank: int, mine: list[tuple[int, int]], again: int = 0) -> bool:
         def total(prefix: list[float]) -> float:
             return sum(prefix[end] - prefix[start] for start, end in mine)
 
         state, hosted, transient = total(self.state), total(self.hosted), self.transient
         kept = [self.saved[end] - self.saved[start] for start, end in mine]
+        twice: set[str] = set()
+        if again:
+            runs = [(start, min(start + again, end)) for start, end in mine]
+            kept = [size - self.drop[end] + self.drop[start] for size, (start, end) in zip(kept, runs, strict=True)]
+            twice = {name for start, end in runs for name in self.kinds[start:end]}
         whole = [self.whole[end] - self.whole[start] for start, end in mine]
         if rank == 0:
             state, hosted = state + self.state_first, hosted + self.host_first
         if rank == self.ends[1]:
             state, hosted, transient = state + self.state_last, hosted + self.host_last, self.transient_last
             kept[-1], whole[-1] = kept[-1] + self.extra_saved, whole[-1] + self.extra_whole
+        for name in twice:
+            passing = transient_bytes(self.setting, self.degrees, {name: 1}, rank == self.ends[1], (name,))
+            transient = max(transient, passing)
         room = capacity_bytes(self.setting) - state - transient
         if sum(kept) > room or (hosted and hosted > host_capacity_bytes(self.setting)):
             return False

@@ -7,6 +7,8 @@ says, divided by the shard ranks of the ZeRO stage (arXiv 1910.02054).
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from treadle.costmodels.training_step import Setting, tokens_of
 from treadle.ir.training.model import LayerKind, TrainingModel
 from treadle.ir.training.placement import stage_groups
@@ -116,15 +118,20 @@ def host_bytes(setting: Setting, degrees: Degrees, dense: float, routed: float, 
     return total
 
 
-def transient_bytes(setting: Setting, degrees: Degrees, kinds: dict[str, int], last: bool) -> float:
-    """Return the bytes that come and go: logits on the last stage, one recomputed layer, gathered parameters."""
+def transient_bytes(
+    setting: Setting, degrees: Degrees, kinds: dict[str, int], last: bool, again: Collection[str] = ()
+) -> float:
+    """Return the bytes that come and go: logits on the last stage, one recomputed layer, gathered parameters.
+
+    `again` are the kinds of layers that run again whole where only some do.
+    """
     model, spec = setting.model, setting.spec
     names = list(kinds) + ([model.order[-1][0]] if last and model.predictors else [])
     layer = 0.0
     for name in names:
         kind = model.kind(name)
         whole = layer_saved_bytes(kind, spec, degrees, model.hidden, Recompute.NONE)
-        kept = layer_saved_bytes(kind, spec, degrees, model.hidden)
+        kept = layer_saved_bytes(kind, spec, degrees, model.hidden, Recompute.FULL if name in again else None)
         dense, routed = stage_parameters(model, degrees, {name: 1}, False, False)
         gathered = 2 * _WEIGHT_BYTES * (dense + routed) if degrees.zero == 3 else 0.0
         if degrees.offload.activations:
@@ -170,9 +177,20 @@ def stage_capacities(setting: Setting, degrees: Degrees) -> list[float]:
 
 def stage_kinds(model: TrainingModel, layout: StageLayout, degrees: Degrees) -> list[list[dict[str, int]]]:
     """Return, per rank and chunk, how many layers of each kind it holds."""
+    return _per_chunk(model, layout.cuts(), degrees)
+
+
+def stage_again(model: TrainingModel, layout: StageLayout, degrees: Degrees) -> list[list[dict[str, int]]]:
+    """Return, per rank and chunk, how many of its layers of each kind run again whole, where only some do."""
+    counts = layout.recomputed or (0,) * len(layout.layers)
+    cuts = tuple((start, start + count) for (start, _), count in zip(layout.cuts(), counts, strict=True))
+    return _per_chunk(model, cuts, degrees)
+
+
+def _per_chunk(model: TrainingModel, cuts: tuple[tuple[int, int], ...], degrees: Degrees) -> list[list[dict[str, int]]]:
     order = model.sequence()
     found: list[list[dict[str, int]]] = [[] for _ in range(degrees.pipeline)]
-    for slot, (start, end) in enumerate(layout.cuts()):
+    for slot, (start, end) in enumerate(cuts):
         counts: dict[str, int] = {}
         for name in order[start:end]:
             counts[name] = counts.get(name, 0) + 1

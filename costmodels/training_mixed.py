@@ -93,6 +93,10 @@ class MixedTables(Tables):
         """Return forward and backward time of one microbatch on the rank, for every range of layers."""
         return self._part(rank)[1].times(rank)
 
+    def again(self, rank: int) -> Matrix:
+        """Return how many first layers of every range run again."""
+        return self._part(rank)[1].again(rank)
+
     def weights(self, rank: int) -> Matrix:
         """Return the time of one microbatch's weight gradients that run apart, for every range of layers."""
         return self._part(rank)[1].weights(rank)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from treadle.costmodels.training_memory import (
     host_bytes,
     layer_saved_bytes,
+    stage_again,
     stage_kinds,
     stage_parameters,
     state_bytes,
@@ -90,7 +91,8 @@ def work_of(setting: Setting, degrees: Degrees, layout: StageLayout, timer: Laye
     timer = timer or LayerTimer(setting)
     kinds = stage_kinds(setting.model, layout, degrees)
     stages = timer.of_stages(degrees)
-    chunks = [_chunks(stages[rank], degrees, rank, items) for rank, items in enumerate(kinds)]
+    again = stage_again(setting.model, layout, degrees)
+    chunks = [_chunks(stages[rank], degrees, rank, kinds[rank], again[rank]) for rank in range(degrees.pipeline)]
     passes = tuple(item[0] for item in chunks)
     tails: list[float] = []
     sizes: list[tuple[float, float, float, float]] = []
@@ -107,7 +109,8 @@ def work_of(setting: Setting, degrees: Degrees, layout: StageLayout, timer: Laye
         tails.append(tail + (slowest(stages, lambda one: tied_sum_us(one, degrees)) if first != last else 0.0))
         state = state_bytes(here, degrees, dense, routed)
         kept = host_bytes(here, degrees, dense, routed, merged)
-        sizes.append((dense + routed, state, transient_bytes(here, degrees, merged, last), kept))
+        twice = {name for counts in again[rank] for name in counts}
+        sizes.append((dense + routed, state, transient_bytes(here, degrees, merged, last, twice), kept))
     parameters, states, transients, hosts = zip(*sizes, strict=True)
     saved, whole = tuple(item[1] for item in chunks), tuple(item[2] for item in chunks)
     hop = slowest(stages, lambda one: hop_us(one, degrees))
@@ -121,7 +124,7 @@ def slowest(stages: list[LayerTimer], time: Callable[[Setting], float]) -> float
 
 
 def _chunks(
-    timer: LayerTimer, degrees: Degrees, rank: int, chunks: list[dict[str, int]]
+    timer: LayerTimer, degrees: Degrees, rank: int, chunks: list[dict[str, int]], again: list[dict[str, int]]
 ) -> tuple[tuple[Pass, ...], tuple[float, ...], tuple[float, ...]]:
     setting, model = timer.setting, timer.setting.model
     times: list[Pass] = []
@@ -131,6 +134,8 @@ def _chunks(
         time, held = Pass(0.0, 0.0), dict(counts)
         for name, count in counts.items():
             time += timer.layer(name, degrees) * count
+        for name, count in again[chunk].items():
+            time += again_pass(timer, name, degrees) * count
         if rank == 0 and chunk == 0:
             time += embedding_pass(setting, degrees)
         if rank == degrees.last_rank and chunk == degrees.virtual - 1:
@@ -139,9 +144,27 @@ def _chunks(
             held[last] = held.get(last, 0) + model.predictors
         times.append(time)
         for sums, mode in ((kept, None), (whole, Recompute.NONE)):
+            drop = 0.0
+            if mode is None:
+                drop = sum(saved_again(setting, name, degrees) * count for name, count in again[chunk].items())
             size = [layer_saved_bytes(model.kind(name), setting.spec, degrees, model.hidden, mode) for name in held]
-            sums.append(sum(one * count for one, count in zip(size, held.values(), strict=True)))
+            sums.append(sum(one * count for one, count in zip(size, held.values(), strict=True)) - drop)
     return tuple(times), tuple(kept), tuple(whole)
+
+
+def again_pass(timer: LayerTimer, name: str, degrees: Degrees) -> Pass:
+    """Return what running a whole layer again adds to its backward."""
+    plain, full = (timer.layer(name, replace(degrees, recompute=mode)) for mode in (Recompute.NONE, Recompute.FULL))
+    return Pass(0.0, full.backward_us - plain.backward_us)
+
+
+def saved_again(setting: Setting, name: str, degrees: Degrees) -> float:
+    """Return the bytes that a layer keeps less for the backward pass of a microbatch when it runs again whole."""
+    kind, hidden = setting.model.kind(name), setting.model.hidden
+    plain, full = (
+        layer_saved_bytes(kind, setting.spec, degrees, hidden, mode) for mode in (Recompute.NONE, Recompute.FULL)
+    )
+    return plain - full
 
 
 def peak_saved_bytes(

@@ -6,8 +6,9 @@ Whatever this refuses does not fit; what it lets pass may still not.
 
 from __future__ import annotations
 
+import math
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from treadle.costmodels.training_memory import (
@@ -87,6 +88,39 @@ class Room:
         held = _held(ranks, degrees.schedule, min(microbatches, ranks))
         return all(_layers_fit(need, held, rooms, last, ends.last_transient) for need in needs)
 
+    def least_again(self, degrees: Degrees) -> float:
+        """Return how many layers run again at least, over all ranks, where every stage has its own number of them.
+
+        Each rank takes layers until it is full; every further layer needs room that layers which run again must free:
+        its own bytes over what one of them frees. Chunks are not looked at.
+        """
+        if degrees.placement:
+            return 0.0
+        needs, ends = self._needs(replace(degrees, recompute=Recompute.NONE))
+        freed = max(need.kept for need in needs) - min(need.kept for need in self._needs(degrees)[0])
+        least, layers, last = needs[0], self.setting.model.layers, degrees.last_rank
+        share, most = layers // degrees.slots, (layers + 2) // degrees.slots + 1
+        free, slope = 0.0, math.inf
+        for rank, (before, after, other, largest) in enumerate(self._counted(degrees)):
+            room = self._capacity - (ends.first_state if rank == 0 else 0.0)
+            room -= ends.last_state + ends.last_transient if rank == last else least.transient
+            one = least.state + before * least.kept + after * least.whole
+            taken = max(0.0, room - other * share * least.kept) / one
+            free += min(taken, float(degrees.virtual * most)) if degrees.virtual > 1 else taken
+            slope = min(slope, one / (largest * freed) if largest * freed > 0 else math.inf)
+        missing = max(0.0, layers - free)
+        return min(missing * slope, float(layers)) if missing else 0.0
+
+    def _counted(self, degrees: Degrees) -> tuple[tuple[int, int, int, int], ...]:
+        """Return per rank how many microbatches each layer holds at least, before and after its backward; how many
+        chunks' microbatches are held beyond that; and how many microbatches a layer holds at most."""
+        ranks, chunks = degrees.pipeline, degrees.virtual
+        microbatches = degrees.microbatches(self.setting.spec.global_batch)
+        if chunks == 1:
+            held = _held(ranks, degrees.schedule, min(microbatches, ranks))
+            return tuple((before, after, 0, before) for before, after in held)
+        return _chunks_held(ranks, chunks, degrees.schedule, min(microbatches, 4 * ranks))
+
     def _needs(self, degrees: Degrees) -> tuple[tuple[Need, ...], Ends]:
         """Return the needs of all layers together (the least of any kind) and of each kind, and the ends."""
         states, first, last = self._states(degrees)
@@ -125,7 +159,8 @@ class Room:
             found: list[tuple[float, float, float]] = []
             for name in self._counts:
                 kind = model.kind(name)
-                kept = layer_saved_bytes(kind, spec, degrees, model.hidden)
+                least = Recompute.FULL if degrees.recompute is Recompute.STAGES else None
+                kept = layer_saved_bytes(kind, spec, degrees, model.hidden, least)
                 whole = layer_saved_bytes(kind, spec, degrees, model.hidden, Recompute.NONE)
                 found.append((kept, whole, transient_bytes(setting, degrees, {name: 1}, False)))
             self._known_saved[key] = tuple(found), transient_bytes(setting, degrees, {}, True)
@@ -157,6 +192,29 @@ def _held(ranks: int, schedule: Pipeline, microbatches: int) -> tuple[tuple[int,
     if schedule is Pipeline.ONE_F_ONE_B:
         return tuple((min(microbatches, ranks - rank), 0) for rank in range(ranks))
     return tuple((max(0, microbatches - rank - 1), min(microbatches, rank + 1)) for rank in range(ranks))
+
+
+@lru_cache(maxsize=4096)
+def _chunks_held(
+    ranks: int, chunks: int, schedule: Pipeline, microbatches: int
+) -> tuple[tuple[int, int, int, int], ...]:
+    """Return what `Room._counted` does for several chunks, when a rank has run its first forwards and no backward.
+
+    A layer more than the even share may stand in any chunk; the first and the last chunk may have fewer than the share:
+    where they have what is held beyond is left out.
+    """
+    found: list[tuple[int, int, int, int]] = []
+    for rank in range(ranks):
+        if schedule is Pipeline.ZERO_BUBBLE_V:
+            counts = [2 * ranks - rank - 1, rank + 1]
+        else:
+            early = min(microbatches * chunks, 2 * (ranks - rank - 1) + (chunks - 1) * ranks + 1)
+            cycles, rest = divmod(early, ranks * chunks)
+            counts = [cycles * ranks + min(max(rest - chunk * ranks, 0), ranks) for chunk in range(chunks)]
+        fewest = min(counts)
+        ends = rank in (0, ranks - 1)
+        found.append((fewest, 0, 0 if ends else sum(counts) - chunks * fewest, max(counts)))
+    return tuple(found)
 
 
 def _chunks_fit(degrees: Degrees, microbatches: int, layers: int, needs: tuple[Need, ...], room: float) -> bool:

@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from treadle.costmodels.training_bounds import Bound, Matrix, Tables
+from treadle.costmodels.training_bounds import Bound, Matrix, Tables, layout_of
 from treadle.costmodels.training_mixed import Blocks, MixedTables, best_mixed_with_tails, boundary_of
 from treadle.costmodels.training_step import LayerTimer, Setting
 from treadle.ir.training.plan import Degrees, StageLayout
@@ -96,7 +96,7 @@ def _search(tables: Tables, cutoff_us: float) -> Bound | None:
         cuts.append(int(level.ends[at]))
         at = int(level.before[at])
     cuts.append(0)
-    return Bound(value, StageLayout(tuple(end - start for end, start in pairwise(cuts))[::-1]))
+    return Bound(value, layout_of(tables, tuple(end - start for end, start in pairwise(cuts))[::-1]))
 
 
 def _extended(tables: Tables, labels: _Labels, rank: int, cutoff_us: float) -> _Labels:
@@ -104,6 +104,8 @@ def _extended(tables: Tables, labels: _Labels, rank: int, cutoff_us: float) -> _
     view, rows, columns = tables.window(rank)
     until, tail, backward = _parts(view, rank)
     useful = view.allowed(rank) & (until + tail < cutoff_us)
+    if rank == tables.degrees.pipeline - 1:
+        useful[:, : tables.setting.model.layers - columns.start] = False
     inside = ((labels.ends >= rows.start) & (labels.ends < rows.stop)).nonzero()[0]
     places = labels.ends[inside] - rows.start
     number, to = useful[places].nonzero()

@@ -25,17 +25,17 @@ def files(body: ParallelBody) -> dict[str, bytes]:
     """Return the trainer files by path in the plan folder: of every trainer that can say the plan, and notes."""
     degrees = body.degrees
     found = {"training/device_mesh.py": mesh.snippet(body), "training/ranks.csv": ranks(degrees, body.cluster)}
-    if not unsaid(Trainer.MEGATRON, degrees):
+    if not unsaid(Trainer.MEGATRON, degrees, body.layout):
         found["training/megatron_args.sh"] = megatron.script(body)
         found["training/megatron_bridge.json"] = megatron.bridge(body)
-    if not unsaid(Trainer.TORCHTITAN, degrees):
+    if not unsaid(Trainer.TORCHTITAN, degrees, body.layout):
         found["training/torchtitan.args"] = torchtitan.overrides(body)
         found["training/torchtitan_config.py"] = torchtitan.config(body)
-    if not unsaid(Trainer.DEEPSPEED, degrees):
+    if not unsaid(Trainer.DEEPSPEED, degrees, body.layout):
         found["training/deepspeed.json"] = deepspeed.config(body)
     if degrees.pipeline > 1 and 3 * degrees.slots * degrees.microbatches(body.spec.global_batch) <= _MOST_CELLS:
         found["training/schedule.csv"] = schedule.schedule_text(body)
-    if said := notes(degrees):
+    if said := notes(degrees, body.layout):
         found["training/notes.txt"] = "".join(f"{note}\n" for note in said)
     return {path: text.encode() for path, text in found.items()}
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 
 from treadle.codegen.training.errors import NotReadBack
 from treadle.ir.training.plan import Degrees, ParallelBody, StageLayout
 from treadle.ir.training.ranks import shapes
 from treadle.ir.training.spec import ContextMode, Offload, Order, Pipeline, Recompute, Sharding
+from treadle.ir.training.trainers import block_of
 
 _CONTEXT = {
     ContextMode.RING: "p2p",
@@ -98,6 +100,9 @@ def _recompute_arguments(body: ParallelBody) -> list[tuple[str, object]]:
         return []
     if recompute is Recompute.FULL:
         return [("recompute-granularity", "full"), ("recompute-method", "uniform"), ("recompute-num-layers", 1)]
+    if recompute is Recompute.STAGES:
+        most = block_of(body.layout) or 0
+        return [("recompute-granularity", "full"), ("recompute-method", "block"), ("recompute-num-layers", most)]
     return [("recompute-granularity", "selective"), ("recompute-modules", " ".join(_modules(body)))]
 
 
@@ -133,6 +138,17 @@ def _recompute(granularity: str, modules: list[str], body: ParallelBody) -> Reco
     if not same:
         raise NotReadBack(file="megatron arguments", reason=f"no recomputation of {' '.join(modules)}")
     return body.degrees.recompute if body.degrees.recompute in same else same[0]
+
+
+def _with_block(
+    degrees: Degrees, layout: StageLayout | None, method: str, layers: int, body: ParallelBody
+) -> tuple[Degrees, StageLayout | None]:
+    """Return what is said with `--recompute-method block`: the first layers of every virtual stage run again."""
+    if method != "block":
+        return degrees, layout
+    layout = layout or StageLayout((body.model.layers,))
+    again = tuple(min(layers, count) for count in layout.layers)
+    return replace(degrees, recompute=Recompute.STAGES), StageLayout(layout.layers, again)
 
 
 def _shown(value: object) -> str:
@@ -178,7 +194,8 @@ def parse_script(text: str, body: ParallelBody) -> tuple[Degrees, StageLayout | 
     granularity = found.get("recompute-granularity", ["none"])[0]
     mode = found.get("cp-comm-type", ["p2p"])[0]
     copies = number("num-distributed-optimizer-instances") if "num-distributed-optimizer-instances" in found else 1
-    return Degrees(
+    method = found.get("recompute-method", ["uniform"])[0]
+    degrees = Degrees(
         body.degrees.gpus // (tensor * pipeline * context),
         tensor,
         context,
@@ -195,7 +212,9 @@ def parse_script(text: str, body: ParallelBody) -> tuple[Degrees, StageLayout | 
         _context_mode(mode),
         Offload.OPTIMIZER if "optimizer-cpu-offload" in found else Offload.NONE,
         "tp-comm-overlap" in found,
-    ), layout
+    )
+    again = number("recompute-num-layers") if method == "block" else 0
+    return _with_block(degrees, layout, method, again, body)
 
 
 def _sharding(copies: int, body: ParallelBody) -> Sharding:
@@ -282,6 +301,7 @@ def parse_bridge(text: str, body: ParallelBody) -> tuple[Degrees, StageLayout | 
             Offload.OPTIMIZER if document["optimizer"]["optimizer_cpu_offload"] else Offload.NONE,
             bool(model["tp_comm_overlap"]),
         )
+        method, again = model.get("recompute_method", "uniform"), int(model.get("recompute_num_layers", 0))
     except (ValueError, KeyError, TypeError) as error:
         raise NotReadBack(file="megatron_bridge.json", reason=repr(error)) from None
-    return degrees, layout
+    return _with_block(degrees, layout, method, again, body)

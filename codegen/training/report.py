@@ -28,7 +28,7 @@ def report(body: ParallelBody, certificate: Certificate) -> bytes:
     """Return a self-contained HTML page."""
     setting = setting_of(body.model, body.cluster, body.spec)
     played = replay(setting, body.degrees, body.layout, record=True)
-    said = "".join(f"<li>{escape(str(note))}</li>" for note in notes(body.degrees))
+    said = "".join(f"<li>{escape(str(note))}</li>" for note in notes(body.degrees, body.layout))
     parts = [
         f"<p><b>{escape(body.degrees.text())}</b>: {played.step_us / 1e6:.4f} s a step, "
         f"{_rate(body, played.step_us):,.0f} tokens/s per GPU</p>",
@@ -175,13 +175,14 @@ def _thinned(points: tuple[tuple[float, float], ...]) -> tuple[tuple[float, floa
 
 
 def _stages(body: ParallelBody, capacities: list[float]) -> str:
-    degrees, layers = body.degrees, body.layout.layers
+    degrees, layers, again = body.degrees, body.layout.layers, body.layout.recomputed
     groups = stage_groups(body.cluster, degrees) or [0] * degrees.pipeline
     rows = [
         (
             str(stage.rank),
             *((body.cluster.groups[group].gpu,) if degrees.placement else ()),
             " + ".join(str(layers[slot]) for slot in degrees.slots_of(stage.rank)),
+            *((" + ".join(str(again[slot]) for slot in degrees.slots_of(stage.rank)),) if again else ()),
             f"{stage.forward_us / 1e3:.2f}",
             f"{stage.backward_us / 1e3:.2f}",
             f"{stage.parameters / 1e9:.3f}",
@@ -193,7 +194,7 @@ def _stages(body: ParallelBody, capacities: list[float]) -> str:
         for stage, group, capacity in zip(body.stages, groups, capacities, strict=True)
     ]
     typed = ("GPU",) if degrees.placement else ()
-    head = ("rank", *typed, "layers", "forward ms", "backward ms", "parameters G")
+    head = ("rank", *typed, "layers", *(("run again",) if again else ()), "forward ms", "backward ms", "parameters G")
     return table((*head, "state GiB", "activations GiB", "transient GiB", "of allowed"), rows)
 
 

@@ -1,7 +1,7 @@
 """What makes a parallel plan legal, whatever it costs: divisibility, schedules, layouts.
 
 Codes: TRD430 GPU count, TRD431 tensor split, TRD432 sequence split, TRD433 experts, TRD434 batch, TRD435 schedule,
-TRD436 layout, TRD437 empty stage, TRD438 domain, TRD439 ZeRO.
+TRD436 layout, TRD437 empty stage, TRD438 domain, TRD439 ZeRO, TRD623 recomputed layers per stage.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from treadle.ir.training.check_options import check_options
 from treadle.ir.training.cluster import ClusterTopology
 from treadle.ir.training.model import LayerKind, Shard, TrainingModel
 from treadle.ir.training.plan import Degrees, StageLayout
-from treadle.ir.training.spec import Pipeline, TrainingSpec
+from treadle.ir.training.spec import Pipeline, Recompute, TrainingSpec
 
 
 def check(
@@ -140,4 +140,9 @@ def check_layout(model: TrainingModel, degrees: Degrees, layout: StageLayout) ->
     for slot, count in enumerate(layout.layers[1:-1], start=1):
         if count == 0:
             findings.append(Finding("TRD437", f"layout[{slot}]", "stage without layers"))
+    if (degrees.recompute is Recompute.STAGES) != any(layout.recomputed):
+        expected = "a count per stage, not all 0, with `recompute=stages` alone"
+        findings.append(
+            Finding("TRD623", "layout.recomputed", "recomputed layers", expected, str(list(layout.recomputed)))
+        )
     return findings

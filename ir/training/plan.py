@@ -117,10 +117,16 @@ class StageLayout:
     """
 
     layers: tuple[int, ...]
+    recomputed: tuple[int, ...] = ()
+    """With `Recompute.STAGES`: how many of each virtual stage's layers, from its first, run again in the backward."""
 
     def __post_init__(self) -> None:
         if not self.layers or min(self.layers) < 0:
             raise InvalidValue(message="a stage layout needs at least one stage, and no negative count")
+        again = self.recomputed or (0,) * len(self.layers)
+        pairs = zip(again, self.layers, strict=False)
+        if len(again) != len(self.layers) or not all(0 <= some <= count for some, count in pairs):
+            raise InvalidValue(message="a stage recomputes from none to all of its layers")
 
     def cuts(self) -> tuple[tuple[int, int], ...]:
         """Return (first layer, layer after the last) per slot."""

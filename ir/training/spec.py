@@ -18,7 +18,7 @@ class Choice(Enum):
 
 
 class Recompute(Choice):
-    """What the backward pass computes again: nothing, whole layers, or a set of modules."""
+    """What the backward pass computes again: nothing, whole layers (all, or some of every stage), a set of modules."""
 
     NONE = "none"
     SELECTIVE = "selective"
@@ -35,9 +35,11 @@ class Recompute(Choice):
     MLP_NORM = "mlp+norm"
     CORE_MLP = "core+mlp"
     CORE_MLP_NORM = "core+mlp+norm"
+    STAGES = "stages"
+    """Whole layers, the first ones of every virtual stage: as many as its memory asks for."""
 
     def modules(self, fused_attention: bool) -> frozenset[str]:
-        """Return the modules of one layer that run again."""
+        """Return the modules of one layer that run again; `STAGES` has none of its own in a layer it leaves alone."""
         if self in (Recompute.NONE, Recompute.FULL):
             return frozenset({"layer"} if self is Recompute.FULL else ())
         if self is Recompute.SELECTIVE:

@@ -6,28 +6,47 @@ Sources: Megatron-LM `megatron/training/arguments.py` and `model_parallel_config
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from treadle.ir.diagnostics import Finding, Severity
-from treadle.ir.training.plan import Degrees
+from treadle.ir.training.plan import Degrees, StageLayout
 from treadle.ir.training.spec import ContextMode, Order, Recompute, Sharding, Trainer
 
 _MEGATRON_ORDERS = (Order.DATA_FIRST, Order.PIPELINE_FIRST)
+_STAGES = "another number of recomputed layers on every stage"
 _PLAIN_RECOMPUTE = (Recompute.NONE, Recompute.SELECTIVE, Recompute.FULL)
 
 
-def unsaid(trainer: Trainer, degrees: Degrees) -> list[str]:
-    """Return what of a plan the trainer's configuration cannot say; nothing for `Trainer.ANY`."""
+def unsaid(trainer: Trainer, degrees: Degrees, layout: StageLayout | None = None) -> list[str]:
+    """Return what of a plan the trainer's configuration cannot say; nothing for `Trainer.ANY`.
+
+    Without a layout: what it cannot say whatever the layout is, or may not be able to.
+    """
     if trainer is Trainer.ANY:
         return []
+    if degrees.recompute is Recompute.STAGES:
+        said = trainer is Trainer.MEGATRON and (degrees.slots == 1 if layout is None else block_of(layout) is not None)
+        return [*([] if said else [_STAGES]), *unsaid(trainer, replace(degrees, recompute=Recompute.NONE))]
     found = {Trainer.MEGATRON: _megatron, Trainer.TORCHTITAN: _torchtitan, Trainer.DEEPSPEED: _deepspeed}
     return [reason for reason, here in found[trainer](degrees) if here]
 
 
-def notes(degrees: Degrees) -> list[Finding]:
+def block_of(layout: StageLayout) -> int | None:
+    """Return the number of layers that every virtual stage recomputes (or all it has, if fewer), or None.
+
+    That is what `--recompute-method block` with `--recompute-num-layers` says (Megatron-LM, transformer_block.py).
+    """
+    most = max(layout.recomputed, default=0)
+    pairs = zip(layout.recomputed, layout.layers, strict=False)
+    return most if most and all(again == min(most, count) for again, count in pairs) else None
+
+
+def notes(degrees: Degrees, layout: StageLayout | None = None) -> list[Finding]:
     """Return a note (TRD621) for each trainer that cannot say the plan."""
     return [
         Finding("TRD621", trainer.value, f"no file for this trainer: {'; '.join(reasons)}", severity=Severity.WARNING)
         for trainer in Trainer
-        if (reasons := unsaid(trainer, degrees))
+        if (reasons := unsaid(trainer, degrees, layout))
     ]
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import dataclass, field, replace
 
-from treadle.costmodels.training_bounds import Quick
+from treadle.costmodels.training_bounds import Quick, says_less
 from treadle.costmodels.training_layouts import choices
 from treadle.costmodels.training_replay import Replay, replay
 from treadle.costmodels.training_step import LayerTimer, Setting
@@ -162,6 +162,9 @@ def search_share(
                 oversized.add(degrees)
                 state.too_large += 1
             for place, option in enumerate(options):
+                assert option.layout is not None
+                if degrees.virtual > 1 and says_less(degrees, option.layout):
+                    continue
                 heapq.heappush(heap, (max(bound, option.step_us), _LAYOUT, number, place, degrees, option.layout))
             continue
         layout = rest
@@ -172,6 +175,8 @@ def search_share(
                 heapq.heappush(heap, (max(bound, sharpened.step_us), _TAILS, number, 0, degrees, sharpened.layout))
             else:
                 state.cut_us = min(state.cut_us, max(bound, sharpened.step_us))
+            continue
+        if says_less(degrees, layout):
             continue
         found = Found(number, degrees, layout, bound, replay(setting, degrees, layout, timer))
         state.found.append(found)

@@ -97,6 +97,12 @@ def command(
         raise typer.Exit(ExitCode.LIMIT)
 
 
+def _again(body: ParallelBody) -> str:
+    """Return the line that says how many layers of every virtual stage run again, where they differ."""
+    counts = body.layout.recomputed
+    return f"  of these run again:       {' '.join(map(str, counts))}\n" if counts else ""
+
+
 def _print(plan: Plan, output: Path | None) -> None:
     body: ParallelBody = plan.body
     figures = {item.name: item for item in plan.predictions}
@@ -109,7 +115,7 @@ def _print(plan: Plan, output: Path | None) -> None:
     sys.stdout.write(
         f"  {number(figures['step_time'].value)} s a step, {number(figures['tokens_per_gpu'].value)} tokens/s/GPU, "
         f"peak {figures['peak_memory'].value:.1f} of {figures['capacity'].value:.1f} GiB\n"
-        f"  layers per virtual stage: {' '.join(map(str, body.layout.layers))}\n"
+        f"  layers per virtual stage: {' '.join(map(str, body.layout.layers))}\n" + _again(body)
     )
     print_table(
         ("other plans", "step s", "peak GiB", "why it loses"),
