@@ -67,6 +67,8 @@ class _Walk:
     """Per class: recurrences whose last class it is."""
     refutes: Callable[[dict[str, int]], bool] | None = None
     """Whether anything else refutes the groups of some operations, whatever those of all others are."""
+    peaks: dict[tuple[int, frozenset[int]], int] = field(default_factory=dict[tuple[int, frozenset[int]], int])
+    """Fewest registers of a group, by how many classes are placed and which of them are in it: nothing else counts."""
     nodes: int = 0
     leaves: int = 0
 
@@ -288,7 +290,10 @@ def _room_left(walk: _Walk, chosen: list[int], group: int) -> bool:
         return False
     groups = {name: home for names, home in zip(walk.members, chosen, strict=False) for name in names}
     most = min(walk.warps.limits.registers_per_group, walk.most.get("registers", walk.warps.limits.registers_per_group))
-    if least_peak(walk.warps, groups, group, walk.reach, walk.ii, walk.from_ii) > most:
+    key = len(chosen), frozenset(position for position, home in enumerate(chosen) if home == group)
+    if key not in walk.peaks:
+        walk.peaks[key] = least_peak(walk.warps, groups, group, walk.reach, walk.ii, walk.from_ii)
+    if walk.peaks[key] > most:
         return False
     return walk.refutes is None or not walk.refutes(groups)
 

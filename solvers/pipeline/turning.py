@@ -23,8 +23,6 @@ LEVEL_NODES = 3_000
 """Nodes of a question about a level."""
 HALF_TURN_NODES = 400
 """Nodes of a question with equal sub-tiles half an interval apart."""
-ORDERED_NODES = 100
-"""As `LEVEL_NODES`, where a full unit has several orders: then the solver is quick, if anything is."""
 RANGE_NODES = 1_000
 """Nodes of a question about a range of intervals."""
 FIRST_PART = 8
@@ -108,10 +106,13 @@ def _effort(budget: Budget, nodes: int) -> Effort:
     return Stoppable(min(nodes, MOST_NODES, budget.nodes))
 
 
-def first_open(search: Search, low: int, last: int) -> list[tuple[int, int]]:
-    """Return ranges of intervals, each refuted at once, from `low` upwards without a gap, the wider the better."""
+def first_open(search: Search, low: int, last: int, width: int | None = None) -> list[tuple[int, int]]:
+    """Return ranges of intervals, each refuted at once, from `low` upwards without a gap, the wider the better.
+
+    `width` is that of the first range that is tried.
+    """
     found: list[tuple[int, int]] = []
-    width, growing = max(1, low // FIRST_PART), True
+    width, growing = max(1, low // FIRST_PART) if width is None else width, True
     for _ in range(MOST_STEPS):
         if low > last or search.budget.nodes <= 0 or width < 1:
             break
@@ -127,12 +128,16 @@ def first_open(search: Search, low: int, last: int) -> list[tuple[int, int]]:
 def least_turned(
     search: Search, name: str, fixed: dict[str, int], bound: Bound, value: int
 ) -> tuple[Bound, Point | None]:
-    """Close in on a level from both sides; return the bound and the best schedule that was found, if any."""
-    nodes = ORDERED_NODES if ordered(search) else LEVEL_NODES
+    """Close in on a level from both sides; return the bound and the best schedule that was found, if any.
+
+    Not where a full unit has several orders: then the solver is quick, if anything is.
+    """
+    if ordered(search):
+        return bound, None
     low, high, point = bound.value, value, None
     target = low
     while low < high:
-        answer = turned(search, {**fixed, name: target}, nodes)
+        answer = turned(search, {**fixed, name: target}, LEVEL_NODES)
         if answer.point is not None:
             point, high = answer.point, value_at(search.warps, search.network, search.ii, name, answer.point)
         elif answer.refuted:
