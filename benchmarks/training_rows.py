@@ -26,8 +26,10 @@ from benchmarks.training_readings import (
     model_of,
     peak_gib,
     recompute_of,
+    schedule_of,
     source_name,
     spec_of,
+    unstated_chunks,
 )
 from treadle.costmodels.training_replay import Replay, replay
 from treadle.costmodels.training_step import Setting, setting_of
@@ -50,7 +52,6 @@ class Row:
     cluster: ClusterTopology
     spec: TrainingSpec
     degrees: Degrees
-    layout: StageLayout
     measured_s: float
     measured_peak_gib: float | None
     key: str
@@ -70,9 +71,7 @@ class Row:
     def predict(self, setting: Setting | None = None) -> Replay:
         """Replay the row, in its setting or one with other constants."""
         setting = setting or self.setting()
-        if not self.tuned:
-            return replay(setting, self.degrees, self.layout)
-        found = [replay(setting, degrees, self.layout) for degrees in self.tuned]
+        found = [self._replay(setting, degrees) for degrees in self.tuned or (self.degrees,)]
         fitting = [item for item in found if item.peak_bytes <= setting.gpu.memory_bytes]
         return min(fitting or found, key=lambda item: item.step_us)
 
@@ -81,13 +80,15 @@ class Row:
 
         What is held does not hang on the constants, and running more again is never faster.
         """
-        setting, kept = self.setting(), dict[int, Degrees]()
+        setting, kept = self.setting(), dict[tuple[int, int], Degrees]()
         for degrees in self.tuned:
-            if degrees.micro_batch not in kept:
-                found = replay(setting, degrees, self.layout)
-                if found.peak_bytes <= setting.gpu.memory_bytes:
-                    kept[degrees.micro_batch] = degrees
+            key = degrees.micro_batch, degrees.virtual
+            if key not in kept and self._replay(setting, degrees).peak_bytes <= setting.gpu.memory_bytes:
+                kept[key] = degrees
         return replace(self, tuned=tuple(kept.values()) or self.tuned)
+
+    def _replay(self, setting: Setting, degrees: Degrees) -> Replay:
+        return replay(setting, degrees, even_layout(self.model.layers, degrees.slots))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,6 @@ def _row(run: Run) -> Row:
         cluster_of(run),
         spec,
         degrees,
-        even_layout(run.count("layers"), degrees.slots),
         measured_s(run),
         peak_gib(run),
         run.key,
@@ -202,14 +202,15 @@ def _check_fit(run: Run, row: Row) -> None:
 
 
 def _tuned(run: Run, source: str, degrees: Degrees) -> tuple[Degrees, ...]:
-    """Return what may have been run where the source names no microbatch or no recomputation; nothing if it does."""
+    """Return what may have been run where the source names no microbatch, recomputation or chunks; else nothing."""
     notes, batch = run.text("notes"), run.count("global_batch")
     named = run.text("micro_batch") and not re.search(r"micro-batch size[^;]* not in the table", notes)
     sizes = (degrees.micro_batch,) if named else UNSTATED_MICRO_BATCHES
     modes = (degrees.recompute,) if recompute_of(run, source) else UNSTATED_RECOMPUTE
     choices = [
-        replace(degrees, micro_batch=size, recompute=mode)
+        replace(degrees, micro_batch=size, recompute=mode, virtual=chunks, schedule=schedule_of(chunks))
         for size in sizes
+        for chunks in unstated_chunks(run, source) or (degrees.virtual,)
         for mode in modes
         if batch % (size * degrees.data) == 0
     ]

@@ -264,3 +264,13 @@ def test_a_narrowed_row_tells_the_same_time(tmp_path: Path) -> None:
     short = row.narrowed()
     assert len(short.tuned) < len(row.tuned)
     assert short.predict().step_us == row.predict().step_us
+
+
+def test_unstated_chunks_are_the_fastest_that_split_evenly(tmp_path: Path) -> None:
+    line = "LLAMA3_70B,80,8192,64,28672,128256,8192,GB300,64,1,4,16,2,256,6.83,Megatron-Bridge"
+    (row,), _ = read(written(tmp_path, f"{HEADER},source", line))
+    assert {degrees.virtual for degrees in row.tuned} == {1, 2, 4, 5}
+    fixed = replace(row, tuned=tuple(one for one in row.tuned if one.virtual == 1))
+    assert row.predict().step_us < fixed.predict().step_us
+    (other,), _ = read(written(tmp_path, f"{HEADER},source", line.replace("Megatron-Bridge", "a report")))
+    assert {degrees.virtual for degrees in other.tuned} == {1}
