@@ -298,8 +298,7 @@ def _least(search: Search, frame: Framed, target: Target, share: float) -> Answe
 
 def _state(search: Search, joint: Joint, target: Target, best: int) -> int:
     """Hold levels before the target and minimize it below the best known; return what the core leaves out of it."""
-    for level, limit in target.fixed.items():
-        joint.cp.add(_expression(search.warps, joint, level) <= limit - _offset(search, joint, level))
+    state_levels(search, joint, target.fixed)
     if target.name == "length":
         objective: cp_model.LinearExprT = add_iteration(joint, best - 1)
     else:
@@ -309,6 +308,12 @@ def _state(search: Search, joint: Joint, target: Target, best: int) -> int:
     joint.cp.add(objective <= best - 1 - offset)
     joint.cp.minimize(objective)
     return offset
+
+
+def state_levels(search: Search, joint: Joint, most: dict[str, int]) -> None:
+    """Hold levels at their values or below."""
+    for level, limit in most.items():
+        joint.cp.add(_expression(search.warps, joint, level) <= limit - _offset(search, joint, level))
 
 
 def _offset(search: Search, joint: Joint, level: str) -> int:

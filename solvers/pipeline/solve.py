@@ -27,6 +27,7 @@ from treadle.solvers.pipeline.fallback import any_interval
 from treadle.solvers.pipeline.logs import with_logs
 from treadle.solvers.pipeline.points import Point, value_at, warp_schedule
 from treadle.solvers.pipeline.search import Answer, Search, Target, any_schedule, least, least_traffic, searched
+from treadle.solvers.pipeline.short import short_schedule
 from treadle.solvers.pipeline.turning import (
     CHEAPEST_NODES,
     INTERVAL_NODES,
@@ -220,6 +221,9 @@ def _least_interval(
             continue
         tell(f"interval {ii}: searching")
         search = searched(warps, network, ii, budget, walkable=first.walkable)
+        short = None if ordered(search) else short_schedule(search, options.objective)
+        if short is not None:
+            return search, short, bound
         at_once = _turned_cheaply(search, options)
         if at_once.point is not None:
             return search, at_once.point, bound
