@@ -53,7 +53,7 @@ def _least_levels(search: Search, objective: tuple[str, ...]) -> dict[str, int]:
 
 
 def _within(search: Search, groups: dict[str, int], fixed: dict[str, int], most_cycles: int) -> Point | None:
-    """Return a schedule of an assignment in an iteration of so many cycles, if there is one in the share of the limit."""
+    """Return a schedule of an assignment in an iteration of so many cycles, if the share of the limit finds one."""
     frame = framed_whole(search.warps, search.ii, fixed.get("traffic_bytes"), fixed.get("registers"), most_cycles)
     for case in frame.cases:
         joint = assemble_case(frame, case)
