@@ -228,7 +228,8 @@ def _least_interval(
         if at_once.point is not None:
             return search, at_once.point, bound
         if at_once.refuted:
-            ranges = [(ii, ii), *first_open(search, ii + 1, last)]
+            again = 2 if "turns" in bound.evidence else None
+            ranges = [(ii, ii), *first_open(search, ii + 1, last, again)]
             bound, ii = _turned(bound, ii, ranges), ranges[-1][1] + 1
             continue
         budget.slice(INTERVAL_SHARE if ii > first.ii else BOUND_SHARE)
