@@ -1,7 +1,7 @@
 """Time and gap of the packer against the number of pods: the generator's instances with ten pods per node.
 
-`python -m benchmarks.pack_growth --window 30 --json OUT`. The largest instance needs a longer window, and joins the rows
-of an earlier run: `python -m benchmarks.pack_growth --nodes 10000 --usage 95 --window 200 --add OUT --json OUT`.
+`python -m benchmarks.pack_growth --window 30 --json OUT`. The largest instance needs a longer window, and joins the
+rows of an earlier run: `python -m benchmarks.pack_growth --nodes 10000 --usage 95 --window 200 --add OUT --json OUT`.
 """
 
 from __future__ import annotations

@@ -50,6 +50,18 @@ def fragment_rate(instance: VirtualMachines, at: tuple[int, ...]) -> Fraction:
     return Fraction(fragments(instance, at), max(1, sum(free_cores(instance, at))))
 
 
+def fragments_bound(instance: VirtualMachines) -> int:
+    """Return a bound on the fragments, without search.
+
+    A migration touches two hosts, so the hosts with the fewest fragments but twice the migrations keep theirs; and
+    chunks come whole, so that all fragments together leave what all free cores leave.
+    """
+    chunk, free = instance.chunk_cores, free_cores(instance, instance.at)
+    kept = sorted(cores % chunk for cores in free)[: max(0, len(free) - 2 * instance.most_migrations)]
+    least = sum(kept)
+    return least + (sum(free) - least) % chunk
+
+
 def check(instance: VirtualMachines, at: tuple[int, ...]) -> list[Finding]:
     """Return why an assignment is not legal.
 

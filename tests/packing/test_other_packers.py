@@ -18,6 +18,7 @@ from treadle.ir.cluster.vm_rescheduling import VirtualMachines
 from treadle.ir.errors import InvalidValue
 from treadle.solvers.task_graphs.solve import heft
 from treadle.solvers.vector_packing.solve import prices_bound
+from treadle.solvers.vm_rescheduling.search import search
 
 
 def vectors(seed: int, count: int) -> VectorPacking:
@@ -80,6 +81,38 @@ def test_rescheduling_equals_brute_force(seed: int) -> None:
     assert vm_rescheduling.fragments(instance, found.at) == min(vm_rescheduling.fragments(instance, at) for at in legal)
     assert found.certificate.status is Status.OPTIMAL
     assert vm_rescheduling.fragment_rate(instance, found.at) <= vm_rescheduling.fragment_rate(instance, instance.at)
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_the_search_of_large_instances_equals_brute_force(seed: int) -> None:
+    """Three hosts are one neighbourhood, so that the search alone has to find the best."""
+    instance = machines(seed)
+    at = search(instance, 0, 1.0, seed)
+    assert vm_rescheduling.check(instance, at) == []
+    legal = [at for at in product(range(3), repeat=5) if not vm_rescheduling.check(instance, at)]
+    best = min(vm_rescheduling.fragments(instance, one) for one in legal)
+    assert vm_rescheduling.fragments(instance, at) == best >= vm_rescheduling.fragments_bound(instance)
+
+
+def test_many_machines_are_rescheduled_within_the_limit() -> None:
+    source = random.Random(3)
+    free = [[64, 256] for _ in range(40)]
+    sizes: list[tuple[int, int]] = []
+    at: list[int] = []
+    for _ in range(220):
+        size, host = source.choice([(2, 4), (4, 8), (8, 32), (16, 32)]), source.randrange(40)
+        if all(asked <= there for asked, there in zip(size, free[host], strict=True)):
+            free[host] = [there - asked for asked, there in zip(size, free[host], strict=True)]
+            sizes.append(size)
+            at.append(host)
+    apart = ((0, 1, 2),) if len({at[0], at[1], at[2]}) == 3 else ()
+    instance = VirtualMachines(((64, 256),) * 40, tuple(sizes), tuple(at), 10, apart=apart)
+    found = treadle.reschedule_vms(instance, deterministic_s=0.5)
+    assert vm_rescheduling.check(instance, found.at) == []
+    before, after = (vm_rescheduling.fragments(instance, one) for one in (instance.at, found.at))
+    bound = found.certificate.levels[0].bound
+    assert bound is not None
+    assert 0 < vm_rescheduling.fragments_bound(instance) <= bound <= after < 0.8 * before
 
 
 def test_rescheduling_finds_planted_faults() -> None:
