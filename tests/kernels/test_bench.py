@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from treadle.driver.bench import Suite, make_suite
 from treadle.driver.bench_cases import Case, cases, useful_flops
 from treadle.driver.gpu import contenders, suite
 from treadle.driver.gpu.families import FAMILIES, Source
-from treadle.driver.gpu.report import judge, plot, statistics_of, text_table
+from treadle.driver.gpu.report import judge, lines_of, lines_table, plot, statistics_of, text_table
 from treadle.driver.gpu.run import write
 from treadle.driver.gpu.suite import Bench
 from treadle.driver.gpu.timing import Deadline, Run, medians_us, rotating_sets, spearman
@@ -288,6 +289,43 @@ def test_goals_are_judged_only_where_something_was_measured() -> None:
     assert rows[2]["goal_met"] is False
 
 
+def test_lines_are_judged_over_their_problems() -> None:
+    """The fastest kernel of a problem counts; products by the geometric mean, others by the worst; gaps are said."""
+
+    def gemm(problem: str, time_us: float, cublas: float) -> dict[str, Any]:
+        more = {"problem": problem, "line": "gemm", "family": "gemm", "goal": {"speedup": {"cublas": 1.01}}}
+        return row(problem, time_us, 1.0, speedup={"cublas": cublas}, **more)
+
+    def decode(problem: str, share: float) -> dict[str, Any]:
+        more = {"problem": problem, "line": "decode", "family": "attention_paged", "goal": {"bandwidth": 0.85}}
+        return row(problem, 1.0, 1.0, bandwidth_share=share, **more)
+
+    rows = [gemm("a", 10.0, 0.9), gemm("a", 9.0, 1.0), gemm("b", 5.0, 1.21), decode("c", 0.9), decode("d", 0.8)]
+    figures = {"prediction_mape": 0.1, "rank_correlation": None}
+    found = lines_of(rows, figures)
+    assert [(line["line"], line["verdict"]) for line in found] == [
+        ("gemm", "met"), ("decode", "missed"), ("predictions", "met"), ("predictions", "not measured")
+    ]  # fmt: skip
+    assert found[0]["value"] == pytest.approx(1.1)
+    assert found[1]["value"] == 0.8
+    rows[2]["state"] = "failed"
+    assert lines_of(rows, figures)[0]["verdict"] == "not measured"
+    assert "not measured" in lines_table(lines_of(rows, figures))
+
+
+def test_every_promised_line_has_problems_and_contenders_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", as_it_is)
+    lines = {case.line for case in cases() if case.line}
+    assert len(lines) == 9
+    depths = [case.shape["k"] for case in cases() if case.line.startswith("gemm 8192")]
+    assert sorted(depths) == [512, 1024, 2048, 4096, 8192, 16384]
+    for case in (case for case in cases() if case.line):
+        assert case.languages == ("triton", "gluon")
+        assert case.goal
+        same = [other.goal for other in cases() if other.line == case.line]
+        assert all(goal == case.goal for goal in same)
+
+
 def test_table_and_plot_show_every_row(tmp_path: Path) -> None:
     rows = [row("gemm <1>", 10.0, 11.0, goal={"tflops": 90}), {"case": "none", "state": "refused", "refused": "no <b>"}]
     record = {"rows": rows, "environment": {"gpu": "H200 & co"}, "bandwidth_gb_per_s": None}
@@ -515,3 +553,21 @@ def test_a_plan_says_whether_it_was_measured_and_where(tmp_path: Path) -> None:
     line = measured_line(kernel)
     assert line.startswith("measured 20 us on Test GPU (2026-11-21, driver 1.2, torch 2.11, triton 3.6), predicted ")
     assert measured_line(replace(kernel, measured=None)) == "not measured: its times are predictions"
+
+
+def test_a_folder_that_is_no_suite_and_words_that_name_no_row(tmp_path: Path) -> None:
+    status, text = invoke("bench", str(tmp_path / "absent"))
+    assert status == 2
+    assert "is no prepared suite" in text
+    prepared(NORM).write(tmp_path / "suite")
+    status, text = invoke("bench", str(tmp_path / "suite"), "--only", "gemm", "--rehearse")
+    assert status == 2
+    assert "words of names such as layer_norm small" in text
+
+
+def test_cases_prepared_side_by_side_make_the_same_suite() -> None:
+    two = (replace(SMALL, top=1), NORM)
+    with ProcessPoolExecutor(2) as pool:
+        made = make_suite("h200", QUICK, quiet, two, ("triton",), pool)
+    alone = prepared(*two)
+    assert (made.rows, made.kernels, made.files) == (alone.rows, alone.kernels, alone.files)

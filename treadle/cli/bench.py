@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,11 +14,16 @@ from treadle.cli.options import JsonFlag
 from treadle.cli.output import console, print_json, say
 from treadle.driver.bench import Suite, languages_of, make_suite
 from treadle.driver.bench_cases import Case, cases
+from treadle.driver.executors import opened
 from treadle.driver.gpu_machine import write_machine
 from treadle.driver.kernels import KernelOptions
-from treadle.driver.measure import require_gpu, run_suite
+from treadle.driver.measure import require_gpu, require_suite, run_suite
 from treadle.ir.errors import InvalidValue
 from treadle.solvers.backend import Limits
+
+CORES = os.cpu_count() or 1
+LEAST_SECONDS = 60.0
+"""What is left for rows at least, however long preparing took."""
 
 
 def command(
@@ -41,6 +48,9 @@ def command(
     ] = False,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for results.")] = Path("results"),
     limit: Annotated[float, typer.Option(min=0.001, help="Deterministic seconds per question to the solver.")] = 0.2,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Processes that prepare the suite (all cores); it is the same for any.")
+    ] = CORES,
     json: JsonFlag = False,
 ) -> None:
     """Check every kernel against float64, time it beside cuBLAS, cuDNN, flash attention, the Triton tutorials and
@@ -48,9 +58,10 @@ def command(
 
     Exit status 0: done. 1: a kernel is wrong or fails. 2: bad input, or no GPU.
     """
-    arguments = [word for name in only or () for word in ("--only", name)]
-    arguments += ["--seconds", str(seconds), *(["--seed", str(seed)] if seed is not None else [])]
-    arguments += [*(["--check"] if check else []), *(["--rehearse"] if rehearse else [])]
+    started = time.monotonic()
+    languages = languages_of(language)
+    if suite is not None:
+        require_suite(suite, only or ())
     if not (dry_run or prepare is not None or check or rehearse):
         require_gpu()
     with tempfile.TemporaryDirectory(prefix="treadle-bench-") as scratch:
@@ -60,15 +71,20 @@ def command(
         made: Suite | None = None
         if suite is None:
             chosen = chosen_cases(only or [])
-            made = make_suite(
-                machine, KernelOptions(Limits(deterministic_s=limit)), _tell, chosen, languages_of(language)
-            )
+            with opened(min(jobs, len(chosen)), "") as (pool, _):
+                options = KernelOptions(Limits(deterministic_s=limit))
+                made = make_suite(machine, options, _tell, chosen, languages, pool)
         if made is not None and (dry_run or prepare is not None):
             _prepared(made, None if dry_run else prepare, json)
             return
         folder = suite or Path(scratch) / "suite"
         if made is not None:
             made.write(folder)
+        # What preparing took is not left for rows: the whole command is over in time.
+        left = max(LEAST_SECONDS, seconds - (time.monotonic() - started))
+        arguments = [word for name in only or () for word in ("--only", name)]
+        arguments += ["--seconds", f"{left:.0f}", *(["--seed", str(seed)] if seed is not None else [])]
+        arguments += [*(["--check"] if check else []), *(["--rehearse"] if rehearse else [])]
         record = run_suite(folder, output, arguments)
     _finish(record, output, json)
 

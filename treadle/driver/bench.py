@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,12 @@ class Suite:
             for rank, plan in enumerate(further, len(ranked)):
                 self._add(case, language, plan, rank)
 
+    def take(self, other: Suite) -> None:
+        """Take over what another suite for the same machine has."""
+        self.rows += other.rows
+        self.kernels += other.kernels
+        self.files |= other.files
+
     def _add(self, case: Case, language: str, plan: KernelPlan, rank: int) -> KernelPlan | None:
         """Emit a candidate and add its row; None where it cannot be, or is the same as one before it."""
         name = f"{_word(case.name)}_{language}_{rank + 1}"
@@ -137,6 +145,7 @@ def make_suite(
     tell: Tell,
     chosen: Sequence[Case] | None = None,
     languages: Sequence[str] = LANGUAGES,
+    executor: Executor | None = None,
 ) -> Suite:
     """Return a suite for a machine.
 
@@ -146,6 +155,7 @@ def make_suite(
         tell: called with a line of progress.
         chosen: cases; those of `bench_cases` unless given.
         languages: of those a case asks for, the ones to emit.
+        executor: prepares cases side by side; one after the other unless given. The suite is the same.
 
     Raises:
         TreadleError: unknown machine; nothing could be prepared.
@@ -154,12 +164,20 @@ def make_suite(
     wanted = cases() if chosen is None else tuple(chosen)
     asked = {"suite": [case.name for case in wanted], "languages": list(languages), **options.recorded()}
     suite = Suite(machine, options, Plan("kernel", (machine_input(machine),), asked, versions(), None))
-    for case in wanted:
+    mapped = executor.map if executor else map
+    for case, part in zip(wanted, mapped(partial(_part, suite, languages), wanted), strict=True):
+        suite.take(part)
         tell(case.name)
-        for language in case.languages:
-            if language in languages:
-                suite.add(case, language)
     return suite
+
+
+def _part(suite: Suite, languages: Sequence[str], case: Case) -> Suite:
+    """Return a suite of one case: cases do not depend on each other, and may be prepared in processes of their own."""
+    part = replace(suite, rows=[], kernels=[], files={})
+    for language in case.languages:
+        if language in languages:
+            part.add(case, language)
+    return part
 
 
 def _measuring_code() -> dict[str, bytes]:
@@ -221,6 +239,8 @@ def _row(case: Case, language: str, kernel: KernelPlan, source: bytes, predicted
         "shape": program.shape,
         "options": program.options,
         "tile_sizes": program.tile_sizes,
+        "problem": case.name,
+        "line": case.line,
         "goal": case.goal,
         "kernel": kernel.name,
         "source": kernel.source,
@@ -247,6 +267,9 @@ def _refused(case: Case, language: str, error: Exception) -> Row:
         "group": f"{case.name} ({language})",
         "family": case.family,
         "language": language,
+        "problem": case.name,
+        "line": case.line,
+        "goal": case.goal,
         "refused": f"{code}: {error}",
     }
 

@@ -14,7 +14,8 @@ class Case:
     """One program at one shape; `top` candidates of it are measured, for the rank correlation of predictions.
 
     `goal` is what `treadle.driver.gpu.report.judge` reads. `languages` are what kernels are emitted in; in Gluon
-    `gluon_top` candidates, each of which is compiled until its binary keeps its plan.
+    `gluon_top` candidates, each of which is compiled until its binary keeps its plan. Cases of one `line` are judged
+    together: products by the geometric mean of their speedups, others by the worst.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Case:
     top: int = 1
     languages: tuple[str, ...] = ("triton", "gluon")
     gluon_top: int = 1
+    line: str = ""
 
 
 def _attention(seq: int, head_dim: int, causal: int, **more: int) -> dict[str, int]:
@@ -39,6 +41,9 @@ def _square(k: int) -> dict[str, int]:
 
 
 _CUBLAS: Goal = {"speedup": {"cublas": 1.01, "triton_tutorial": 1.13}}
+_GEMM = "gemm 8192 x 8192 x {512..16384}"
+_BACKWARD = "attention backward, head dimension 128, 8k-16k"
+_DECODE = "paged decode, 64 requests, 4k-32k"
 _ONLY = ("triton",)
 
 
@@ -47,26 +52,33 @@ def cases() -> tuple[Case, ...]:
     and Twill (arXiv 2512.18134) report on Hopper."""
     decode = {"batch": 64, "heads": 32, "kv_heads": 8, "page_size": 16, "qk_head_dim": 128}
     return (
-        Case("gemm 8192x8192x8192", "gemm", _square(8192), goal=_CUBLAS, top=4),
+        Case("gemm 8192x8192x8192", "gemm", _square(8192), goal=_CUBLAS, top=4, line=_GEMM),
         Case("attention_fwd hd128 16k", "attention_fwd", _attention(16384, 128, 0),
-             goal={"tflops": 640, "speedup": {"cudnn": 1.05}}, top=4),
+             goal={"tflops": 640, "speedup": {"cudnn": 1.05}}, top=4,
+             line="attention forward, head dimension 128, 16k"),
         Case("attention_fwd hd128 16k causal", "attention_fwd", _attention(16384, 128, 1),
-             goal={"tflops": 600, "speedup": {"cudnn": 1.05}}),
-        Case("attention_fwd hd64 16k", "attention_fwd", _attention(16384, 64, 0), goal={"tflops": 480}),
-        Case("attention_bwd hd128 8k", "attention_bwd", _attention(8192, 128, 0), goal={"speedup": {"cudnn": 0.95}}),
-        Case("attention_paged 64 x 4k", "attention_paged", {**decode, "kv_seq": 4096}, goal={"bandwidth": 0.85}, top=3),
-        Case("gemm_fp8 8192x8192x8192", "gemm_fp8", _square(8192), goal={"speedup": {"cublas": 1.06}}),
+             goal={"tflops": 600, "speedup": {"cudnn": 1.05}},
+             line="attention forward, head dimension 128, 16k, causal"),
+        Case("attention_fwd hd64 16k", "attention_fwd", _attention(16384, 64, 0), goal={"tflops": 480},
+             line="attention forward, head dimension 64, 16k"),
+        Case("attention_bwd hd128 8k", "attention_bwd", _attention(8192, 128, 0), goal={"speedup": {"cudnn": 0.95}},
+             line=_BACKWARD),
+        Case("attention_paged 64 x 4k", "attention_paged", {**decode, "kv_seq": 4096}, goal={"bandwidth": 0.85}, top=3,
+             line=_DECODE),
+        Case("gemm_fp8 8192x8192x8192", "gemm_fp8", _square(8192), goal={"speedup": {"cublas": 1.06}},
+             line="gemm in fp8"),
         Case("swiglu 8192x14336x4096", "swiglu", {"m": 8192, "n": 14336, "k": 4096},
-             goal={"speedup": {"torch_compile": 1.1}}),
+             goal={"speedup": {"torch_compile": 1.1}}, line="swiglu"),
         Case("grouped_gemm 64 experts, skewed", "grouped_gemm",
              {"experts": 64, "tokens": 8192, "top_k": 6, "n": 1408, "k": 2048},
-             goal={"speedup": {"torch_compile": 1.1}}),
-        *(Case(f"gemm 8192x8192x{k}", "gemm", _square(k), goal=_CUBLAS) for k in (512, 2048, 4096, 16384)),
+             goal={"speedup": {"torch_compile": 1.1}}, line="grouped gemm, 64 experts, skewed"),
+        *(Case(f"gemm 8192x8192x{k}", "gemm", _square(k), goal=_CUBLAS, line=_GEMM)
+          for k in (512, 1024, 2048, 4096, 16384)),
         Case("gemm_persistent 8192x8192x8192", "gemm_persistent", _square(8192), goal=_CUBLAS),
         Case("attention_bwd hd128 16k causal", "attention_bwd", _attention(16384, 128, 1),
-             goal={"speedup": {"cudnn": 0.95}}),
+             goal={"speedup": {"cudnn": 0.95}}, line=_BACKWARD),
         *(Case(f"attention_paged 64 x {keys // 1024}k", "attention_paged", {**decode, "kv_seq": keys},
-               goal={"bandwidth": 0.85}) for keys in (16384, 32768)),
+               goal={"bandwidth": 0.85}, line=_DECODE) for keys in (8192, 16384, 32768)),
         Case("kmeans_assign 1M x 4096", "kmeans_assign", {"points": 1 << 20, "centroids": 4096, "dimension": 128},
              goal={"speedup": {"torch_compile": 1.1}}),
         Case("rms_norm_gemm 8192x6144x4096", "rms_norm_gemm", {"m": 8192, "n": 6144, "k": 4096}),

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from treadle.ir.diagnostics import ExitCode, TreadleError
-from treadle.ir.errors import MissingExtra
+from treadle.ir.errors import InvalidValue, MissingExtra
+from treadle.ir.plan import parse_json, read_text
 
 NO_GPU_STATUS = 2
 """Exit status of a suite's `run.py` where there is no GPU."""
@@ -43,6 +44,21 @@ def require_gpu() -> None:
 
     if not torch.cuda.is_available():
         raise NoGpu
+
+
+def require_suite(folder: Path, only: Sequence[str] = ()) -> None:
+    """Raise InvalidValue where a folder is no prepared suite, or none of its rows is called by the words.
+
+    Raises also UnreadableFile, MalformedText.
+    """
+    hint = "`treadle bench --prepare FOLDER` writes one"
+    if not (folder / "run.py").is_file() or not (folder / "suite.json").is_file():
+        raise InvalidValue(message=f"{folder} is no prepared suite", expected="run.py and suite.json in it", hint=hint)
+    manifest: Any = parse_json(read_text(folder / "suite.json"), str(folder / "suite.json"))
+    names = dict.fromkeys(row["case"] for row in manifest["rows"])
+    if only and not any(word in name for word in only for name in names):
+        message = f"no row of {folder} is called {' or '.join(only)}"
+        raise InvalidValue(message=message, expected=f"words of names such as {', '.join(list(names)[:4])}")
 
 
 def run_suite(folder: Path, out: Path, more: Sequence[str] = (), result: str = "kernel_gpu.json") -> dict[str, Any]:

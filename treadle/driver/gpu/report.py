@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -62,11 +62,83 @@ def judge(rows: Sequence[Row], bandwidth_gb_per_s: float | None) -> None:
         row["goal_met"] = all(verdicts) if verdicts else None
 
 
+PREDICTIONS = (("prediction_mape", "most", 0.15), ("rank_correlation", "least", 0.8))
+"""Goals of the predictions: mean absolute error of all, rank correlation over the candidates of a case."""
+
+
+def lines_of(rows: Sequence[Row], figures: Mapping[str, Any]) -> list[Row]:
+    """Return what is promised, line by line: figure, goal, value, and `met`, `missed` or `not measured`.
+
+    A line has one or more problems; of each the fastest kernel counts, whatever its language and tiles. Speedups of
+    products are judged by their geometric mean, everything else by the worst problem.
+    """
+    grouped: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.get("line"):
+            grouped[row["line"]].append(row)
+    found: list[Row] = []
+    for line, own in grouped.items():
+        problems = dict.fromkeys(row["problem"] for row in own)
+        fastest = [_fastest([row for row in own if row["problem"] == problem]) for problem in problems]
+        for figure, least in _figures_of(own[0]["goal"]):
+            values = [_value(row, figure) for row in fastest]
+            mean = own[0]["family"].startswith("gemm") and len(problems) > 1
+            found.append(_line(line, figure, "least", least, _combined(values, mean=mean)))
+    return [*found, *(_line("predictions", name, kind, goal, figures.get(name)) for name, kind, goal in PREDICTIONS)]
+
+
+def _figures_of(goal: Mapping[str, Any]) -> list[tuple[str, float]]:
+    own = [(name, goal[name]) for name in ("tflops", "bandwidth") if name in goal]
+    return [*own, *((f"speedup over {name}", least) for name, least in goal.get("speedup", {}).items())]
+
+
+def _fastest(rows: Sequence[Row]) -> Row | None:
+    measured = [row for row in rows if row["state"] == "measured"]
+    return min(measured, key=lambda row: row["times_us"]["treadle"], default=None)
+
+
+def _value(row: Row | None, figure: str) -> float | None:
+    if row is None:
+        return None
+    if figure == "bandwidth":
+        return row.get("bandwidth_share")
+    if figure == "tflops":
+        return float(row["tflops"])
+    found: float | None = row["speedup"].get(figure.removeprefix("speedup over "))
+    return found
+
+
+def _combined(values: Sequence[float | None], *, mean: bool) -> float | None:
+    known = [value for value in values if value is not None]
+    if len(known) < len(values) or not known:
+        return None
+    return statistics.geometric_mean(known) if mean else min(known)
+
+
+def _line(line: str, figure: str, kind: str, goal: float, value: float | None) -> Row:
+    met = value is not None and (value >= goal if kind == "least" else value <= goal)
+    verdict = "not measured" if value is None else "met" if met else "missed"
+    return {"line": line, "figure": figure, "kind": kind, "goal": goal, "value": value, "verdict": verdict}
+
+
+def lines_table(lines: Sequence[Row]) -> str:
+    """Return the promised lines as an aligned table."""
+    cells = [("line", "figure", "goal", "value", ""), *(
+        (line["line"], line["figure"], f"{'>=' if line['kind'] == 'least' else '<='} {line['goal']:g}",
+         "" if line["value"] is None else f"{line['value']:.3g}", line["verdict"]) for line in lines
+    )]  # fmt: skip
+    return _aligned(cells)
+
+
 def text_table(rows: Sequence[Row]) -> str:
     """Return the rows as an aligned table."""
     header = ("case", "tiles", "us", "TFLOP/s", "GB/s", "against", "predicted us", "error", "goal")
     lines = [header, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return _aligned(lines)
+
+
+def _aligned(lines: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     printed = [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     ]

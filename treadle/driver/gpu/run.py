@@ -107,12 +107,13 @@ def _passed_on(chosen: argparse.Namespace) -> list[str]:
 
 def write(record: dict[str, Any], out: Path) -> int:
     """Judge, print and write a record; returns the exit status."""
-    from treadle.driver.gpu.report import judge, plot, statistics_of, text_table
+    from treadle.driver.gpu.report import judge, lines_of, lines_table, plot, statistics_of, text_table
 
     rows = record["rows"]
     judge(rows, record.get("bandwidth_gb_per_s"))
     record["figures"] = statistics_of(rows)
-    table = text_table(rows)
+    record["lines"] = lines_of(rows, record["figures"])
+    table = f"{text_table(rows)}\n\n{lines_table(record['lines'])}"
     sys.stdout.write(table + "\n")
     (out / "kernel_gpu.json").write_text(json.dumps(record, indent=1) + "\n")
     (out / "kernel_gpu.txt").write_text(table + "\n")
