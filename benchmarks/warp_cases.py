@@ -12,10 +12,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,11 @@ from treadle.ir.machine import Machine
 from treadle.ir.tile.kernel import Room, WarpPlan
 from treadle.ir.tile.program import TileProgram
 from treadle.ir.tile.warps import WarpSchedule
+from treadle.ir.warp.lower import NoRoomForHandoffs
 from treadle.solvers import interruption
 from treadle.solvers.backend import Limits
 from treadle.solvers.modulo import solve as modulo
+from treadle.solvers.modulo.errors import MemoryExceeded
 from treadle.solvers.pipeline import solve as pipeline
 
 ATTENTION = {"heads": 32, "kv_heads": 8, "seq": 4096, "qk_head_dim": 128}
@@ -96,11 +99,16 @@ SOURCES = ("ir/tile", "ir/proof_log", "solvers/pipeline", "solvers/modulo", "sol
            "costmodels/lower.py", "costmodels/lower_warps.py", "costmodels/tile_cycles.py",
            "costmodels/tile_traffic.py", "costmodels/data/machines")  # fmt: skip
 """What a schedule depends on."""
+MOST_SIZES = 4
+"""Sizes of a case that are scheduled, one after the other, where handoffs find no room."""
 
 
 @dataclass(frozen=True)
 class Solved:
-    """A scheduled case, or why there is none. `cpu_s` is what solving took; `stopped` that it ran out of time."""
+    """A scheduled case, or why there is none. `cpu_s` is what solving took; `stopped` that it ran out of time.
+
+    `impossible` says that bounds refuse every size of the case on the machine, so that it is no open problem.
+    """
 
     name: str
     machine: Machine
@@ -109,10 +117,11 @@ class Solved:
     refused: str
     cpu_s: float
     stopped: bool
+    impossible: bool = False
 
 
-def program_for(name: str, machine: Machine) -> TileProgram:
-    """Return a case's loop at its sizes, or at the largest sizes for which no bound refuses groups on the machine.
+def programs_for(name: str, machine: Machine) -> Iterator[TileProgram]:
+    """Yield a case's loop at its sizes, then at others from the largest on, where no bound refuses groups there.
 
     Raises the refusal of the last candidate when there is none.
     """
@@ -122,6 +131,7 @@ def program_for(name: str, machine: Machine) -> TileProgram:
     others = tuple(sorted(others, key=lambda program: -prod(program.tile_sizes.values())))
     first = [programs.build(wanted.family, wanted.shape, wanted.sizes, switches)] if wanted.sizes else []
     refusal: TreadleError | None = None
+    able = False
     for program in first if wanted.exact else [*first, *others]:
         loops = [loop for loop in (program, *program.siblings) if loop.name == (wanted.sibling or program.name)]
         try:
@@ -130,9 +140,15 @@ def program_for(name: str, machine: Machine) -> TileProgram:
         except TreadleError as error:
             refusal = error
             continue
-        return loops[0]
-    assert refusal is not None
-    raise refusal
+        able = True
+        yield loops[0]
+    if not able and refusal is not None:
+        raise refusal
+
+
+def program_for(name: str, machine: Machine) -> TileProgram:
+    """Return the first of `programs_for`; raises as it does."""
+    return next(programs_for(name, machine))
 
 
 def solve(name: str, machine_name: str, limit_s: float, wall_s: float, folder: Path | None) -> Solved:
@@ -158,29 +174,40 @@ def solve(name: str, machine_name: str, limit_s: float, wall_s: float, folder: P
 
 
 def _solved(name: str, machine: Machine, limit_s: float, wall_s: float) -> dict[str, Any]:
+    """Return what is kept of a case; sizes whose handoffs find no room beside the rings leave it to the next."""
     begin = time.process_time()
+    refused, proven = "", True
     with _within(wall_s) as stopped:
         try:
-            program = program_for(name, machine)
-            options = pipeline.Options(Limits(deterministic_s=limit_s))
-            found = schedule_over_groups(program, machine, options, lambda _: None)
+            for program in islice(programs_for(name, machine), MOST_SIZES):
+                proven = False
+                try:
+                    options = pipeline.Options(Limits(deterministic_s=limit_s))
+                    found = schedule_over_groups(program, machine, options, lambda _: None)
+                except (MemoryExceeded, NoRoomForHandoffs) as error:
+                    refused = refused or f"{error.code}: {error}"
+                    continue
+                return {**_kept(program, found), "cpu_s": time.process_time() - begin, "stopped": bool(stopped)}
         except TreadleError as error:
             refused = f"{error.code}: {error}"
-            return {"refused": refused, "cpu_s": time.process_time() - begin, "stopped": bool(stopped)}
+    ended = {"cpu_s": time.process_time() - begin, "stopped": bool(stopped)}
+    return {"refused": refused, "proven": proven, **ended}
+
+
+def _kept(program: TileProgram, found: WarpPlan) -> dict[str, Any]:
     return {
         "refused": "",
         "tile_sizes": program.tile_sizes,
         "room": encode(found.room),
         "schedule": encode(found.schedule),
         "certificate": encode(found.certificate),
-        "cpu_s": time.process_time() - begin,
-        "stopped": bool(stopped),
     }
 
 
 def _read(name: str, machine: Machine, data: dict[str, Any]) -> Solved:
     if data["refused"]:
-        return Solved(name, machine, None, None, data["refused"], data["cpu_s"], data["stopped"])
+        proven = data.get("proven", False)
+        return Solved(name, machine, None, None, data["refused"], data["cpu_s"], data["stopped"], proven)
     wanted = CASES[name]
     whole = programs.build(wanted.family, wanted.shape, data["tile_sizes"], dict(wanted.switches))
     program = next(p for p in (whole, *whole.siblings) if p.name == (wanted.sibling or whole.name))

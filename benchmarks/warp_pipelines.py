@@ -35,7 +35,7 @@ def row_of(solved: Solved) -> dict[str, Any]:
     """Return levels, kinds, findings and seconds of one schedule, or why there is none."""
     row: dict[str, Any] = {"program": solved.name, "machine": solved.machine.id, "seconds": round(solved.cpu_s, 2)}
     if solved.plan is None or solved.program is None:
-        return {**row, "refused": solved.refused, "stopped": solved.stopped}
+        return {**row, "refused": solved.refused, "impossible": solved.impossible, "stopped": solved.stopped}
     begin = time.process_time()
     warps, made, certificate = solved.plan.warps, solved.plan.schedule, solved.plan.certificate
     findings = [*check_warps(warps, made), *recheck_warps(warps, made, certificate).findings]
@@ -132,9 +132,10 @@ def main() -> int:
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the figures of all rows."""
+    """Return the figures of all rows; shares are of all problems that bounds do not refuse, solved or not."""
     solved = [row for row in rows if "levels" in row]
-    count = max(1, len(solved))
+    impossible = sum(row.get("impossible", False) for row in rows)
+    count = max(1, len(rows) - impossible)
     intervals = [row["levels"]["ii"] for row in solved]
     checkable = sum(ii[2] == "optimal" and ii[3] != "solver" for ii in intervals)
     seconds = sorted(row["seconds"] for row in solved) or [0.0]
@@ -142,7 +143,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     checks = sorted(row["check_seconds"] for row in solved) or [0.0]
     return {
         "problems": len(rows),
-        "refused": len(rows) - len(solved),
+        "impossible": impossible,
+        "without_schedule": len(rows) - len(solved) - impossible,
         "interval_proven": sum(ii[2] == "optimal" for ii in intervals),
         "interval_checkable": checkable,
         "interval_checkable_share": round(checkable / count, 4),
