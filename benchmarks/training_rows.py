@@ -41,6 +41,10 @@ from treadle.ir.training.plan import Degrees, StageLayout
 from treadle.ir.training.spec import TrainingSpec
 
 
+_MOST_EVENTS = 10**6
+"""Forwards of microbatches through virtual stages that a replay is asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One measured run: the problem, what was run, and what was measured."""
@@ -192,6 +196,7 @@ def _check_fit(run: Run, row: Row) -> None:
         "heads do not divide the hidden size": not any(experts) and run.count("hidden") % run.count("heads") > 0,
         "batch does not split": batch % (degrees.data * degrees.micro_batch) > 0,
         "more stages than layers": run.count("layers") < degrees.slots - 2,
+        f"more than {_MOST_EVENTS} forwards": degrees.slots * max(1, degrees.microbatches(batch)) > _MOST_EVENTS,
         "interleaving does not split": not _interleaves(degrees, batch),
         "experts do not split": ranks % degrees.expert > 0
         or any(one is not None and one.count % degrees.expert for one in experts),

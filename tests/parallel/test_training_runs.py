@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.training_fit import drawn
@@ -228,6 +228,39 @@ def test_fitting_a_type_without_runs_is_refused(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error TRD613")
+
+
+FULL = "source,params,gpus_per_node,vpp,cp,ep,kv_heads,precision,recompute,zero,tflops_per_gpu,notes"
+CELLS = (
+    "",
+    " ",
+    "0",
+    "-1",
+    "1e999",
+    "nan",
+    "3",
+    "7",
+    "8.5",
+    "16",
+    "1e12",
+    "none",
+    "full",
+    "FSDP",
+    "fp8",
+    "é|\t",
+    "Qwen3_30B_a3B",
+)
+
+
+@given(st.dictionaries(st.integers(0, 26), st.sampled_from(CELLS), max_size=4))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_cells_give_a_time_or_a_coded_reason(tmp_path: Path, changed: dict[int, str]) -> None:
+    cells = [*RUNS[1].split(","), "a report", "1e8", "8", "", "1", "1", "", "bf16", "full", "1", "", ""]
+    cells = [changed.get(number, cell) for number, cell in enumerate(cells)]
+    rows, left = read(written(tmp_path, f"{HEADER},{FULL}", f"{RUNS[0]},,,,,,,,,,,,", ",".join(cells)))
+    assert len(rows) + len(left) == 2
+    assert all(item.code.startswith("TRD") and item.line == 3 for item in left)
+    assert all(0 < row.predict().step_us < float("inf") for row in rows)
 
 
 def test_errors_dealt_anew_leave_each_tensor_degree_its_own(tmp_path: Path) -> None:
