@@ -63,10 +63,24 @@ class _Facts:
         )
 
     def _shared_units(self) -> tuple[SharedUnit, ...]:
-        """Products of several groups keep their order by turns where the tensor core has little slack."""
+        """Products of several groups keep their order by turns where the tensor core has little slack.
+
+        Groups that wait for each other's results in each iteration keep it without.
+        """
         products = [op for op in self.warps.loop.operations if op.unit == TENSOR_CORE]
         busy = sum(operation.occupancy_cycles for operation in products)
-        return (SharedUnit(TENSOR_CORE),) if busy >= FULL_UNIT * self.made.schedule.ii_cycles else ()
+        full = busy >= FULL_UNIT * self.made.schedule.ii_cycles
+        return (SharedUnit(TENSOR_CORE),) if full and not self._exchanging() else ()
+
+    def _exchanging(self) -> bool:
+        """Whether all groups that issue products waited for by their group hand each other results, both ways."""
+        if self.machine.has("tensor_memory"):
+            return False
+        groups = self.made.groups
+        homes = {groups[op.name] for op in self.warps.loop.operations if op.unit == TENSOR_CORE}
+        dependences = [d for d in self.warps.loop.dependences if d.source in groups and d.target in groups]
+        handed = {(groups[d.source], groups[d.target]) for d in dependences}
+        return all((one, other) in handed for one in homes for other in homes if one != other)
 
     def _performed(self, name: str) -> Performed:
         unit = self.warps.loop.operation(name).unit

@@ -20,12 +20,15 @@ from treadle.ir.warp.program import Action, Role, WarpGroup
 
 LEAST_ROWS = 64
 """Rows that one warp group multiplies at once (`wgmma`, PTX ISA)."""
+LOG_OF_2 = 0.6931471805599453
 
 
 class BackwardFrame(FrameBase):
     """Gradients dq, dk and dv of softmax(Q K^T * scale) V, from the output, its gradient and logarithms of sums."""
 
     template = "attention_bwd.py.j2"
+    least_rows = LEAST_ROWS
+    """Rows of the smallest product."""
 
     def __init__(self, kernel: WarpKernel) -> None:
         super().__init__(kernel)
@@ -48,9 +51,11 @@ class BackwardFrame(FrameBase):
         """Refuse what one warp group cannot multiply."""
         name = self.kernel.name
         pieces = {operation.result.shape[0] for operation in self.gradients}
-        if self.rows % LEAST_ROWS or min(pieces) % LEAST_ROWS:
-            found = min(self.rows, *pieces)
-            raise NotEmittable(kernel=name, reason=f"products of {found} rows; wgmma takes {LEAST_ROWS} at a time")
+        if self.rows % self.least_rows or min(pieces) % self.least_rows:
+            found, unit = min(self.rows, *pieces), "tcgen05" if self.kernel.blackwell else "wgmma"
+            raise NotEmittable(
+                kernel=name, reason=f"products of {found} rows; {unit} takes {self.least_rows} at a time"
+            )
 
     def free_bytes(self) -> int:
         """Return what rings, barriers and the keys and values of one tile leave, bytes."""
@@ -182,8 +187,9 @@ class BackwardFrame(FrameBase):
 
         Their places are found anew for each product: kept, descriptors of all products take 48 registers a thread.
         """
-        fresh = f"_fresh({iteration})"
-        slot = fresh if self.slots == 1 else f"{self.slot()} + {fresh}"
+        slot = self.slot()
+        if not self.kernel.blackwell:
+            slot = f"_fresh({iteration})" if self.slots == 1 else f"{slot} + _fresh({iteration})"
         tile = f"{identifier(value)}.index({slot})"
         if not reader.name.startswith("dq"):
             return tile
@@ -347,22 +353,20 @@ class BackwardFrame(FrameBase):
                 lines.append(f"mbarrier.arrive({name}_empty.index({self.slot()}), count=1)")
         sums = [f"{name}{suffix}" for suffix in self.suffixes for name in ("dv", "dk")]
         for name in (name for name in sums if self.makes(group, name)):
-            # The scale has log2(e) in it, the gradient of scores has not.
-            factor = " * (scale * 0.6931471805599453)" if name.startswith("dk") else ""
             row = self._row(self._suffix(name))
             rows = f"{name[:2]}_rows"
             lines += [
-                *self.taken(name),
                 "tma.store_wait(0)",
-                f"{self._staging(name)}.store(({name}{factor}).to({self.element}))",
+                f"{self._staging(name)}.store(({name}{self.factor(name)}).to({self.element}))",
                 "fence_async_shared()",
                 f"_copy_out({rows}, [kv_head, {row}, 0], {self.destination(rows, self._staging(name))})",
             ]
         return [*lines, "tiles_done += 1"]
 
-    def taken(self, name: str) -> Lines:
-        """Return how a sum gets into registers where it is not."""
-        return []
+    @staticmethod
+    def factor(name: str) -> str:
+        """Return what a sum is multiplied by: the scale has log2(e) in it, the gradient of scores has not."""
+        return f" * (scale * {LOG_OF_2})" if name.startswith("dk") else ""
 
     def closing(self, group: WarpGroup) -> Lines:
         """Return what a group does after its last tile."""

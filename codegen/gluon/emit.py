@@ -26,6 +26,7 @@ from treadle.codegen.gluon.matrix import L2_GROUP, PRODUCTS, MatrixFrame
 from treadle.codegen.gluon.normed import NormedFrame, TensorNormedFrame
 from treadle.codegen.gluon.quantized import QuantizedFrame, TensorQuantizedFrame
 from treadle.codegen.gluon.tensor_attention import TensorAttentionFrame
+from treadle.codegen.gluon.tensor_backward import TensorBackwardFrame
 from treadle.codegen.gluon.varlen import TensorVarlenFrame, VarlenFrame
 from treadle.codegen.gluon.writer import GroupWriter, Lines
 from treadle.ir.machine import Machine
@@ -52,6 +53,7 @@ HOPPER_FRAMES: dict[str, type[FrameBase]] = {
 BLACKWELL_FRAMES: dict[str, type[FrameBase]] = {
     **dict.fromkeys(PRODUCTS, TensorMatrixFrame),
     "attention_fwd": TensorAttentionFrame,
+    "attention_bwd": TensorBackwardFrame,
     "attention_varlen": TensorVarlenFrame,
     "attention_decode": TensorDecodeFrame,
     "kmeans_assign": TensorAssignFrame,
