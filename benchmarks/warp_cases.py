@@ -73,7 +73,7 @@ CASES: dict[str, Wanted] = {
     "attention varlen": Wanted("attention_varlen", {"batch": 16, "tokens": 65536, "heads": 32, "qk_head_dim": 128}, {}),
     "attention decode": Wanted("attention_decode", DECODE, {}),
     "attention paged": Wanted("attention_paged", DECODE, {}),
-    "attention backward": Wanted("attention_bwd", ATTENTION, {}),
+    "attention backward": Wanted("attention_bwd", ATTENTION, {**SMALL, "block_n": 128}),
     "attention backward 64x64": Wanted("attention_bwd", ATTENTION, SMALL),
     "gemm": Wanted("gemm", MATRIX, SQUARE),
     "gemm persistent": Wanted("gemm_persistent", MATRIX, {**SQUARE, "repeats": 8}),
