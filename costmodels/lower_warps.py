@@ -15,7 +15,7 @@ from treadle.costmodels.tile_cycles import MUFU, TENSOR_CORE, TENSOR_PORT, memor
 from treadle.ir.machine import Machine
 from treadle.ir.tile.loop import Loop, Operation, Reader
 from treadle.ir.tile.program import Memory, OperationKind, Tile, TileOperation, TileProgram
-from treadle.ir.tile.warps import Crossing, Issue, RegisterValue, WarpLimits, WarpLoop
+from treadle.ir.tile.warps import Crossing, FlightLimit, Issue, RegisterValue, WarpLimits, WarpLoop
 
 LOAD_ROLE = "load"
 FIXED_REGISTERS = 24
@@ -248,4 +248,28 @@ class _Warps:
             fixed_registers=FIXED_REGISTERS + fixed + small,
             role_registers=ROLE_REGISTERS,
             reallocation=self.machine.has("register_reallocation"),
+            flights=self._flights(),
         )
+
+    def _flights(self) -> tuple[FlightLimit, ...]:
+        """Return what may be in flight at once, by the figures that a machine has for it.
+
+        Batches of products of a warp group on Hopper, load instructions of a wave on CDNA. Bulk copies and products on
+        tensor memory end at barriers in shared memory, of which there are as many as slots of rings.
+        """
+        known = {figure.name: figure.value for figure in self.machine.figures}
+        found: list[FlightLimit] = []
+        if "mma_in_flight_most" in known and self.machine.has("async_mma"):
+            products = tuple((op.name, 1) for op in self.loop.operations if op.unit == TENSOR_CORE)
+            found.append(FlightLimit("batches of products", products, round(known["mma_in_flight_most"])))
+        if "loads_in_flight_most" in known:
+            size = known["load_bytes_per_lane"] * self._threads()
+            loads = tuple(
+                (op.name, ceil(self._tile(op.name).bytes / size))
+                for op in self.loop.operations
+                if op.unit == memory_unit(self.machine) and self._kind(op.name) is OperationKind.LOAD
+            )
+            most = round(known["loads_in_flight_most"])
+            # A larger tile is loaded in parts, each waited for before the next: it has the counter to itself.
+            found.append(FlightLimit("loads of a wave", tuple((name, min(most, n)) for name, n in loads), most))
+        return tuple(limit for limit in found if limit.operations)

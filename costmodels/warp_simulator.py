@@ -156,6 +156,9 @@ class _Machine:
         ]
         fetches = [self.operations[name] for names in self.bound.values() for name in names]
         self.ports = {fetch.unit: Port() for fetch in fetches if fetch.unit in self.units and fetch.occupancy_cycles}
+        self.flights = warps.limits.flights
+        self.flying: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+        """Ends and shares of operations in flight, by limit and group."""
         self.starts: dict[tuple[str, int], int] = {}
         self.puts: dict[tuple[str, int], int] = {}
         self.releases: dict[tuple[str, int, int], int] = {}
@@ -191,7 +194,8 @@ class _Machine:
         name = instruction.subject
         match instruction.action:
             case Action.PERFORM:
-                return max(group.free, self._operands(position, instruction, iteration))
+                ready = max(group.free, self._operands(position, instruction, iteration))
+                return self._room_in_flight(position, name, ready)
             case Action.WRITE:
                 return max(group.free, self.starts[name, iteration] + self.ready[name])
             case Action.WAIT:
@@ -224,6 +228,19 @@ class _Machine:
             ready = max(ready, self.starts[made] + delay)
         return ready
 
+    def _room_in_flight(self, position: int, name: str, cycle: int) -> int:
+        """Return the first cycle, from `cycle` on, at which no limit of operations in flight holds one back."""
+        for number, limit in enumerate(self.flights):
+            share = dict(limit.operations).get(name)
+            if share is None:
+                continue
+            flying = self.flying[number, position if limit.per_group else 0]
+            for end, _ in sorted(flying):
+                if sum(other for until, other in flying if until > cycle) + share <= limit.most:
+                    break
+                cycle = max(cycle, end)
+        return cycle
+
     def _own(self, position: int, source: Source, made: tuple[str, int]) -> bool:
         channel = self.channels.get(source.value)
         return channel is None or channel.producer == position
@@ -252,6 +269,7 @@ class _Machine:
         match instruction.action:
             case Action.PERFORM if not group.done:
                 self._perform(group, instruction, iteration, cycle)
+                self._take_off(position, name, iteration)
             case Action.PERFORM:
                 self._last_slice(group, instruction, iteration)
             case Action.PUT:
@@ -311,6 +329,16 @@ class _Machine:
                 self.operations[name].occupancy_cycles if name in self.staged else self.operations[name].latency_cycles
             )
             ends.append(max([start + taken, *ends[-1:]]))
+
+    def _take_off(self, position: int, name: str, iteration: int) -> None:
+        """Note when an operation that a limit counts is no longer in flight; what has landed before is left out."""
+        begin = self.starts[name, iteration]
+        for number, limit in enumerate(self.flights):
+            share = dict(limit.operations).get(name)
+            if share is not None:
+                key = number, position if limit.per_group else 0
+                left = [flight for flight in self.flying[key] if not limit.per_group or flight[0] > begin]
+                self.flying[key] = [*left, (begin + self.operations[name].latency_cycles, share)]
 
     def _begin(self, name: str, cycle: int) -> int:
         """Return when an operation starts: its unit is free, and the port through which it fetches its operands."""

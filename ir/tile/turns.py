@@ -502,4 +502,5 @@ def _raised(least: Matrix | None, source: int, target: int, weight: int) -> Matr
         return None
     if weight <= least[source, target]:
         return least
-    return np.maximum(least, least[:, source, None] + weight + least[None, target, :])
+    found: Matrix = np.maximum(least, least[:, source, None] + weight + least[None, target, :])
+    return found

@@ -307,17 +307,17 @@ def _add_flights(
     ii, cp = joint.base.ii, joint.cp
     intervals: list[cp_model.IntervalVar] = []
     demands: list[int] = []
-    always: cp_model.LinearExprT = 0
+    always: list[cp_model.LinearExpr] = []
     for name, share, inside in every:
         assert inside is not None
         whole, rest = divmod(latency[name], ii)
-        always = always + whole * share * inside
+        always.append(whole * share * inside)
         for shift in (0, ii) if rest else ():
             begin = joint.slot(name) + shift
             intervals.append(cp.new_optional_fixed_size_interval_var(begin, rest, inside, "flight"))
             demands.append(share)
     room = cp.new_int_var(0, most, "flights")
-    cp.add(room == most - always)
+    cp.add(room + sum(always) == most)
     cp.add_cumulative(intervals, demands, room)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.tile.register_bound import register_bound as least_registers
@@ -158,8 +159,8 @@ def _turned(bound: Bound, ii: int, ranges: list[tuple[int, int]]) -> Bound:
     refuted = list(range(ii, ranges[-1][1] + 1))
     plain = bound.proof not in (ProofKind.SOLVER, ProofKind.ENUMERATION)
     basis = {"value": bound.value, "proof": bound.proof.value, "evidence": bound.evidence}
-    evidence = {"basis": basis, "refuted": []} if plain else bound.evidence
-    evidence = {**evidence, "refuted": [*evidence["refuted"], *refuted]}
+    before: dict[str, Any] = {"basis": basis, "refuted": []} if plain else bound.evidence
+    evidence = {**before, "refuted": [*before["refuted"], *refuted]}
     if bound.proof is not ProofKind.SOLVER:
         evidence["turns"] = [*evidence.get("turns", []), *ranges]
     kind = ProofKind.SOLVER if bound.proof is ProofKind.SOLVER else ProofKind.ENUMERATION

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import Any
 
 from treadle.ir.certificate import ProofKind
 from treadle.ir.tile.assignments import DECIDED, WalkTooLong, assignments, least, least_interval, least_roomy
@@ -60,7 +61,9 @@ def raised(bound: Bound, value: int, refuted: list[int]) -> Bound:
         return bound
     basis = bound.evidence.get("basis") if bound.proof is ProofKind.ENUMERATION else None
     plain = {"value": bound.value, "proof": bound.proof.value, "evidence": bound.evidence}
-    kept = {name: bound.evidence[name] for name in ("orders", "turns") if basis and name in bound.evidence}
+    kept: dict[str, Any] = {}
+    if basis:
+        kept = {name: bound.evidence[name] for name in ("orders", "turns") if name in bound.evidence}
     return Bound(value, ProofKind.ENUMERATION, {"basis": basis or plain, "refuted": refuted, **kept})
 
 
