@@ -60,7 +60,10 @@ def _tiles(shape: Shape, options: Options) -> tuple[TileSizes, ...]:
 def _gradients_of_scores(
     shape: Shape, rows: int, columns: int, dtype: str, t: str, masked: bool
 ) -> list[TileOperation]:
-    """Return the operations from the loads to `weights_low` and `slopes_low`, both (keys, queries)."""
+    """Return the operations from the loads to `slopes_low` and `weights_low`, both (keys, queries).
+
+    In this order they need the fewest registers: weights are rounded when nothing reads them any more.
+    """
     block = (rows, columns)
     scores = f"scores{t}"
     operations = [mma(scores, (f"k{t}", "load_q"), block, shape["qk_head_dim"], note="K Q^T")]
@@ -69,10 +72,9 @@ def _gradients_of_scores(
         scores = f"masked{t}"
     return [
         *operations,
+        mma(f"dweights{t}", (f"v{t}", "load_dout"), block, shape["v_head_dim"], note="V dO^T"),
         compute(f"shifted{t}", OperationKind.ELEMENTWISE, (scores, f"load_lse{t}"), block, note="scale * score - lse"),
         compute(f"weights{t}", OperationKind.EXP2, (f"shifted{t}",), block),
-        compute(f"weights_low{t}", OperationKind.CONVERT, (f"weights{t}",), block, dtype),
-        mma(f"dweights{t}", (f"v{t}", "load_dout"), block, shape["v_head_dim"], note="V dO^T"),
         compute(
             f"slopes{t}",
             OperationKind.ELEMENTWISE,
@@ -82,6 +84,7 @@ def _gradients_of_scores(
             note="weight * (dweight - delta)",
         ),
         compute(f"slopes_low{t}", OperationKind.CONVERT, (f"slopes{t}",), block, dtype),
+        compute(f"weights_low{t}", OperationKind.CONVERT, (f"weights{t}",), block, dtype),
     ]
 
 

@@ -39,10 +39,10 @@ def test_backward_is_one_loop_of_five_products() -> None:
 
 def test_backward_sub_tiles_make_dq_together() -> None:
     program = programs.build("attention_bwd", HEADS, {"block_m": 64, "block_n": 128, "sub_tiles": 2})
-    assert [name for name in products(program) if name.startswith("dq")] == ["dq_0_of_0", "dq_0", "dq_1_of_0", "dq_1"]
+    assert [name for name in products(program) if name.startswith("dq")] == ["dq_step0_0", "dq_0", "dq_step0_1", "dq_1"]
     assert program.flops == programs.build("attention_bwd", HEADS, {"sub_tiles": 1}).flops
     narrow = programs.build("attention_bwd", {**HEADS, "qk_head_dim": 64}, {"sub_tiles": 2})
-    assert [name for name in products(narrow) if name.startswith("dq")] == ["dq_of_0", "dq"]
+    assert [name for name in products(narrow) if name.startswith("dq")] == ["dq_step0", "dq"]
 
 
 def test_a_causal_backward_has_a_loop_for_what_the_diagonal_cuts() -> None:
