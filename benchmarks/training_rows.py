@@ -40,7 +40,7 @@ from treadle.ir.training.model import TrainingModel
 from treadle.ir.training.plan import Degrees, StageLayout
 from treadle.ir.training.spec import TrainingSpec
 
-
+_PREDICTOR_LAYERS = 2
 _MOST_EVENTS = 10**6
 """Forwards of microbatches through virtual stages that a replay is asked for."""
 
@@ -92,7 +92,7 @@ class Row:
         return replace(self, tuned=tuple(kept.values()) or self.tuned)
 
     def _replay(self, setting: Setting, degrees: Degrees) -> Replay:
-        return replay(setting, degrees, even_layout(self.model.layers, degrees.slots))
+        return replay(setting, degrees, even_layout(self.model.layers, degrees.slots, self.model.predictors))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +152,16 @@ def fit_rows(rows: Iterable[Row]) -> list[Row]:
     return chosen
 
 
-def even_layout(layers: int, slots: int) -> StageLayout:
-    """Return the even split; what is left over goes to the stages in the middle, away from embedding and loss."""
-    base, rest = divmod(layers, slots)
+def even_layout(layers: int, slots: int, predictors: int = 0) -> StageLayout:
+    """Return the even split; what is left over goes to the stages in the middle, away from embedding and loss.
+
+    A module of multi-token prediction, a layer and a loss on the last stage, counts as two layers there.
+    """
+    ends = max(n for n in range(_PREDICTOR_LAYERS * predictors + 1) if n <= (layers + n) // slots)
+    base, rest = divmod(layers + ends, slots)
     first = (slots - rest + 1) // 2
-    return StageLayout(tuple(base + (first <= slot < first + rest) for slot in range(slots)))
+    counts = [base + (first <= slot < first + rest) for slot in range(slots)]
+    return StageLayout((*counts[:-1], counts[-1] - ends))
 
 
 def _row(run: Run) -> Row:

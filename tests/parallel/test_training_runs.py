@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from benchmarks.training_fit import drawn
 from benchmarks.training_reach import dealt_anew, left_out, monotone, odd_cells, rising, without_bias
-from benchmarks.training_rows import fit_rows, read, reasons_of
+from benchmarks.training_rows import even_layout, fit_rows, read, reasons_of
 from treadle.frontends.training_runs import NotTrainingRuns, NoUsableRun, parse_runs
 
 ROOT = Path(__file__).parents[2]
@@ -307,3 +307,12 @@ def test_unstated_chunks_are_the_fastest_that_split_evenly(tmp_path: Path) -> No
     assert row.predict().step_us < fixed.predict().step_us
     (other,), _ = read(written(tmp_path, f"{HEADER},source", line.replace("Megatron-Bridge", "a report")))
     assert {degrees.virtual for degrees in other.tuned} == {1}
+
+
+@given(st.integers(1, 130), st.integers(1, 64), st.integers(0, 2))
+def test_an_even_layout_has_all_layers_and_leaves_room_for_predictors(layers: int, slots: int, predictors: int) -> None:
+    counts = even_layout(layers, slots, predictors).layers
+    assert (len(counts), sum(counts)) == (slots, layers)
+    assert min(counts) >= 0
+    assert max(counts) - min(counts) <= 1 + 2 * predictors
+    assert not predictors or counts[-1] == min(counts)
