@@ -153,7 +153,7 @@ def solve(
             model.add_hint(variable, value)
     solver = _cp_solver(limits, tuning or {})
     watcher = _Watcher(model, on_incumbent) if on_incumbent else None
-    status = run_stoppable(lambda: solver.solve(model, watcher), solver.stop_search)
+    status = _searched(model, solver, watcher)
     if status.name not in _CP_STATUS:
         raise ModelRejected(solver="CP-SAT", reason=model.validate() or status.name)
     response = solver.response_proto
@@ -173,6 +173,17 @@ def solve(
         ),
         solution=tuple(response.solution) if found else (),
     )
+
+
+def _searched(model: cp_model.CpModel, solver: cp_model.CpSolver, watcher: _Watcher | None) -> cp_model.CpSolverStatus:
+    """Run the search; once more without symmetries where presolve fails on them (9.15: `raw_hash_map::at`)."""
+    try:
+        return run_stoppable(lambda: solver.solve(model, watcher), solver.stop_search)
+    except IndexError:
+        if solver.parameters.symmetry_level == 0:
+            raise
+        solver.parameters.symmetry_level = 0
+        return run_stoppable(lambda: solver.solve(model, watcher), solver.stop_search)
 
 
 def _cp_solver(limits: Limits, tuning: Mapping[str, bool | int | float]) -> cp_model.CpSolver:

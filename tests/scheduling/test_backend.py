@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from ortools.math_opt.python import mathopt
 from ortools.sat.python import cp_model
@@ -122,3 +124,25 @@ def test_infeasible_linear() -> None:
     outcome = solve_linear(model)
     assert outcome.status is Status.INFEASIBLE
     assert not outcome.solved
+
+
+def test_presolve_that_fails_on_symmetries_is_asked_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CP-SAT 9.15 loses symmetric terms of an objective and raises; the answer comes without looking for symmetries."""
+    search, levels = cp_model.CpSolver.solve, list[int]()
+
+    def failing(solver: cp_model.CpSolver, *given: Any) -> Any:
+        levels.append(solver.parameters.symmetry_level)
+        if solver.parameters.symmetry_level:
+            raise IndexError("absl::container_internal::raw_hash_map<>::at")
+        return search(solver, *given)
+
+    monkeypatch.setattr(cp_model.CpSolver, "solve", failing)
+    assert solve(knapsack()[0]).status is Status.OPTIMAL
+    assert levels == [2, 0]
+    monkeypatch.setattr(cp_model.CpSolver, "solve", _always_failing)
+    with pytest.raises(IndexError):
+        solve(knapsack()[0])
+
+
+def _always_failing(solver: cp_model.CpSolver, *given: Any) -> Any:
+    raise IndexError("at")
