@@ -69,7 +69,7 @@ class KernelBinary:
         )
 
     def sidecar(self) -> str:
-        """Return the JSON file that goes beside the binary."""
+        """Return the JSON file that goes beside the binary; the order of `arguments` is that of the launch."""
         facts = {
             "kernel": self.kernel,
             "target": self.target,
@@ -79,7 +79,7 @@ class KernelBinary:
             "dynamic_shared_bytes": self.smem_bytes,
             **self.launch,
         }
-        return json.dumps(facts, indent=1, sort_keys=True) + "\n"
+        return json.dumps(facts, indent=1) + "\n"
 
 
 def compile_source(source: str, architecture: str, name: str = "kernel") -> tuple[KernelBinary, ...]:
