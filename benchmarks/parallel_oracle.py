@@ -97,14 +97,14 @@ def contiguous(layers: int, stages: int) -> Iterator[StageLayout]:
             yield StageLayout(counts)
 
 
-def every_layout(layers: int, degrees: Degrees) -> Iterator[StageLayout]:
+def every_layout(layers: int, degrees: Degrees, allowed: tuple[Recompute, ...]) -> Iterator[StageLayout]:
     """Yield all splits, with every choice of layers that run again where stages have their own number of them."""
     for layout in contiguous(layers, degrees.pipeline):
         if degrees.recompute is not Recompute.STAGES:
             yield layout
             continue
         for again in product(*(range(count + 1) for count in layout.layers)):
-            if any(again):
+            if any(again) or Recompute.NONE not in allowed:
                 yield StageLayout(layout.layers, again)
 
 
@@ -118,15 +118,15 @@ def brute_force(setting: Setting) -> tuple[int, float, float]:
             layout = option.layout
             assert layout is not None
             if degrees.virtual > 1:
-                if not says_less(degrees, layout):
+                if not says_less(setting, degrees, layout):
                     solved = min(solved, replay(setting, degrees, layout, timer).step_us)
                 continue
             if degrees.pipeline > 1:
                 layout = best_with_tails(setting, degrees, timer, layout, math.inf).layout
                 assert layout is not None
-            if not says_less(degrees, layout):
+            if not says_less(setting, degrees, layout):
                 solved = min(solved, replay(setting, degrees, layout, timer).step_us)
-            for other in every_layout(setting.model.layers, degrees):
+            for other in every_layout(setting.model.layers, degrees, setting.spec.search.recompute):
                 played = replay(setting, degrees, other, timer)
                 if fits(setting, degrees, played):
                     anywhere = min(anywhere, played.step_us)

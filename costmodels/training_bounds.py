@@ -264,6 +264,10 @@ class Quick:
         """Whether some layout may fit the memory."""
         return self._room.may_fit(degrees)
 
+    def surely_fits(self, degrees: Degrees) -> bool:
+        """Whether all declared layouts of several chunks fit the memory, whatever they are, with nothing run again."""
+        return self._room.surely_fits(degrees)
+
     def _microbatches(self, degrees: Degrees) -> int:
         return degrees.microbatches(self.setting.spec.global_batch)
 
@@ -327,9 +331,11 @@ def layout_of(tables: Tables, counts: tuple[int, ...]) -> StageLayout:
     return StageLayout(counts, tuple(again))
 
 
-def says_less(degrees: Degrees, layout: StageLayout) -> bool:
-    """Whether a layout runs nothing again where stages may: the plan without recomputation, which is its name."""
-    return degrees.recompute is Recompute.STAGES and not any(layout.recomputed)
+def says_less(setting: Setting, degrees: Degrees, layout: StageLayout) -> bool:
+    """Whether a layout runs nothing again where stages may: the plan without recomputation, where that is a choice."""
+    if degrees.recompute is not Recompute.STAGES or any(layout.recomputed):
+        return False
+    return Recompute.NONE in setting.spec.search.recompute
 
 
 _SQUARE = ("forward", "backward", "weight", "saved", "whole")
@@ -429,7 +435,7 @@ class Tables:
             layers = self.columns - self.rows
             found = np.zeros(layers.shape)
             open_ranges = (layers > 0) & ~self._fits(rank, found)
-            if len(self.presence) == 1:
+            if len(self.presence) == 1 or not self.split:
                 found = self._bisected(rank, open_ranges)
                 open_ranges = np.zeros_like(open_ranges)
             for count in range(1, int(layers.max()) + 1):
@@ -443,7 +449,11 @@ class Tables:
         return self._again[rank]
 
     def _bisected(self, rank: int, open_ranges: NDArray[np.bool_]) -> Matrix:
-        """Return what `again` does where layers are of one kind: from one layer on, more of them need less room."""
+        """Return what `again` does where more of them never need more room.
+
+        What one more frees is held at least once, and no less than what it brings while it runs. Between a backward and
+        its weight gradients it is held whole: then only layers of one kind are alike from the first on.
+        """
         most = np.where(open_ranges, self.columns - self.rows, 0).astype(np.float64)
         low, high = np.where(open_ranges, 1.0, 0.0), most.copy()
         hopeless = ~self._fits(rank, most)

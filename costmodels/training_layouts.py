@@ -44,6 +44,9 @@ def choices(setting: Setting, degrees: Degrees, quick: Quick) -> list[Bound]:
         solve = best_mixed if degrees.placement else best_contiguous
         found = solve(setting, degrees, quick.timer)
         return [found] if found.layout else []
+    only = degrees.recompute is Recompute.STAGES and Recompute.NONE in setting.spec.search.recompute
+    if only and quick.surely_fits(degrees):
+        return []
     judge = _Judge(setting, degrees, quick.timer)
     tried = (judge.fitted(layout) for layout in layouts(setting.model.layers, degrees))
     fitting = [layout for layout in tried if layout is not None]
@@ -185,16 +188,38 @@ class _Judge:
         Where stages have their own numbers of layers that run again, a rank takes the least number per chunk that fits.
         """
         cuts, again = layout.cuts(), [0] * len(layout.layers)
+        known: dict[tuple[float, ...], int] = {}
         for rank in range(self.degrees.pipeline):
             slots = self.degrees.slots_of(rank)
             mine = [cuts[slot] for slot in slots]
-            most = max(end - start for start, end in mine) if self.partial else 0
-            count = next((count for count in range(most) if self._fits(rank, mine, count)), most)
-            if count == most and not self._fits(rank, mine, most):
+            key = tuple(size for start, end in mine for size in self._sizes(start, end))
+            count = self._fewest(rank, mine, known.get(key))
+            if count is None:
                 return None
+            if rank < self.ends[1] and self.degrees.schedule is Pipeline.INTERLEAVED:
+                known[key] = count
             for slot, (start, end) in zip(slots, mine, strict=True):
                 again[slot] = min(count, end - start)
         return StageLayout(layout.layers, tuple(again)) if self.partial else layout
+
+    def _fewest(self, rank: int, mine: list[tuple[int, int]], before: int | None) -> int | None:
+        """Return the fewest layers per chunk to run again so that the rank fits, or None.
+
+        `before` is what an earlier rank with the same chunks needed: of interleaved schedules a later one holds fewer
+        microbatches of each chunk and needs no more.
+        """
+        if before is not None and rank != self.ends[1]:
+            while before and self._fits(rank, mine, before - 1):
+                before -= 1
+            return before
+        most = max(end - start for start, end in mine) if self.partial else 0
+        count = next((count for count in range(most) if self._fits(rank, mine, count)), most)
+        return count if count < most or self._fits(rank, mine, most) else None
+
+    def _sizes(self, start: int, end: int) -> tuple[float, float, float]:
+        """Return state, kept bytes and host bytes of a range of layers."""
+        state, saved, hosted = self.state, self.saved, self.hosted
+        return state[end] - state[start], saved[end] - saved[start], hosted[end] - hosted[start]
 
     def _fits(self, rank: int, mine: list[tuple[int, int]], again: int = 0) -> bool:
         def total(prefix: list[float]) -> float:

@@ -111,6 +111,21 @@ class Room:
         missing = max(0.0, layers - free)
         return min(missing * slope, float(layers)) if missing else 0.0
 
+    def surely_fits(self, degrees: Degrees) -> bool:
+        """Whether every declared layout of several chunks fits with nothing run again: each rank at its fullest."""
+        needs, ends = self._needs(replace(degrees, recompute=Recompute.NONE))
+        most = degrees.virtual * ((self.setting.model.layers + 2) // degrees.slots + 1)
+        held = max(degrees.microbatches(self.setting.spec.global_batch), 1)
+        if degrees.schedule is Pipeline.INTERLEAVED:
+            held = min(held, max(largest for *_, largest in self._counted(degrees)) + 2 * degrees.pipeline)
+        else:
+            held = min(held, 2 * degrees.pipeline)
+        one = max(need.state + held * max(need.kept, need.whole) for need in needs)
+        passing = max(ends.last_transient, *(need.transient for need in needs))
+        spare = 0.0 if not self.setting.model.predictors else held * max(max(need.kept, need.whole) for need in needs)
+        spare *= self.setting.model.predictors
+        return ends.first_state + ends.last_state + most * one + passing + spare <= self._capacity
+
     def _counted(self, degrees: Degrees) -> tuple[tuple[int, int, int, int], ...]:
         """Return per rank how many microbatches each layer holds at least, before and after its backward; how many
         chunks' microbatches are held beyond that; and how many microbatches a layer holds at most."""

@@ -140,8 +140,8 @@ def check_layout(model: TrainingModel, degrees: Degrees, layout: StageLayout) ->
     for slot, count in enumerate(layout.layers[1:-1], start=1):
         if count == 0:
             findings.append(Finding("TRD437", f"layout[{slot}]", "stage without layers"))
-    if (degrees.recompute is Recompute.STAGES) != any(layout.recomputed):
-        expected = "a count per stage, not all 0, with `recompute=stages` alone"
+    if (degrees.recompute is Recompute.STAGES) != bool(layout.recomputed):
+        expected = "a count per stage with `recompute=stages`, none without"
         findings.append(
             Finding("TRD623", "layout.recomputed", "recomputed layers", expected, str(list(layout.recomputed)))
         )

@@ -163,7 +163,7 @@ def search_share(
                 state.too_large += 1
             for place, option in enumerate(options):
                 assert option.layout is not None
-                if degrees.virtual > 1 and says_less(degrees, option.layout):
+                if degrees.virtual > 1 and says_less(setting, degrees, option.layout):
                     continue
                 heapq.heappush(heap, (max(bound, option.step_us), _LAYOUT, number, place, degrees, option.layout))
             continue
@@ -176,7 +176,7 @@ def search_share(
             else:
                 state.cut_us = min(state.cut_us, max(bound, sharpened.step_us))
             continue
-        if says_less(degrees, layout):
+        if says_less(setting, degrees, layout):
             continue
         found = Found(number, degrees, layout, bound, replay(setting, degrees, layout, timer))
         state.found.append(found)
