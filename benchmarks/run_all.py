@@ -44,8 +44,8 @@ BENCHMARKS: dict[str, list[str]] = {
     "roadef": ["--window", "45", "--hard", "280"],
     "pack_growth": ["--window", "55", "--add", str(RESULTS / "pack_growth.json")],
 }
-"""Module -> arguments. By hand: pod_packing, openb, pack_growth of 10^5 pods, serving_peer, training_fit and training_kernels
-(training_fit also with --leave-out and --draws 10)."""
+"""Module -> arguments. By hand: pod_packing, openb, pack_growth of 10^5 pods, serving_peer, training_fit and
+training_kernels (training_fit also with --leave-out and --draws 10)."""
 
 
 def main() -> int:

@@ -40,6 +40,36 @@ FLAVOR = closed({"name": NAME, "resources": listed(QUOTA, 64)})
 GROUP = closed({"coveredResources": listed({"type": "string"}, 64), "flavors": listed(FLAVOR, 64)})
 LABELS = {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": 8, "minProperties": 1}
 POD = closed({"spec": closed({"affinity": {"type": "object"}})})
+TEXT = {"type": "string", "minLength": 1}
+WEIGHED = closed({"name": TEXT, "weight": {"type": "integer", "minimum": 1, "maximum": 100}})
+STRATEGIES = {"enum": ["LeastAllocated", "MostAllocated", "RequestedToCapacityRatio"]}
+SCHEDULER = "kubescheduler.config.k8s.io/v1"
+FIT = closed(
+    {
+        "apiVersion": {"const": SCHEDULER},
+        "kind": {"const": "NodeResourcesFitArgs"},
+        "scoringStrategy": closed({"type": STRATEGIES, "resources": listed(WEIGHED, 64)}),
+    }
+)
+PLUGIN = closed({"name": {"const": "NodeResourcesFit"}, "args": FIT})
+FILES: dict[str, dict[str, Any]] = {
+    "Component": closed(
+        {
+            "apiVersion": {"const": "kustomize.config.k8s.io/v1alpha1"},
+            "kind": {"const": "Component"},
+            "patches": listed(closed({"path": TEXT}), 100_000),
+        }
+    ),
+    "KubeSchedulerConfiguration": closed(
+        {
+            "apiVersion": {"const": SCHEDULER},
+            "kind": {"const": "KubeSchedulerConfiguration"},
+            "profiles": listed(closed({"schedulerName": TEXT, "pluginConfig": listed(PLUGIN, 64)}), 64),
+        }
+    ),
+}
+"""Files that are no objects of a cluster: api/types/kustomization.go of kustomize, staging/src/k8s.io/kube-scheduler/
+config/v1/types*.go of Kubernetes."""
 CRDS: dict[str, dict[str, Any]] = {
     "Topology": kind(KUEUE, "Topology", closed({"levels": listed(closed({"nodeLabel": LABEL}), 16)})),
     "ResourceFlavor": kind(KUEUE, "ResourceFlavor", closed({"nodeLabels": LABELS}, {"topologyName": NAME})),

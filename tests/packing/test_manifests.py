@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.packing.builders import HOST, node, shape
-from tests.packing.schemas import CRDS
+from tests.packing.schemas import CRDS, FILES
 from treadle.codegen.kubernetes.manifests import manifests
 from treadle.ir.cluster.cluster import PENDING, Cluster, Gang, Pod
 from treadle.ir.cluster.objective import Objective
@@ -79,13 +79,26 @@ def test_objects_of_kubernetes_are_valid() -> None:
     assert seen == {"Pod", "Deployment", "Node", "Binding", "Eviction"}
 
 
-def test_objects_of_crds_are_valid() -> None:
-    seen: set[str] = set()
-    for _, document in documents():
-        if document["kind"] in CRDS:
-            jsonschema.validate(document, CRDS[document["kind"]])
-            seen.add(document["kind"])
-    assert seen == set(CRDS)
+def test_objects_of_crds_and_files_are_valid() -> None:
+    schemas = {**CRDS, **FILES}
+    found = [document for _, document in documents() if document["kind"] in schemas]
+    for document in found:
+        jsonschema.validate(document, schemas[document["kind"]])
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**document, "more": 1}, schemas[document["kind"]])
+    assert {document["kind"] for document in found} == set(schemas)
+
+
+def test_every_emitted_kind_has_a_schema() -> None:
+    validated = {"Pod", "Deployment", "Job", "Node", "Binding", "Eviction"}
+    assert {document["kind"] for _, document in documents()} <= validated | {*CRDS, *FILES}
+
+
+def test_patches_of_the_component_are_there() -> None:
+    files = manifests(plan())
+    (component,) = [document for _, document in documents("deploy/component/kustomization")]
+    assert component["patches"]
+    assert all(f"deploy/component/{patch['path']}" in files for patch in component["patches"])
 
 
 @pytest.mark.skipif(not BIG.is_dir(), reason="the published schemas are not there; the small ones were used")
