@@ -164,11 +164,12 @@ class BackwardFrame(FrameBase):
 
     def _block(self, iteration: str) -> str:
         """Return the block of queries of a step, as text."""
-        return f"_block_of({iteration}, {'full, plain, begin, blocks, ' if self.causal else ''}shared_by)"
+        return f"_block_of({iteration}, {'full, plain_block, cut_block, ' if self.causal else ''}shared_by)"
 
     def _place(self, iteration: str) -> str:
         """Return the place of a step's numbers of queries, as text."""
-        return f"_place({iteration}, {'full, plain_place, cut_place' if self.causal else 'first_place'})"
+        cut = "full, plain_block, cut_block, shared_by, " if self.causal else ""
+        return f"_place({iteration}, {cut}first_place)"
 
     def destination(self, descriptor: str, slot: str) -> str:
         """Descriptors are of heads x rows x columns; a tile in shared memory is of one head."""
@@ -281,19 +282,15 @@ class BackwardFrame(FrameBase):
             f"plain = blocks - ttgl.minimum(ttgl.maximum({whole}, begin), blocks)",
             "plain = plain if first_key + BLOCK_N <= kv_seq else 0",
             "full = shared_by * plain",
-            *self._places(),
+            *self._blocks(),
+            "first_place = kv_head * blocks * shared_by",
             "steps = shared_by * (blocks - begin)",
             f"trips = {self.trips('steps')}",
         ]
 
-    def _places(self) -> Lines:
-        """Return where the numbers of a tile's first queries lie."""
-        if not self.causal:
-            return ["first_place = kv_head * blocks * shared_by"]
-        return [
-            "plain_place = (kv_head * blocks + blocks - plain) * shared_by",
-            "cut_place = (kv_head * blocks + begin - plain) * shared_by",
-        ]
+    def _blocks(self) -> Lines:
+        """Return where blocks begin that see all keys and, as if counted from the first step on, those that do not."""
+        return ["plain_block = blocks - plain", "cut_block = begin - plain"] if self.causal else []
 
     def start(self, group: WarpGroup) -> Lines:
         """Return what a group does before the loop of a tile."""

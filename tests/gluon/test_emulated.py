@@ -126,7 +126,12 @@ def test_values_behind_the_last_key_may_be_anything() -> None:
         ("attention_fwd", "b200", "] < (seen", "] <= (seen"),
         ("attention_bwd", "h200", "ttgl.minimum(_block_of", "ttgl.minimum(1 + _block_of"),
         ("attention_bwd", "h200", "// 8 % 2", "// 8 % 4"),
-        ("attention_bwd", "h200", "plain_place if step < full", "plain_place if step < full + 1"),
+        (
+            "attention_bwd",
+            "h200",
+            "(plain_block if step < full else cut_block)",
+            "(plain_block if step <= full else cut_block)",
+        ),
         ("attention_bwd", "b200", "mbarrier.wait(dk_full", "pass  # mbarrier.wait(dk_full"),
         ("attention_bwd", "b200", "tcgen05_commit(k_empty", "pass  # tcgen05_commit(k_empty"),
         ("kmeans_assign", "h200", "columns[None, :] < count", "columns[None, :] < count + 1"),
