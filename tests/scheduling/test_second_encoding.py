@@ -89,3 +89,26 @@ def test_an_opinion_of_another_form_is_found(second: dict[str, object]) -> None:
             assert [finding.code for finding in findings] == codes
         return
     pytest.fail("no loop whose length needs a search")
+
+
+def test_what_the_register_file_forbids_is_refuted() -> None:
+    """Groups that fit one by one, but not together: with registers to spare the first question stays open."""
+    refuted = 0
+    for seed in range(40):
+        warps = random_warps(random.Random(f"file {seed}"))
+        if len(warps.loop.operations) > 4 or refuted == 2:
+            continue
+        try:
+            solved = schedule(warps, Options(Limits(deterministic_s=0.1)))
+        except REFUSALS:
+            continue
+        ii, registers = solved.schedule.schedule.ii_cycles, solved.schedule.registers
+        tight = replace(warps, limits=replace(warps.limits, registers_of_file=sum(registers) - 1))
+        count = refuted_again(tight, ii, {})
+        try:
+            at = schedule(tight, Options(Limits(deterministic_s=0.1))).schedule.schedule.ii_cycles
+        except REFUSALS:
+            at = ii + 1
+        assert count is None or at > ii
+        refuted += count is not None
+    assert refuted == 2

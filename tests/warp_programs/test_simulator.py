@@ -6,12 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from tests.warp_programs.cases import CASES, case
+from tests.warp_programs.cases import CASES, PROGRAMS, case
+from treadle.costmodels.lower_warps import lower_warps
+from treadle.costmodels.machines import load_machine
 from treadle.costmodels.warp_interpreter import Stuck
 from treadle.costmodels.warp_review import compare_pace, grid_cycles, review_schedule, review_warp_program
 from treadle.costmodels.warp_simulator import Pace, Port, measure_pace, simulate
+from treadle.frontends import programs
 from treadle.ir.diagnostics import Severity
 from treadle.ir.warp.program import Action
+from treadle.solvers.backend import Limits
+from treadle.solvers.pipeline import solve as pipeline
 
 
 @pytest.mark.parametrize(("name", "machine"), CASES)
@@ -22,6 +27,22 @@ def test_the_steady_state_is_not_slower_than_the_interval(name: str, machine: st
     assert review.pace is not None
     assert review.pace.steady_cycles <= 1.01 * solved.made.schedule.ii_cycles
     assert review.pace.short_cycles[0] == 0
+
+
+def test_the_attention_pair_on_blackwell_keeps_the_pace_of_its_schedule() -> None:
+    """Softmax of one sub-tile beside the correction of the other: late announcements once cost a tenth (1,125)."""
+    machine = load_machine("b200")
+    program = programs.build(*PROGRAMS["pair"])
+    warps = lower_warps(program, machine)
+    solved = pipeline.schedule(warps, pipeline.Options(Limits(deterministic_s=1.0)))
+    levels = {level.name: level.value for level in solved.certificate.levels}
+    assert levels == {
+        "ii": 1024, "traffic_bytes": 512, "barriers": 8, "groups": 3, "registers": 196, "length": 4296,
+    }  # fmt: skip
+    review = review_warp_program(program, machine, warps, solved.schedule)
+    assert review.findings == ()
+    assert review.pace is not None
+    assert review.pace.steady_cycles == 1024
 
 
 @pytest.mark.parametrize("machine", ["h100", "b200"])
