@@ -15,7 +15,13 @@ from treadle.ir.cluster.vector_packing import VectorPacking, volume_bound
 from treadle.solvers.backend import Limits, solve, solve_linear
 
 _UNIT = 10_000
-_MOST_LABELS = 50_000
+_MOST_LABELS, _QUICK_LABELS = 50_000, 2_000
+"""Labels of the knapsack that proves, and of those that only look for better contents."""
+_LABELS_PER_S = 1_000_000
+_ROUND_S = 0.02
+"""Work of a round in deterministic seconds, beside its labels."""
+_GENERATED = 0.5
+"""Share of the limit after which no more patterns are looked for."""
 _MOST_ROUNDS = 300
 Sizes = tuple[int, ...]
 Pattern = dict[Sizes, int]
@@ -36,7 +42,7 @@ def pack_vectors(instance: VectorPacking, deterministic_s: float = 10.0, seed: i
     bound, proof, evidence = volume_bound(instance), ProofKind.CAPACITY, dict[str, object]()
     if bound < len(best):
         patterns = [*best]
-        priced, prices = _generate(instance, counts, patterns)
+        priced, prices = _generate(instance, counts, patterns, _GENERATED * deterministic_s)
         if priced > bound:
             bound, proof = priced, ProofKind.PATTERN_DUAL
             evidence = {"unit": _UNIT, "prices": [[list(size), price] for size, price in sorted(prices.items())]}
@@ -85,19 +91,29 @@ def _first_fit(instance: VectorPacking) -> list[Pattern]:
     return patterns
 
 
-def _generate(instance: VectorPacking, counts: Counter[Sizes], patterns: list[Pattern]) -> tuple[int, dict[Sizes, int]]:
-    """Add patterns until none is worth more than a bin; return the best bound and its prices."""
+def _generate(
+    instance: VectorPacking, counts: Counter[Sizes], patterns: list[Pattern], limit_s: float
+) -> tuple[int, dict[Sizes, int]]:
+    """Add patterns until none is worth more than a bin, or the limit is over; return the best bound and its prices.
+
+    Few labels look for better contents while they find some; then, or at the end, many labels prove.
+    """
     sizes, offer = sorted(counts), _offer(instance, counts)
     best, best_prices = 0, dict[Sizes, int]()
-    for _ in range(_MOST_ROUNDS):
+    labels, spent_s = _QUICK_LABELS, 0.0
+    for number in range(_MOST_ROUNDS):
+        last = spent_s >= limit_s or number == _MOST_ROUNDS - 1
+        labels = _MOST_LABELS if last else labels
         duals = _duals(counts, patterns)
         worth = np.array([duals[size] for size in sizes], dtype=np.int64)
-        found = best_contents(offer, worth, worth, np.array([_UNIT], dtype=np.int64), _MOST_LABELS)
+        found = best_contents(offer, worth, worth, np.array([_UNIT], dtype=np.int64), labels)
+        spent_s += found.work / _LABELS_PER_S + _ROUND_S
         bound = -(-sum(duals[size] * count for size, count in counts.items()) // max(int(found.upper[0]), _UNIT))
         if bound > best:
             best, best_prices = bound, duals
-        if not found.chosen[0]:
+        if last or (not found.chosen[0] and labels == _MOST_LABELS):
             break
+        labels = _QUICK_LABELS if found.chosen[0] else _MOST_LABELS
         patterns += [dict(Counter(sizes[kind] for kind, _ in chosen)) for chosen in found.chosen[0]]
     return best, best_prices
 
