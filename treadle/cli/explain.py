@@ -10,6 +10,7 @@ from treadle.cli.explain_operators import show_operators
 from treadle.cli.explain_packing import show_packing
 from treadle.cli.options import JsonFlag, PlanPath
 from treadle.cli.output import console, number, print_json
+from treadle.costmodels.latency import latency_words
 from treadle.driver.explain import explain_plan, explain_serving_plan
 from treadle.driver.explain_operators import explain_operators
 from treadle.driver.explain_packing import explain_packing
@@ -40,6 +41,8 @@ def command(
     if json:
         print_json({name: encode(explanation) for name, explanation in explanations.items()})
         return
+    if found.body.machine is not None:
+        console().print(f"loads take {latency_words(found.body.machine)}", markup=False)
     for name, explanation in explanations.items():
         _print(name, explanation)
 

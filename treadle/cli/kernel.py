@@ -67,6 +67,10 @@ Emit = Annotated[
 ModesFlag = Annotated[
     bool, typer.Option("--modes", help="Choose among all tile shapes and sub-tilings, and certify the choice.")
 ]
+LatencyPercentile = Annotated[
+    int | None,
+    typer.Option(min=1, max=100, help="Loads as late as this percent of them are (default: the machine's mean)."),
+]
 CompileFlag = Annotated[bool, typer.Option("--compile/--no-compile", help="Compile to binaries.")]
 
 
@@ -85,6 +89,7 @@ def command(
     warps: Warps = None,
     objective: Objective = ",".join(OBJECTIVE),
     modes: ModesFlag = False,
+    latency_percentile: LatencyPercentile = None,
     emit: Emit = Language.TRITON,
     compiled: CompileFlag = True,
     output: OutputFolder = None,
@@ -106,6 +111,7 @@ def command(
         objective=objective_levels(objective),
         language=emit.value,
         modes=modes,
+        latency_percentile=latency_percentile,
         earlier=earlier_schedules(output) if resume and output is not None else {},
     )
     request = KernelRequest(program or program_option, machine, {}, {}, dtype, parse_switches(switches))
@@ -126,6 +132,10 @@ def _planned(
         raise InvalidValue(message="no program given", hint="such as `treadle kernel attention_fwd --machine h200`")
     if options.modes and (name.endswith(".graphml") or is_own(name)):
         raise TilesFixed(reason=f"`{name}` has one")
+    if name.endswith(".graphml") and options.latency_percentile is not None:
+        raise InvalidValue(
+            message=f"`{name}` is a bare loop: it states its latencies itself", hint="leave out the option"
+        )
     if name.endswith(".graphml"):
         file = Path(name)
         return plan_loop(file, resources or resources_beside(file), options, say)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from treadle.cli.output import console, level_line, number, print_json
 from treadle.codegen.group_timeline import group_names
+from treadle.costmodels.latency import PERCENTILE, latency_words
 from treadle.ir.certificate import Certificate
 from treadle.ir.codec import encode
 from treadle.ir.machine import Machine
@@ -25,6 +26,7 @@ def report(plan: Plan, review: Review, seconds: float, spent_s: dict[str, float]
         print_json(
             {
                 "plan": plan.id or plan.expected_id(),
+                "load_latency": latency_words(plan.body.machine) if plan.body.machine else None,
                 "kernels": [_kernel_data(kernel) for kernel in plan.body.kernels],
                 **_kernel_data(plan.body.kernels[0]),
                 "seconds": round(seconds, 4),
@@ -114,6 +116,8 @@ def _print_kernel(kernel: KernelPlan, machine: Machine | None) -> None:
     out = console()
     sizes = " ".join(f"{key}={value}" for key, value in kernel.program.tile_sizes.items()) if kernel.program else ""
     out.print(f"{kernel.name}{f' on {machine.name}' if machine else ''}{f'  ({sizes})' if sizes else ''}", markup=False)
+    if machine is not None and any(figure.name == PERCENTILE for figure in machine.figures):
+        out.print(f"  loads take {latency_words(machine)}", markup=False)
     if kernel.modes is not None:
         _print_modes(kernel.modes)
     for level in kernel.certificate.levels:

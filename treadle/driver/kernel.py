@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from treadle.codegen.gluon.errors import NotEmittable
-from treadle.costmodels.machines import load_machine
 from treadle.driver.artifacts import Files, compile_kernels, emit_kernels, report_of, timelines
 from treadle.driver.gluon import fit_kernels
 from treadle.driver.kernel_groups import further_schedules, simulated, with_groups, with_room_for_groups
-from treadle.driver.kernels import KernelOptions, draft_programs, plan_program, rank_programs
+from treadle.driver.kernels import KernelOptions, draft_programs, machine_for, plan_program, rank_programs
 from treadle.driver.modes import TilesFixed, certified, choose_mode, runs_over_groups
 from treadle.driver.spills import refuse_spills, settle
 from treadle.driver.versions import versions
@@ -53,7 +52,7 @@ def plan_kernel(request: KernelRequest, options: KernelOptions, tell: Tell) -> t
     Raises:
         TreadleError: unknown program, machine or shape key; nothing fits.
     """
-    machine = load_machine(request.machine)
+    machine = machine_for(request.machine, options)
     envelope = envelope_of(encode(request), (machine_input(machine),), options)
     if options.modes:
         return with_files(envelope, machine, _best_mode(request, machine, options, tell), options, tell)

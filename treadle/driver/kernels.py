@@ -7,7 +7,9 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
+from treadle.costmodels.latency import at_percentile
 from treadle.costmodels.lower import lower
+from treadle.costmodels.machines import load_machine
 from treadle.costmodels.predict import predict
 from treadle.driver.nearest import advice
 from treadle.frontends import programs
@@ -66,6 +68,8 @@ class KernelOptions:
     """What kernels are emitted in: portable `triton`, or `gluon`, which runs the schedule over warp groups."""
     modes: bool = False
     """Choose among all tile shapes by the multiprocessor cycles of all the work, with a certificate of the choice."""
+    latency_percentile: int | None = None
+    """Loads are as late as this percentile of them is; None for the mean of the machine's figures."""
     earlier: Mapping[Loop, Solution] = field(default_factory=dict[Loop, Solution])
     spent_s: dict[str, float] = field(default_factory=dict[str, float], compare=False)
     """Filled with the seconds that each loop over warp groups took; not recorded in a plan."""
@@ -77,7 +81,15 @@ class KernelOptions:
             recorded["language"] = self.language
         if self.modes:
             recorded["modes"] = True
+        if self.latency_percentile is not None:
+            recorded["latency_percentile"] = self.latency_percentile
         return recorded if self.warps is False else {**recorded, "objective": list(self.objective)}
+
+
+def machine_for(name: str, options: KernelOptions) -> Machine:
+    """Return a machine by id or file, its loads as late as the options say; raises as `load_machine` and `latency`."""
+    machine = load_machine(name)
+    return machine if options.latency_percentile is None else at_percentile(machine, options.latency_percentile)
 
 
 def objective_levels(text: str) -> tuple[str, ...]:

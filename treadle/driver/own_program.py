@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from treadle.costmodels.machines import load_machine
 from treadle.driver.artifacts import Files
 from treadle.driver.kernel import Tell, envelope_of, machine_input, with_files
 from treadle.driver.kernel_groups import with_groups
-from treadle.driver.kernels import KernelOptions, plan_program
+from treadle.driver.kernels import KernelOptions, machine_for, plan_program
 from treadle.frontends.own_program import read_own
 from treadle.ir.plan import Plan, input_from
 
@@ -28,7 +27,7 @@ def plan_own(
     Raises:
         TreadleError: as `read_own`, and where the machine lacks a unit or the program fits no memory.
     """
-    machine = load_machine(machine_id)
+    machine = machine_for(machine_id, options)
     own = read_own(name, shape, arguments)
     if own.loop:
         tell(f"{own.program.name}: the loop at {own.loop}")
