@@ -42,7 +42,13 @@ def _block(row: dict[str, Any]) -> str:
     pace = row["simulated_cycles"]
     simulated = "no warp program" if pace is None else f"{pace:,.0f} cycles an iteration in the simulator"
     return "\n".join(
-        (f"{levels}.{also} {simulated}.", "", "| group | registers | operations |", "| --- | --- | --- |", *groups)
+        (
+            f"{levels}.{also} {simulated}. {row['seconds']:,.1f} s of one core, commit `{row['commit']}`.",
+            "",
+            "| group | registers | operations |",
+            "| --- | --- | --- |",
+            *groups,
+        )
     )
 
 

@@ -8,13 +8,14 @@ docs/pipelines.md.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import arguments, finish, table
+from benchmarks.common import arguments, environment, finish, table
 from benchmarks.pipelines_page import with_figures
 from treadle.codegen.group_timeline import by_groups, group_names
 from treadle.codegen.svg_timeline import standalone_svg
@@ -39,9 +40,11 @@ from treadle.solvers.pipeline.solve import Options, schedule, schedule_groups
 ATTENTION = {"heads": 32, "kv_heads": 8, "seq": 4096, "qk_head_dim": 128}
 PAIR = {"block_m": 128, "block_n": 128, "sub_tiles": 2}
 BACKWARD = {"block_m": 64, "block_n": 128, "sub_tiles": 1}
+BACKWARD_PAIR = {**BACKWARD, "sub_tiles": 2}
 CASES: dict[str, tuple[str, dict[str, int], str, int]] = {
     "attention_h100": ("attention_fwd", PAIR, "h100", 1),
     "attention_b200": ("attention_fwd", PAIR, "b200", 1),
+    "backward_h100": ("attention_bwd", BACKWARD_PAIR, "h100", 1),
     "backward_b200": ("attention_bwd", BACKWARD, "b200", 1),
     "backward_b200_half_registers": ("attention_bwd", BACKWARD, "b200", 2),
 }
@@ -60,7 +63,7 @@ def published_group(operation: str, machine: str) -> int:
     """
     base, _, move = operation.partition(".")
     stem, _, part = base.rpartition("_")
-    if base.startswith("load"):
+    if base.startswith("load") and not move:
         return 0
     if machine == "h100":
         return 1 + int(part)
@@ -156,6 +159,17 @@ def solved(name: str, limits: Limits) -> tuple[KernelPlan, dict[str, Any]]:
     return kernel, figures
 
 
+def merged(made: dict[str, dict[str, Any]], kept: Path | None) -> list[dict[str, Any]]:
+    """Return the rows of this run with those that an earlier one has of other cases, in the order of the cases."""
+    rows = dict(made)
+    if kept is not None and kept.is_file():
+        record = json.loads(kept.read_text(encoding="utf-8"))
+        for row in record["rows"]:
+            rows.setdefault(row["case"], {"commit": record["environment"]["commit"], **row})
+    order = (*CASES, *(f"{name}_published" for name in PUBLISHED))
+    return [rows[name] for name in order if name in rows]
+
+
 def main() -> int:
     """Solve, check and draw every case; the exit status is 1 when a checker finds anything."""
     chosen = arguments(
@@ -166,16 +180,17 @@ def main() -> int:
         figures={"type": Path, "default": Path("docs/figures"), "help": "folder for the SVG files"},
     )
     chosen.figures.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    wanted = chosen.cases.split(",")
+    wanted, commit = chosen.cases.split(","), environment()["commit"]
+    made: dict[str, dict[str, Any]] = {}
     for name in (name for name in CASES if name in wanted):
         kernel, figures = solved(name, Limits(deterministic_s=chosen.limit))
         (chosen.figures / f"{name}.svg").write_text(standalone_svg(by_groups(kernel)), encoding="utf-8")
-        rows.append({"case": name, **figures})
+        made[name] = {"case": name, "commit": commit, **figures}
     for name in (name for name in PUBLISHED if name in wanted):
         kernel, figures = as_published(name, Limits(deterministic_s=chosen.limit))
         (chosen.figures / f"{name}_published.svg").write_text(standalone_svg(by_groups(kernel)), encoding="utf-8")
-        rows.append({"case": f"{name}_published", **figures})
+        made[f"{name}_published"] = {"case": f"{name}_published", "commit": commit, **figures}
+    rows = merged(made, chosen.json)
     chosen.page.write_text(with_figures(chosen.page.read_text(encoding="utf-8"), rows), encoding="utf-8")
     table(
         ("case", "interval", "groups", "registers", "bytes", "barriers", "length", "simulated", "CPU s"),
