@@ -87,7 +87,7 @@ def plot(rows: list[dict[str, Any]]) -> str:
     times = _chart(rows, "seconds", "seconds to the plan", 0)
     gaps = _chart(rows, "gap_percent", "gap of placed pods, %", 420)
     return element(
-        "svg", times, gaps, xmlns="http://www.w3.org/2000/svg", width=840, height=300, font_family="sans-serif",
+        "svg", times, gaps, xmlns="http://www.w3.org/2000/svg", width=840, height=312, font_family="sans-serif",
         font_size=12,
     )  # fmt: skip
 
@@ -108,7 +108,7 @@ def _chart(rows: list[dict[str, Any]], field: str, title: str, left: float) -> s
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         parts.append(element("polyline", points=line, fill="none", stroke=ink, stroke_width=1.8))
         parts += [element("circle", cx=x, cy=y, r=3, fill=ink) for x, y in points]
-        parts.append(label(left + 300, 54 + 16 * number, f"{usage} % usage", fill=ink))
+        parts.append(label(left + 50 + 110 * number, 302, f"{usage} % usage", fill=ink))
     return "".join(parts)
 
 
