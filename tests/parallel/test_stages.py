@@ -25,8 +25,8 @@ from treadle.ir.training.check import check_layout
 from treadle.ir.training.cluster import ClusterTopology, NodeGroup
 from treadle.ir.training.model import TrainingModel, dense_layer
 from treadle.ir.training.plan import Degrees, ParallelBody, StageLayout
-from treadle.ir.training.spec import Pipeline, Recompute, SearchSpace, TrainingSpec
-from treadle.ir.training.trainers import Trainer, block_of, unsaid
+from treadle.ir.training.spec import Pipeline, Recompute, SearchSpace, Trainer, TrainingSpec
+from treadle.ir.training.trainers import block_of, unsaid
 from treadle.solvers.parallel.solve import search
 
 _HIDDEN = 1024
