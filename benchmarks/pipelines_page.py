@@ -28,6 +28,8 @@ def with_figures(page: str, rows: Sequence[dict[str, Any]]) -> str:
 
 def _block(row: dict[str, Any]) -> str:
     """Return what was found of one case: levels with their proofs, groups with registers and operations, the pace."""
+    if "refused" in row:
+        return f"{row['refused']} (commit `{row['commit']}`)"
     levels = "; ".join(_level(name, *row["levels"][name]) for name in ORDER if name in row["levels"])
     groups = [
         f"| {name} | {registers} | {', '.join(f'`{operation}`' for operation in operations)} |"

@@ -25,6 +25,7 @@ from treadle.costmodels.machines import load_machine
 from treadle.costmodels.warp_review import review_warp_program
 from treadle.frontends import programs
 from treadle.ir.certificate import Certificate, Level, Status
+from treadle.ir.diagnostics import TreadleError
 from treadle.ir.machine import Machine
 from treadle.ir.tile.kernel import KernelPlan, WarpPlan
 from treadle.ir.tile.program import TileProgram
@@ -183,7 +184,11 @@ def main() -> int:
     wanted, commit = chosen.cases.split(","), environment()["commit"]
     made: dict[str, dict[str, Any]] = {}
     for name in (name for name in CASES if name in wanted):
-        kernel, figures = solved(name, Limits(deterministic_s=chosen.limit))
+        try:
+            kernel, figures = solved(name, Limits(deterministic_s=chosen.limit))
+        except TreadleError as error:
+            made[name] = {"case": name, "commit": commit, "refused": f"{error.code}: {error}"}
+            continue
         (chosen.figures / f"{name}.svg").write_text(standalone_svg(by_groups(kernel)), encoding="utf-8")
         made[name] = {"case": name, "commit": commit, **figures}
     for name in (name for name in PUBLISHED if name in wanted):
@@ -191,6 +196,7 @@ def main() -> int:
         (chosen.figures / f"{name}_published.svg").write_text(standalone_svg(by_groups(kernel)), encoding="utf-8")
         made[f"{name}_published"] = {"case": f"{name}_published", "commit": commit, **figures}
     rows = merged(made, chosen.json)
+    drawn = [row for row in rows if "refused" not in row]
     chosen.page.write_text(with_figures(chosen.page.read_text(encoding="utf-8"), rows), encoding="utf-8")
     table(
         ("case", "interval", "groups", "registers", "bytes", "barriers", "length", "simulated", "CPU s"),
@@ -206,13 +212,14 @@ def main() -> int:
                 str(row["simulated_cycles"]),
                 str(row["seconds"]),
             )
-            for row in rows
+            for row in drawn
         ),
     )
     figures = {
         "cases": len(rows),
-        "with_findings": sum(bool(row["findings"]) for row in rows),
-        **{f"groups_{row['case']}": len(row["groups"]) for row in rows},
+        "refused": len(rows) - len(drawn),
+        "with_findings": sum(bool(row["findings"]) for row in drawn),
+        **{f"groups_{row['case']}": len(row["groups"]) for row in drawn},
     }
     finish("warp_timelines", figures, rows, chosen.json)
     return 1 if figures["with_findings"] else 0
