@@ -10,7 +10,6 @@ from treadle.ir.tile.turns import MOST_NODES, Effort, SearchTooLong, first_found
 from treadle.ir.tile.warps import check_warps
 from treadle.solvers.interruption import requested
 from treadle.solvers.modulo.bounds import Bound
-from treadle.solvers.pipeline.budget import Budget
 from treadle.solvers.pipeline.points import Point, value_at, warp_schedule
 from treadle.solvers.pipeline.search import Search
 from treadle.solvers.pipeline.symmetry import half_turn
@@ -29,6 +28,8 @@ FIRST_PART = 8
 """The first range is this part of the interval it begins with; it doubles while ranges are refuted."""
 NARROWING = 4
 """What a range that is not refuted is divided by."""
+FULL_SIZE = 48
+"""Operations up to which a question has all its nodes."""
 MOST_STEPS = 24
 """Ranges that are asked about."""
 
@@ -74,7 +75,7 @@ def turned(search: Search, most: dict[str, int], nodes: int) -> Turned:
 
 def _asked(search: Search, most: dict[str, int], nodes: int, apart: tuple[tuple[int, int, int], ...]) -> Turned:
     warps, network, ii = search.warps, search.network, search.ii
-    effort = _effort(search.budget, nodes)
+    effort = _effort(search, nodes)
     begun = effort.left
     try:
         found = first_found(warps, ii, ii, most, effort, apart)
@@ -92,7 +93,7 @@ def _asked(search: Search, most: dict[str, int], nodes: int, apart: tuple[tuple[
 
 def refuted_range(search: Search, low: int, high: int, nodes: int) -> bool:
     """Whether no interval from `low` to `high` has a schedule, all of them refuted at once."""
-    effort = _effort(search.budget, nodes)
+    effort = _effort(search, nodes)
     begun = effort.left
     try:
         return first_found(search.warps, low, high, {}, effort) is None
@@ -102,8 +103,10 @@ def refuted_range(search: Search, low: int, high: int, nodes: int) -> bool:
         search.budget.nodes -= begun - effort.left
 
 
-def _effort(budget: Budget, nodes: int) -> Effort:
-    return Stoppable(min(nodes, MOST_NODES, budget.nodes))
+def _effort(search: Search, nodes: int) -> Effort:
+    """Return the nodes of a question, the fewer the larger the loop: a node costs the square of its operations."""
+    size = len(search.warps.loop.operations)
+    return Stoppable(min(int(nodes * min(1.0, (FULL_SIZE / size) ** 2)), MOST_NODES, search.budget.nodes))
 
 
 def first_open(search: Search, low: int, last: int, width: int | None = None) -> list[tuple[int, int]]:
