@@ -28,6 +28,8 @@ from treadle.frontends.programs.shapes import (
 )
 from treadle.ir.tile.program import Invariant, Memory, OperationKind, Tile, TileOperation, TileProgram
 
+NARROW = 32
+"""Keys of the narrowest block; with wide heads it runs on 8 warps, which hold its accumulators without spills."""
 SMALLEST_PRODUCT = 64
 """Rows of the smallest asynchronous product (wgmma and tcgen05, PTX ISA): dq is not cut into less."""
 
@@ -54,6 +56,9 @@ def _tiles(shape: Shape, options: Options) -> tuple[TileSizes, ...]:
     if keys // 2 >= SMALLEST_PRODUCT:
         # FlashAttention-3's tile on Hopper: a half of the keys, with its accumulators, for each of two warp groups.
         tiles.append({"block_m": half, "block_n": keys, "sub_tiles": 2})
+    if keys // 4 >= NARROW:
+        # Slow, but its accumulators leave room where Triton's own layouts take more registers than are planned.
+        tiles.append({"block_m": quarter, "block_n": keys // 4, "sub_tiles": 1})
     return tuple(tiles)
 
 
@@ -154,6 +159,7 @@ def _assemble(shape: Shape, sizes: TileSizes, options: Options) -> TileProgram:
             family="attention_bwd", key="sub_tiles", found=sizes["sub_tiles"], expected="sub-tiles of at least 16 rows"
         )
     dtype = str(options["dtype"])
+    wide = shape["qk_head_dim"] + shape["v_head_dim"] >= 128
     blocks = ceil_div(shape["kv_seq"], sizes["block_n"])
     visited, cut = query_tiles(shape, sizes["block_m"], sizes["block_n"])
     trips, cut = ceil_div(visited, blocks), ceil_div(cut, blocks)
@@ -167,7 +173,7 @@ def _assemble(shape: Shape, sizes: TileSizes, options: Options) -> TileProgram:
         shape=shape,
         tile_sizes=sizes,
         invariants=invariants,
-        warps=8 if sizes["block_n"] >= 128 else 4,
+        warps=8 if sizes["block_n"] >= 128 or (sizes["block_n"] == NARROW and wide) else 4,
         options=options,
     )
     nested = replace(program, repeats=shape["heads"] // shape["kv_heads"])

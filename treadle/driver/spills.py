@@ -1,6 +1,7 @@
 """Registers decide after prediction: of the candidates, the fastest predicted whose binaries spill none is the kernel.
 
-A binary that spills goes back: the next candidate is scheduled in full, emitted and compiled, at most `ROUNDS` times.
+A binary that spills goes back: the next candidate is scheduled in full, emitted and compiled, at most `ROUNDS` times;
+after `NEAREST` of them those that plan the fewest registers come first.
 What was given up is written into the kernel's `attempts`; where every candidate spills, the kernel is refused.
 """
 
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from treadle.codegen.triton.compile import KernelBinary, compile_sources
 from treadle.codegen.triton.emit import emit
+from treadle.costmodels.predict import registers_per_thread
 from treadle.driver.artifacts import Files, Kernels, with_binaries
 from treadle.driver.kernels import KernelOptions, draft_hot_loop, plan_program
 from treadle.ir.diagnostics import ExitCode, TreadleError
@@ -21,6 +23,8 @@ from treadle.ir.workload import HotLoop
 
 ROUNDS = 5
 """How often a kernel may come back after its first binary."""
+NEAREST = 3
+"""Binaries that may spill before the candidates that plan the fewest registers come first."""
 
 
 class EverythingSpills(TreadleError):
@@ -65,7 +69,11 @@ def settle(
     """
     attempts: list[str] = []
     settled: list[Settled] = []
-    for draft in drafts:
+    waiting = list(drafts)
+    while waiting:
+        if len(attempts) == NEAREST and not settled:
+            waiting.sort(key=lambda draft: _planned_registers(draft, machine))
+        draft = waiting.pop(0)
         found = _compiled(_in_full(draft, machine, options), machine, plan_id, pythons)
         most = max(binary.spill_bytes for binaries in found.binaries for binary in binaries)
         if most:
@@ -136,6 +144,11 @@ def _compiled(kernel: KernelPlan, machine: Machine, plan_id: str, pythons: Seque
         if any(binary.spill_bytes for binary in made[-1]):
             break
     return Settled(kernel, source, tuple(made))
+
+
+def _planned_registers(draft: KernelPlan, machine: Machine) -> int:
+    assert draft.program is not None
+    return registers_per_thread(draft.program, machine)
 
 
 def _sizes(kernel: KernelPlan) -> str:
