@@ -19,7 +19,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "warp_scaling": ["--limit", "0.2", "--figure", "docs/figures/warp_scaling.svg"],
     "warp_timelines": [],
     "warp_programs": ["--solutions", "build/warp_solutions"],
-    "kernel_static": [],
+    "kernel_static": ["--kept", "build/kernel_rows"],
     "expert_layout": [],
     "kv_limit": [],
     "serving_regret": [],
