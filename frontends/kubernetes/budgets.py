@@ -17,6 +17,11 @@ def budget_of(item: Object, pods: tuple[Pod, ...], shapes: tuple[Shape, ...], re
     """Return a budget: `status.disruptionsAllowed`, or without a status what its specification gives."""
     selector = rules.label_selector(item, item.get("spec", "selector"))
     allowed = item.get("status", "disruptionsAllowed")
+    if item.get("spec", "unhealthyPodEvictionPolicy"):
+        remarks.add(
+            "disruption budgets with `unhealthyPodEvictionPolicy`; pods that are not ready count like ready ones",
+            item.name,
+        )
     if allowed is None:
         remarks.add("disruption budgets without a status: computed from their specification", item.name)
         matched = {

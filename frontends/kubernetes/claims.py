@@ -112,6 +112,10 @@ class Claims:
                 held = self._held(allocation) if count == 1 else None
         return Asked(requests, device, held)
 
+    def whole_devices(self, pod: Object, device_class: str) -> str:
+        """Return the resource that stands for the whole devices of a class; raises UnsupportedClaim."""
+        return self._resource(pod, self._select(pod, {"deviceClassName": device_class})[0])
+
     def capacity(self, node: str) -> Amounts:
         """Return the whole devices of a node by resource; call it after every pod has been read."""
         return {

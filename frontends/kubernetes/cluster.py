@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from treadle.frontends.kubernetes import rules
+from treadle.frontends.kubernetes.backed import BackedResources
 from treadle.frontends.kubernetes.budgets import budget_of, pinned_by_budgets
 from treadle.frontends.kubernetes.claims import Asked, Claims
 from treadle.frontends.kubernetes.documents import Entry, entries_of, entries_of_text, read_entries
@@ -17,7 +18,7 @@ from treadle.frontends.kubernetes.quantity import amount, parse_quantity
 from treadle.frontends.kubernetes.remarks import Remarks
 from treadle.frontends.kubernetes.requests import quantities, requests_of
 from treadle.frontends.kubernetes.told import tell_nodes, tell_pod, tell_whole
-from treadle.frontends.kubernetes.volumes import Attached, met_together, volumes_of
+from treadle.frontends.kubernetes.volumes import Attached, limits_attached, met_together, volumes_of
 from treadle.ir.cluster.cluster import PENDING, Cluster, DeviceRequest, Devices, Node, Pod, Shape, require_fitting
 from treadle.ir.cluster.errors import OverfullNode, UnknownNode, UnsupportedRule
 from treadle.ir.cluster.labels import Selector, selects
@@ -77,6 +78,8 @@ class _Reader:
         self.remarks = Remarks()
         self.claims = Claims(dump)
         self.gangs = Gangs(dump)
+        self.limited = limits_attached(dump)
+        self.backed = BackedResources(dump, self.claims)
         self.fractions = any(_FRACTION in pod.strings("metadata", "annotations") for pod in dump.of("Pod"))
         classes = self.dump.of("PriorityClass")
         self.classes = {
@@ -154,7 +157,7 @@ class _Reader:
         owner = top_owner(self.dump, item)
         attached = volumes_of(self.dump, item)
         node = nodes[where] if where else PENDING
-        tell_pod(item, attached, self.remarks)
+        tell_pod(item, attached, self.remarks, limited=self.limited)
         return Pod(
             item.name,
             self._shape(item, owner, asked, attached),
@@ -168,7 +171,9 @@ class _Reader:
         )
 
     def _shape(self, item: Object, owner: tuple[str, str], asked: Asked, attached: Attached) -> int:
-        requests = {**requests_of(item), **asked.requests}
+        requests = self.backed.exchanged(item, requests_of(item), self.remarks)
+        for name, count in asked.requests.items():
+            requests[name] = requests.get(name, 0) + count
         device = asked.device
         fraction = item.strings("metadata", "annotations").get(_FRACTION)
         if fraction is not None:

@@ -20,6 +20,7 @@ _OPTIONAL = (
     "/apis/apps/v1/deployments",
     "/api/v1/namespaces",
     "/apis/storage.k8s.io/v1/storageclasses",
+    "/apis/storage.k8s.io/v1/csinodes",
     "/api/v1/persistentvolumes",
     "/api/v1/persistentvolumeclaims",
     "/apis/resource.k8s.io/v1/resourceslices",

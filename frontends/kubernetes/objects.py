@@ -19,7 +19,7 @@ _READ: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("ReplicaSet", "Deployment"), ("apps",)),
     "PriorityClass": ("scheduling.k8s.io",),
     "PodDisruptionBudget": ("policy",),
-    "StorageClass": ("storage.k8s.io",),
+    **dict.fromkeys(("StorageClass", "CSINode"), ("storage.k8s.io",)),
     "PodGroup": (
         "scheduling.x-k8s.io", "scheduling.k8s.io", "scheduling.volcano.sh", "scheduling.run.ai",
         "scheduling.sigs.k8s.io",

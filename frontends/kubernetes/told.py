@@ -5,7 +5,7 @@ from __future__ import annotations
 from treadle.frontends.kubernetes import rules
 from treadle.frontends.kubernetes.objects import Dump, Object
 from treadle.frontends.kubernetes.remarks import Remarks
-from treadle.frontends.kubernetes.volumes import Attached
+from treadle.frontends.kubernetes.volumes import Attached, attaches
 
 _QUIET = (
     "Event",
@@ -29,14 +29,16 @@ def tell_nodes(dump: Dump, remarks: Remarks) -> None:
             remarks.add("nodes that are not ready; their pods count as running there", item.name)
 
 
-def tell_pod(item: Object, attached: Attached, remarks: Remarks) -> None:
-    """Tell what of a pod is not honoured."""
+def tell_pod(item: Object, attached: Attached, remarks: Remarks, *, limited: bool) -> None:
+    """Tell what of a pod is not honoured; `limited`: nodes may limit how many volumes they attach."""
     name = f"{item.namespace}/{item.name}"
     bound = bool(item.get("spec", "nodeName"))
     if rules.prefers(item):
         remarks.add("pods with preferences (soft affinity, soft spread), which are no part of the objective", name)
     if rules.compares_taints(item):
         remarks.add("pods with tolerations that compare numbers, which tolerate nothing here", name)
+    if limited and attaches(item):
+        remarks.add("pods with volumes; how many volumes a node attaches (CSINode) is not kept", name)
     if attached.unseen and not bound:
         remarks.add("waiting pods with volumes that the dump does not show; they may be placed anywhere", name)
     if bound and item.get("metadata", "deletionTimestamp"):

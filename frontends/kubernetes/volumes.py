@@ -63,6 +63,18 @@ def volumes_of(dump: Dump, pod: Object) -> Attached:
     return Attached(tuple(terms), single, local)
 
 
+def attaches(pod: Object) -> bool:
+    """Whether a pod has volumes that count toward the attach limits of its node."""
+    return any(_claim_name(pod, one) or isinstance(one.get("csi"), dict) for one in pod.items("spec", "volumes"))
+
+
+def limits_attached(dump: Dump) -> bool:
+    """Whether nodes may limit what they attach: some CSINode says how many, or the dump shows none."""
+    nodes = dump.of("CSINode")
+    limits = (driver.get("allocatable") for item in nodes for driver in item.items("spec", "drivers"))
+    return not nodes or any(isinstance(limit, dict) and limit.get("count") is not None for limit in limits)
+
+
 def met_together(own: Terms, volumes: tuple[Terms, ...]) -> Terms:
     """Return the alternatives that meet one of the pod's own (none: no affinity) and one of every volume's."""
     choices = [alternatives for alternatives in (own, *dict.fromkeys(volumes)) if alternatives]

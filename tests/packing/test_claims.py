@@ -152,6 +152,41 @@ def test_what_cannot_be_honoured_is_refused(items: tuple[dict[str, Any], ...], w
     assert word in caught.value.render()
 
 
+def backed(resource: str, **spec: str) -> tuple[dict[str, Any], ...]:
+    """A class of three whole devices, and two pods that request one of them as an extended resource, one running."""
+    whole = mig_slice()
+    whole["spec"] |= {"sharedCounters": [], "devices": [{"name": f"d{i}", "attributes": {}} for i in range(3)]}
+    selectors = [{"cel": {"expression": "device.driver == 'gpu.nvidia.com'"}}]
+    described = {"kind": "DeviceClass", "metadata": {"name": "whole"}, "spec": {"selectors": selectors, **spec}}
+    asks = [{"name": "app", "resources": {"limits": {resource: "2"}}}]
+    pods = [changed(changed(POD, "spec", "containers", value=asks), "metadata", "name", value=f"p{i}") for i in (1, 2)]
+    return whole, described, pods[0], changed(pods[1], "spec", "nodeName", value=None)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        backed("example.com/gpu", extendedResourceName="example.com/gpu"),
+        backed("deviceclass.resource.kubernetes.io/whole"),
+    ],
+)
+def test_extended_resources_that_a_class_backs_count_as_its_devices(items: tuple[dict[str, Any], ...]) -> None:
+    cluster = read(*items)
+    assert cluster.shapes[0].requests["dra/gpu.nvidia.com/0"] == 2
+    assert cluster.nodes[0].capacity["dra/gpu.nvidia.com/0"] == 3
+    assert any("counts as a claim for whole devices" in remark for remark in cluster.remarks)
+    assert pack(cluster, Options(deterministic_s=1.0)).placement.nodes == (0, PENDING)
+
+
+def test_extended_resources_that_nodes_advertise_too_are_told() -> None:
+    items = backed("nvidia.com/gpu", extendedResourceName="nvidia.com/gpu")
+    cluster = cluster_from(dump(NODE, *items, *OTHERS), "f")
+    assert cluster.shapes[0].requests["nvidia.com/gpu"] == 2
+    told = [remark for remark in cluster.remarks if "extendedResourceName" in remark]
+    assert len(told) == 1
+    assert "only what nodes advertise counts: web/p1 (nvidia.com/gpu), web/p2 (nvidia.com/gpu)" in told[0]
+
+
 H100 = Device(
     "gpu.nvidia.com",
     {("gpu.nvidia.com", "productName"): "H100 80GB", ("d", "flag"): True},

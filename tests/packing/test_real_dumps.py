@@ -503,3 +503,36 @@ def test_amounts_that_cannot_be_added_up_are_refused(amount: str) -> None:
     )
     with pytest.raises(BadQuantity, match=amount):
         read(made)
+
+
+@pytest.mark.parametrize(
+    ("allocatable", "volumes", "told"),
+    [
+        ([{"name": "ebs", "allocatable": {"count": 25}}], USES, True),
+        ([{"name": "ebs", "allocatable": {"count": 25}}], [{"name": "v", "csi": {"driver": "ebs"}}], True),
+        ([{"name": "ebs", "allocatable": {"count": 25}}], [{"name": "v", "emptyDir": {}}], False),
+        ([{"name": "nfs"}, {"name": "smb", "allocatable": {}}], USES, False),
+        (None, USES, True),
+    ],
+)
+def test_limits_of_attached_volumes_are_told(allocatable: Any, volumes: Any, *, told: bool) -> None:
+    drivers = {"kind": "CSINode", "metadata": {"name": "n1"}, "spec": {"drivers": allocatable}}
+    pod = changed(waiting(), "spec", "volumes", value=volumes)
+    remarks = read(pod, *([drivers] if allocatable else [])).remarks
+    assert any("(CSINode) is not kept: web/p2" in remark for remark in remarks) is told
+    assert not any("not read" in remark for remark in remarks)
+
+
+@pytest.mark.parametrize("drivers", [3, ["x"], {"name": "ebs"}])
+def test_wrong_drivers_of_a_node_are_errors(drivers: Any) -> None:
+    with pytest.raises(WrongType, match="drivers"):
+        read(POD, {"kind": "CSINode", "metadata": {"name": "n1"}, "spec": {"drivers": drivers}})
+
+
+def test_policies_for_unhealthy_pods_are_told() -> None:
+    policy = changed(OTHERS[2], "spec", "unhealthyPodEvictionPolicy", value="AlwaysAllow")
+    told = [r for r in cluster_from(dump(NODE, POD, *OTHERS[:2], policy), "f").remarks if "unhealthyPod" in r]
+    assert told == [
+        "1 disruption budgets with `unhealthyPodEvictionPolicy`; pods that are not ready count like ready ones: b"
+    ]
+    assert not any("unhealthyPod" in remark for remark in read(POD).remarks)
