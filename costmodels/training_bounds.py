@@ -382,6 +382,8 @@ class Tables:
         self.more_us, self.drop = (np.cumsum([0.0, *(item[name] for name in names)]) for item in (more, drop))
         self.until = {name: np.cumsum([0.0, *(float(item == name) for item in names)]) for name in passes}
         self._again: dict[int, Matrix] = {}
+        self._fixed: dict[int, tuple[Matrix, Matrix, NDArray[np.bool_]]] = {}
+        self._transients: dict[tuple[str, bool, bool], float] = {}
         self._sizes: dict[tuple[bool, bool], tuple[Matrix, Matrix]] = {}
         self._tails: dict[tuple[int, ...], tuple[Matrix, float]] = {}
 
@@ -399,7 +401,7 @@ class Tables:
         view.presence = {name: item[start, end] for name, item in self.presence.items()}
         view.passed = self.passed[0][start], self.passed[1][start]
         view.coming, view.rows, view.columns = self.coming[:, end], self.rows[start], self.columns[:, end]
-        view._sizes, view._tails, view._again = {}, {}, {}
+        view._sizes, view._tails, view._again, view._fixed = {}, {}, {}, {}
         return view, start, end
 
     @staticmethod
@@ -554,26 +556,35 @@ class Tables:
 
     def _fits(self, rank: int, again: Matrix | None) -> NDArray[np.bool_]:
         """Return which ranges fit the memory when so many of their first layers run again."""
-        last = self._ends(rank)[1]
-        dense, routed = self._parameters(rank)
-        unit = (
-            state_bytes(self.setting, self.degrees, 1.0, 0.0),
-            state_bytes(self.setting, self.degrees, 0.0, 1.0),
-        )
-        need = dense * unit[0] + routed * unit[1] + self._held(rank, again)
-        transient = np.zeros_like(need)
-        for name, presence in self.presence.items():
-            size = transient_of(self.setting, self.degrees, {name: 1}, last)
-            transient = np.maximum(transient, np.where(presence > 0, size, 0.0))
-            if again is not None:
-                twice = self.until[name][self.rows + again.astype(np.int64)] - self.until[name][self.rows]
-                size = transient_of(self.setting, self.degrees, {name: 1}, last, (name,))
-                transient = np.maximum(transient, np.where(twice > 0, size, 0.0))
-        transient = np.maximum(transient, transient_of(self.setting, self.degrees, {}, last))
-        fits = need + transient <= capacity_bytes(self.setting)
-        if self.degrees.offload is not Offload.NONE:
-            fits &= self._hosted(dense, routed) <= host_capacity_bytes(self.setting)
-        return np.asarray(fits)
+        states, transient, hosted = self._unchanged(rank)
+        need = states + self._held(rank, again)
+        if again is not None:
+            after = self.rows + again.astype(np.int64)
+            for name, until in self.until.items():
+                size = self._transient(name, self._ends(rank)[1], twice=True)
+                transient = np.maximum(transient, np.where(until[after] > until[self.rows], size, 0.0))
+        return np.asarray((need + transient <= capacity_bytes(self.setting)) & hosted)
+
+    def _unchanged(self, rank: int) -> tuple[Matrix, Matrix, NDArray[np.bool_]]:
+        """Return what of a rank's memory does not change with what runs again: states, transients, room of the host."""
+        if rank not in self._fixed:
+            setting, degrees, last = self.setting, self.degrees, self._ends(rank)[1]
+            dense, routed = self._parameters(rank)
+            states = dense * state_bytes(setting, degrees, 1.0, 0.0) + routed * state_bytes(setting, degrees, 0.0, 1.0)
+            transient = np.full_like(states, transient_of(setting, degrees, {}, last))
+            for name, presence in self.presence.items():
+                transient = np.maximum(transient, np.where(presence > 0, self._transient(name, last, twice=False), 0.0))
+            hosted = np.ones_like(states, dtype=np.bool_)
+            if degrees.offload is not Offload.NONE:
+                hosted = np.asarray(self._hosted(dense, routed) <= host_capacity_bytes(setting))
+            self._fixed[rank] = states, transient, hosted
+        return self._fixed[rank]
+
+    def _transient(self, name: str, last: bool, *, twice: bool) -> float:
+        key = name, last, twice
+        if key not in self._transients:
+            self._transients[key] = transient_of(self.setting, self.degrees, {name: 1}, last, (name,) if twice else ())
+        return self._transients[key]
 
     def _held(self, rank: int, again: Matrix | None) -> Matrix:
         """Return the most activation bytes at once, for every range of layers."""

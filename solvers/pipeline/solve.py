@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
@@ -112,11 +112,29 @@ def schedule(warps: WarpLoop, options: Options | None = None, tell: Callable[[st
         value, point, bounds[name] = _next_level(search, name, plain, fixed, point, tell, share)
         fixed[name] = value
     # A later level may have found better values of earlier ones whose optimum was left open.
+    decided = {name: value_at(warps, network, ii, name, point) for name in bounds}
     levels = [_level("ii", ii, bound)]
-    levels += [_level(name, value_at(warps, network, ii, name, point), bounds[name]) for name in bounds]
+    levels += [
+        _level(name, value, _restated(warps, ii, name, bounds[name], decided)) for name, value in decided.items()
+    ]
     levels = with_logs(warps, ii, levels)
     certificate = Certificate(f"pipeline/{warps.loop.name}", options.cost_model, tuple(levels))
     return Solution(warp_schedule(warps, network, ii, point), certificate)
+
+
+def _restated(warps: WarpLoop, ii: int, name: str, bound: Bound, decided: dict[str, int]) -> Bound:
+    """Return a bound under the values that earlier levels ended with: less is left than where it was found."""
+    evidence = dict(bound.evidence)
+    if "basis" in evidence:
+        basis = evidence["basis"]
+        found = Bound(basis["value"], ProofKind(basis["proof"]), basis["evidence"])
+        found = _restated(warps, ii, name, found, decided)
+        evidence["basis"] = {"value": found.value, "proof": found.proof.value, "evidence": found.evidence}
+    if "most" in evidence:
+        evidence["most"] = {level: decided[level] for level in evidence["most"]}
+        if evidence != bound.evidence and "refuted" not in evidence:
+            return walked_bound(warps, ii, name, evidence["most"], decided[name]) or replace(bound, evidence=evidence)
+    return replace(bound, evidence=evidence)
 
 
 def _walked(warps: WarpLoop, ii: int, name: str, bound: Bound, fixed: dict[str, int], value: int) -> Bound:

@@ -41,10 +41,10 @@ def command(
     if json:
         print_json({name: encode(explanation) for name, explanation in explanations.items()})
         return
-    if found.body.machine is not None:
-        console().print(f"loads take {latency_words(found.body.machine)}", markup=False)
     for name, explanation in explanations.items():
         _print(name, explanation)
+    if found.body.machine is not None:
+        console().print(f"loads take {latency_words(found.body.machine)}", markup=False)
 
 
 def _print(name: str, explanation: Explanation) -> None:
