@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from treadle.ir.diagnostics import Finding
 from treadle.ir.errors import InvalidValue
@@ -97,16 +98,107 @@ def _overfull(project: Project, starts: tuple[int, ...], name: str, there: int) 
     return None
 
 
-def time_bound(project: Project) -> int:
-    """Return a bound on the makespan: the longest path with releases, or a resource's work over its capacity."""
-    ends = [one.release + one.duration for one in project.activities]
+def earliest_starts(project: Project) -> list[int]:
+    """Return when every activity can start at the earliest: release, paths before it, and downtime it cannot stand."""
+    starts = [_alone(project, one, one.release) for one in project.activities]
     for _ in project.activities:
+        before_pass = list(starts)
         for number, one in enumerate(project.activities):
             for before in one.after:
-                ends[number] = max(ends[number], ends[before] + one.duration)
-    work = [
-        -(-sum(one.duration * one.needs.get(name, 0) for one in project.activities) // there)
-        for name, there in project.capacity.items()
-        if there
+                ready = starts[before] + project.activities[before].duration
+                if ready > starts[number]:
+                    starts[number] = _alone(project, one, ready)
+        if starts == before_pass:
+            break
+    return starts
+
+
+def tails_of(project: Project) -> list[int]:
+    """Return the longest path from the start of every activity to the end."""
+    tails = [one.duration for one in project.activities]
+    for _ in project.activities:
+        before_pass = list(tails)
+        for number in reversed(range(len(tails))):
+            for before in project.activities[number].after:
+                tails[before] = max(tails[before], project.activities[before].duration + tails[number])
+        if tails == before_pass:
+            break
+    return tails
+
+
+def time_bound(project: Project) -> int:
+    """Return a bound on the makespan that needs no search.
+
+    The longest path, with releases and downtime; and for every resource, time and tail, when the work that cannot begin
+    before that time can be through, if the resource is used up to what downtime leaves of it, and the tail after it.
+    """
+    heads, tails = earliest_starts(project), tails_of(project)
+    paths = [head + tail for head, tail in zip(heads, tails, strict=True)]
+    return max([0, *paths, *(_work_bound(project, heads, tails, name) for name in sorted(project.capacity))])
+
+
+def _alone(project: Project, one: Activity, ready: int) -> int:
+    """Return the earliest start from `ready` on at which the activity fits, were it the only one."""
+    if not one.duration:
+        return ready
+    busy = [
+        (begin, end)
+        for name, need in one.needs.items()
+        if need
+        for begin, end, gone in missing(project, name)
+        if need > project.capacity[name] - gone
     ]
-    return max([0, *ends, *work])
+    start = ready
+    for begin, end in sorted(busy):
+        if begin < start + one.duration and end > start:
+            start = end
+    return start
+
+
+def missing(project: Project, name: str) -> list[tuple[int, int, int]]:
+    """Return (from, to, amount missing) in pieces, overlapping downtime added up, never more than there is."""
+    gaps = [gap for gap in project.downtime if gap.resource == name]
+    moments = sorted({moment for gap in gaps for moment in (gap.start, gap.end)})
+    pieces: list[tuple[int, int, int]] = []
+    for begin, end in pairwise(moments):
+        gone = min(project.capacity[name], sum(gap.amount for gap in gaps if gap.start <= begin < gap.end))
+        if gone:
+            pieces.append((begin, end, gone))
+    return pieces
+
+
+def _work_bound(project: Project, heads: list[int], tails: list[int], name: str) -> int:
+    pieces, there = missing(project, name), project.capacity[name]
+    asked = sorted(
+        (
+            (head, tail - one.duration, one.duration * one.needs[name])
+            for head, tail, one in zip(heads, tails, project.activities, strict=True)
+            if one.duration * one.needs.get(name, 0)
+        ),
+        reverse=True,
+    )
+    bound = 0
+    for after in {after for _, after, _ in asked}:
+        work = 0
+        for head, tail, more in asked:
+            if tail >= after:
+                work += more
+                bound = max(bound, _through(pieces, there, head, work) + after)
+    return bound
+
+
+def _through(pieces: list[tuple[int, int, int]], there: int, start: int, work: int) -> int:
+    """Return when `work` is through that begins at `start` and uses all that is left."""
+    moment = start
+    for begin, end, gone in pieces:
+        if end <= moment:
+            continue
+        done = max(0, begin - moment) * there
+        if done >= work:
+            break
+        work, moment = work - done, max(moment, begin)
+        left = (end - moment) * (there - gone)
+        if left >= work:
+            return moment - (-work // (there - gone))
+        work, moment = work - left, end
+    return moment - (-work // there)

@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 import treadle
-from treadle.ir.certificate import Status
+from treadle.ir.certificate import ProofKind, Status
 from treadle.ir.cluster import projects, task_graphs, vector_packing, vm_rescheduling
 from treadle.ir.cluster.errors import InconsistentCluster, NoSchedule
 from treadle.ir.cluster.projects import Activity, Downtime, Project
@@ -16,6 +16,7 @@ from treadle.ir.cluster.task_graphs import Run, TaskGraph, Transfer
 from treadle.ir.cluster.vector_packing import VectorPacking
 from treadle.ir.cluster.vm_rescheduling import VirtualMachines
 from treadle.ir.errors import InvalidValue
+from treadle.solvers.projects.serial import serial_schedule
 from treadle.solvers.task_graphs.solve import heft
 from treadle.solvers.vector_packing.solve import prices_bound
 from treadle.solvers.vm_rescheduling.search import search
@@ -232,3 +233,72 @@ def test_projects_find_planted_faults() -> None:
     assert {f.code for f in projects.check(one, (0,))} == {"TRD460"}
     with pytest.raises(InvalidValue):
         Project((Activity(1, {"crane": 1}),), {"crew": 2})
+
+
+def large_project(count: int, deadline: int | None = None, *, unit: int = 1) -> Project:
+    """Three scarce resources with downtime of their own, releases, and chains; `unit`: how fine time is."""
+    source = random.Random(7)
+    kinds = ("crew", "crane", "dock")
+    activities = tuple(
+        Activity(
+            unit * source.randint(1, 10),
+            {kind: source.randint(0, 5) for kind in kinds},
+            tuple(sorted({source.randrange(max(0, n - 12), n) for _ in range(source.randint(0, 2))})) if n else (),
+            unit * source.choice((0, 0, 15)),
+            deadline,
+        )
+        for n in range(count)
+    )
+    gaps = (Downtime(kind, unit * t, unit * (t + 6), source.randint(2, 8)) for kind in kinds for t in range(9, 199, 38))
+    return Project(activities, dict.fromkeys(kinds, 8), tuple(gaps))
+
+
+@pytest.mark.parametrize("unit", [1, 1000])
+def test_sixty_activities_end_within_the_limit_with_a_bound(unit: int) -> None:
+    one = large_project(60, unit=unit)
+    found = treadle.schedule_project(one, 0.3)
+    level = found.certificate.levels[0]
+    assert projects.check(one, found.starts) == []
+    assert level.value == projects.makespan(one, found.starts)
+    assert level.bound is not None
+    assert projects.time_bound(one) <= level.bound <= level.value <= 1.35 * level.bound
+    assert treadle.schedule_project(one, 0.3) == found
+
+
+def test_a_schedule_is_there_without_any_search() -> None:
+    one = large_project(60)
+    found = treadle.schedule_project(one, 0.0)
+    assert projects.check(one, found.starts) == []
+    assert found.certificate.levels[0].proof is ProofKind.RECURRENCE
+    with pytest.raises(NoSchedule, match=r"none found in time|contradict"):
+        treadle.schedule_project(large_project(60, 100), 0.0)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_bounds_and_orders_keep_to_the_best_schedule(seed: int) -> None:
+    one = project(seed)
+    legal = [starts for starts in product(range(10), repeat=4) if not projects.check(one, starts)]
+    known = serial_schedule(one)
+    if known is not None:
+        assert projects.check(one, known) == []
+    if legal:
+        best = min(projects.makespan(one, starts) for starts in legal)
+        assert projects.time_bound(one) <= best
+        assert known is None or best <= projects.makespan(one, known)
+        assert all(map(int.__le__, projects.earliest_starts(one), (min(s) for s in zip(*legal, strict=True))))
+    else:
+        assert known is None
+
+
+def test_bounds_count_downtime_and_tails() -> None:
+    work = tuple(Activity(2, {"crew": 2}) for _ in range(3))
+    assert projects.time_bound(Project(work, {"crew": 2})) == 6
+    assert projects.time_bound(Project(work, {"crew": 2}, (Downtime("crew", 2, 5, 2),))) == 9
+    assert projects.time_bound(Project((*work, Activity(4, {}, (0, 1, 2))), {"crew": 2})) == 10
+    late = Activity(2, {"crew": 2}, release=1)
+    assert projects.earliest_starts(Project((late,), {"crew": 2}, (Downtime("crew", 2, 5, 1),))) == [5]
+
+
+def test_activities_that_wait_for_each_other_have_no_schedule() -> None:
+    with pytest.raises(NoSchedule, match="contradict"):
+        treadle.schedule_project(Project((Activity(1, after=(1,)), Activity(1, after=(0,))), {}))
