@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
 from treadle.frontends.located import json_place
 from treadle.ir.codec import Path as Steps
-from treadle.ir.diagnostics import Place, closest
+from treadle.ir.diagnostics import Place
 from treadle.ir.errors import MalformedText, MissingField, WrongType
 from treadle.ir.plan import read_text
 
@@ -122,11 +123,11 @@ class Config:
             return self.layers()
         return len(value)
 
-    def wrong(self, name: str, reason: str, expected: str = "") -> WrongType:
+    def wrong(self, name: str, reason: str, expected: str = "", hint: str = "") -> WrongType:
         """Return the error for a field's value."""
         shown = json.dumps(self.fields.get(name))
         found = f"`{shown if len(shown) <= 60 else shown[:57] + '...'}`"
-        return WrongType(place=self.place(name), field=name, found=found, reason=reason, expected=expected)
+        return WrongType(place=self.place(name), field=name, found=found, reason=reason, expected=expected, hint=hint)
 
     def _first(self, names: tuple[str, ...], default: object) -> tuple[str, Any]:
         for name in names:
@@ -137,9 +138,15 @@ class Config:
                 place=self.place(),
                 field=names[0],
                 expected=" or ".join(f"`{name}`" for name in names),
-                hint=closest(names[0], list(self.fields)) or f"add `{names[0]}` as published with the model",
+                hint=_misspelt(names[0], self.fields) or f"add `{names[0]}` as published with the model",
             )
         return names[0], default
+
+
+def _misspelt(name: str, fields: Iterable[str]) -> str:
+    """Return what to write for a field written nearly like `name`; `hidden_act` is not nearly `hidden_size`."""
+    near = get_close_matches(name, list(fields), n=1, cutoff=0.8)
+    return f"write `{near[0]}` as `{name}`" if near else ""
 
 
 def read_config(path: Path) -> Config:

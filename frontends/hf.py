@@ -16,7 +16,7 @@ from treadle.frontends.errors import UnknownArchitecture
 from treadle.frontends.families import ARCHITECTURES, FAMILIES, WITHOUT_TEXT_TYPE
 from treadle.frontends.quantization import precision_of, with_dtypes
 from treadle.ir.diagnostics import TreadleError
-from treadle.ir.errors import InvalidValue
+from treadle.ir.errors import InvalidValue, MissingField
 from treadle.ir.model import STORED_BYTES, ModelGraph
 
 _TOWERS = ("vision_config", "audio_config", "speech_config")
@@ -99,6 +99,13 @@ def _by_architecture(config: Config, kind: str) -> str:
         if name in ARCHITECTURES:
             return ARCHITECTURES[name]
     shown = kind or (names[0] if names else "")
+    if not shown:
+        raise MissingField(
+            place=config.place(),
+            field="model_type",
+            expected=f"`model_type`, one of {', '.join(FAMILIES)}, or `architectures`",
+            hint="add `model_type` as published with the model",
+        )
     field = "model_type" if config.has("model_type") else "architectures"
     near = get_close_matches(shown, FAMILIES, n=3, cutoff=0.3) or sorted(FAMILIES)[:3]
     raise UnknownArchitecture(

@@ -10,7 +10,7 @@ from treadle.ir.codec import path_text
 from treadle.ir.diagnostics import Place
 
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
-_TOML_TABLE = re.compile(r"^\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$")
+_TOML_TABLE = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
 
 
 def json_place(text: str, file: str, steps: Steps) -> Place:
@@ -65,19 +65,34 @@ def _json_offset(text: str, steps: Steps) -> int:
 
 
 def _toml_offset(text: str, steps: Steps) -> int:
-    """Return the offset of the key at `steps` (tables, dotted keys and inline tables), or -1."""
-    names = [step for step in steps if isinstance(step, str)]
-    table: list[str] = []
+    """Return the offset of the key at `steps` (tables, arrays of them, dotted keys and inline tables), or -1."""
+    counts: dict[Steps, int] = {}
+    table: Steps = ()
     offset = 0
     for line in text.splitlines(keepends=True):
         if header := _TOML_TABLE.match(line):
-            table = [part.strip().strip("\"'") for part in header[1].split(".")]
-            if table == names:
+            table = _header(header[2], header[1] == "[[", counts)
+            if steps in (table, table[:-1] if header[1] == "[[" else table):
                 return offset + line.index("[")
-        elif names[: len(table)] == table and (found := _in_line(line, names[len(table) :])) >= 0:
-            return offset + found
+        elif steps[: len(table)] == table:
+            names = [step for step in steps[len(table) :] if isinstance(step, str)]
+            if (found := _in_line(line, names)) >= 0:
+                return offset + found
         offset += len(line)
     return -1
+
+
+def _header(name: str, is_array: bool, counts: dict[Steps, int]) -> Steps:
+    """Return the steps of a table header, with the position in every array of tables on the way (`counts` so far)."""
+    parts = [part.strip().strip("\"'") for part in name.split(".")]
+    table: Steps = ()
+    for depth, part in enumerate(parts, start=1):
+        table = (*table, part)
+        if is_array and depth == len(parts):
+            counts[table] = counts.get(table, 0) + 1
+        if table in counts:
+            table = (*table, counts[table] - 1)
+    return table
 
 
 def _in_line(line: str, names: list[str]) -> int:

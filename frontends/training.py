@@ -21,69 +21,35 @@ Paths are relative to the specification. `[[cluster.measured]]` names nccl-tests
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import gcd
 from pathlib import Path
 
 from pydantic import Field
 
-from treadle.costmodels.training_machine import training_gpu
 from treadle.frontends.exported_model import is_exported, read_exported
 from treadle.frontends.hf import load_model
 from treadle.frontends.located import toml_place
 from treadle.frontends.sequence_lengths import read_lengths
 from treadle.frontends.toml_files import Table, read_toml
+from treadle.frontends.training_cluster import ClusterTable, read_cluster
 from treadle.frontends.training_model import training_model
-from treadle.frontends.training_nccl import read_curve
 from treadle.ir.diagnostics import Place, TreadleError
 from treadle.ir.errors import WrongType
-from treadle.ir.training.cluster import ClusterTopology, DisconnectedTopology, NodeGroup
+from treadle.ir.training.batches import nearest_batches
+from treadle.ir.training.cluster import ClusterTopology
 from treadle.ir.training.model import TrainingModel
+from treadle.ir.training.space import divisors
 from treadle.ir.training.spec import SearchSpace, TrainingSpec
 from treadle.ir.units import parse_quantity
 
 
 class BatchNotDivisible(TreadleError):
-    """A global batch that no allowed number of data ranks divides."""
+    """A global batch that no allowed data ranks, microbatches and schedules split."""
 
     code = "TRD152"
-    template = "global batch {batch} is not a multiple of the {ranks} data ranks that the search allows"
-    hint = "the nearest batches are {below} and {above}"
-
-
-class MeasuredTable(Table):
-    """An nccl-tests output file, and over how many domains it ran."""
-
-    file: str
-    operation: str
-    nodes: int = Field(ge=1, default=1)
-
-
-class GroupTable(Table):
-    """A group of equal nodes."""
-
-    gpu: str
-    nodes: int = Field(ge=1, le=1_000_000)
-    gpus_per_node: int | None = Field(default=None, ge=1, le=1024)
-
-
-class ClusterTable(Table):
-    """The cluster: one kind of node, or several groups."""
-
-    gpu: str | None = None
-    nodes: int | None = Field(default=None, ge=1, le=1_000_000)
-    gpus_per_node: int | None = Field(default=None, ge=1, le=1024)
-    groups: list[GroupTable] = Field(default_factory=list[GroupTable])
-    network: str | None = None
-    links: str | None = None
-    domain_gpus: int = Field(default=0, ge=0)
-    host_memory: str | None = None
-    host_links: str | None = None
-    contention: float = Field(default=0.0, ge=0, le=1)
-    connections: list[list[int]] = Field(default_factory=list[list[int]])
-    measured: list[MeasuredTable] = Field(default_factory=list[MeasuredTable])
+    template = "global batch {batch} does not split: {gpus} GPUs and [search] leave {ranks} data ranks{each}"
+    hint = "the nearest {nearest}"
 
 
 class JobTable(Table):
@@ -165,15 +131,16 @@ def load_training(path: Path) -> TrainingProblem:
         return error
 
     try:
-        cluster = _cluster(document.cluster, path, text)
+        cluster = read_cluster(document.cluster, path, text)
     except TreadleError as error:
         raise placed(error, "cluster") from None
     try:
         spec = _spec(document, toml_place(text, str(path), ("search", "most_memory")))
     except TreadleError as error:
         raise placed(error, "training") from None
-    _require_divisible(spec, cluster, placed)
+    _require_fitting(spec, cluster, placed)
     model, config = _model(document.model, path.parent)
+    _require_divisible(model, cluster, spec, placed)
     measured = tuple(("nccl-tests", path.parent / item.file) for item in document.cluster.measured)
     lengths = path.parent / document.training.lengths if document.training.lengths else None
     if lengths:
@@ -191,78 +158,6 @@ def _model(name: str, folder: Path) -> tuple[TrainingModel, Path]:
     return model, config / "config.json" if config.is_dir() else config
 
 
-def _cluster(table: ClusterTable, path: Path, text: str) -> ClusterTopology:
-    groups = list(table.groups)
-    if table.gpu is not None and table.nodes is not None:
-        groups.insert(0, GroupTable(gpu=table.gpu, nodes=table.nodes, gpus_per_node=table.gpus_per_node))
-    for group in groups:
-        _require_known(group.gpu, path, text)
-    nodes = [
-        NodeGroup(group.gpu, group.nodes, group.gpus_per_node or training_gpu(group.gpu).gpus_per_node)
-        for group in groups
-    ]
-
-    def bandwidth(name: str, value: str | None) -> float:
-        place = toml_place(text, str(path), ("cluster", name))
-        return float(parse_quantity(value, "bandwidth", place)) / 1e9 if value is not None else 0.0
-
-    network = bandwidth("network", table.network)
-    if table.network is not None and network == 0 and sum(group.nodes for group in nodes) > 1:
-        raise DisconnectedTopology(
-            place=toml_place(text, str(path), ("cluster", "network")),
-            nodes=sum(group.nodes for group in nodes),
-            reason="the network has no bandwidth",
-        )
-    curves = tuple(read_curve(path.parent / item.file, item.operation, item.nodes) for item in table.measured)
-    host = toml_place(text, str(path), ("cluster", "host_memory"))
-    memory = float(parse_quantity(table.host_memory, "memory", host)) / 1e9 if table.host_memory is not None else 0.0
-    links, host_links = bandwidth("links", table.links), bandwidth("host_links", table.host_links)
-    _require_connected(table, nodes, toml_place(text, str(path), ("cluster", "connections")))
-    return ClusterTopology(
-        tuple(nodes), network, links, table.domain_gpus, curves, True, memory, host_links, table.contention
-    )
-
-
-def _require_known(gpu: str, path: Path, text: str) -> None:
-    """Refuse an unknown GPU type at the line that names it, in whichever group; raises UnknownTrainingGpu."""
-    try:
-        training_gpu(gpu)
-    except TreadleError as error:
-        named = re.compile(rf"""^\s*gpu\s*=\s*["']{re.escape(gpu)}["']""")
-        for number, line in enumerate(text.splitlines(), start=1):
-            if named.match(line):
-                error.place = Place(str(path), number, 1 + line.index("gpu"), text=line[:160])
-                break
-        raise
-
-
-def _require_connected(table: ClusterTable, nodes: list[NodeGroup], place: Place) -> None:
-    """Refuse pairs of nodes that leave a part of the cluster on its own; no pairs mean that all are joined."""
-    count = sum(group.nodes for group in nodes)
-    if not table.connections:
-        return
-    roots = list(range(count))
-
-    def root(number: int) -> int:
-        while roots[number] != number:
-            roots[number] = roots[roots[number]]
-            number = roots[number]
-        return number
-
-    for pair in table.connections:
-        if len(pair) != 2 or not all(0 <= number < count for number in pair):
-            expected = f"pairs of nodes from 0 to {count - 1}"
-            raise WrongType(
-                place=place, field="connections", found=str(pair), reason="no pair of nodes", expected=expected
-            )
-        roots[root(pair[0])] = root(pair[1])
-    if apart := [number for number in range(count) if root(number) != root(0)]:
-        reason = f"no connection joins node {apart[0]} to node 0"
-        raise DisconnectedTopology(
-            place=place, nodes=count, reason=reason, hint=f"add [0, {apart[0]}] to `connections`"
-        )
-
-
 def _spec(document: TrainingFile, limit: Place) -> TrainingSpec:
     from treadle.ir.codec import decode, file_locator
 
@@ -275,20 +170,54 @@ def _spec(document: TrainingFile, limit: Place) -> TrainingSpec:
     return TrainingSpec(**job, search=search)
 
 
-def _require_divisible(spec: TrainingSpec, cluster: ClusterTopology, placed: Callable[..., TreadleError]) -> None:
-    """Refuse a batch that no allowed data degree divides, naming the nearest that do."""
-    allowed = spec.search.data or (1,)
-    if any(spec.global_batch % ranks == 0 for ranks in allowed):
+def _require_fitting(spec: TrainingSpec, cluster: ClusterTopology, placed: Callable[..., TreadleError]) -> None:
+    """Refuse a list of degrees of which none divides the GPUs, naming the nearest that do."""
+    for name in ("data", "tensor", "context", "pipeline"):
+        values = getattr(spec.search, name)
+        if not values or any(cluster.gpus % value == 0 for value in values):
+            continue
+        near = {side for value in values for side in _around(value, divisors(cluster.gpus))}
+        raise placed(
+            WrongType(
+                field=f"search.{name}",
+                found=str(list(values)),
+                reason=f"none divides the {cluster.gpus} GPUs",
+                expected=f"divisors of {cluster.gpus}",
+                hint=f"nearest legal: {_either(tuple(sorted(near)))}",
+            ),
+            "search",
+            name,
+        )
+
+
+def _around(value: int, legal: tuple[int, ...]) -> set[int]:
+    """Return the greatest legal number below a value and the least above it, as far as there are such."""
+    return {
+        max((item for item in legal if item < value), default=legal[0]),
+        next((item for item in legal if item > value), legal[-1]),
+    }
+
+
+def _require_divisible(
+    model: TrainingModel, cluster: ClusterTopology, spec: TrainingSpec, placed: Callable[..., TreadleError]
+) -> None:
+    """Refuse a batch that no allowed degrees split, naming the nearest that some do."""
+    found = nearest_batches(model, cluster, spec)
+    if found is None:
         return
-    common = allowed[0]
-    for ranks in allowed[1:]:
-        common = gcd(common, ranks)
-    ranks = min(allowed)
-    below = spec.global_batch // ranks * ranks
-    raise placed(
-        BatchNotDivisible(
-            batch=spec.global_batch, ranks=" or ".join(map(str, allowed)), below=max(ranks, below), above=below + ranks
-        ),
-        "training",
-        "global_batch",
+    near = [str(batch) for batch in (found.below, found.above) if batch]
+    error = BatchNotDivisible(
+        batch=spec.global_batch,
+        gpus=cluster.gpus,
+        ranks=_either(found.data_ranks),
+        each=f", microbatches of {_either(spec.search.micro_batch)}" if spec.search.micro_batch else "",
+        nearest=f"batches are {near[0]} and {near[1]}" if len(near) == 2 else f"batch is {near[0]}",
+        expected="a multiple of data ranks x microbatch, with no fewer microbatches than pipeline stages",
     )
+    raise placed(error, "training", "global_batch")
+
+
+def _either(values: tuple[int, ...], most: int = 6) -> str:
+    """Return numbers as words: `1, 2 or 4`."""
+    shown = [str(value) for value in values[:most]] + (["more"] if len(values) > most else [])
+    return " or ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))

@@ -38,10 +38,16 @@ def head_dim(config: Config) -> int:
         return config.integer("head_dim", most=10**5)
     width, count = hidden_size(config), heads(config)
     if width % count:
-        raise config.wrong(
-            "num_attention_heads", f"{width} columns do not divide into {count} heads", "a divisor of hidden_size"
-        )
+        reason = f"{width} columns do not divide into {count} heads"
+        raise config.wrong("num_attention_heads", reason, "a divisor of hidden_size", _nearest(count, width))
     return width // count
+
+
+def _nearest(count: int, total: int) -> str:
+    """Return as words the divisors of `total` next to a count that is none."""
+    below = next(value for value in range(min(count, total), 0, -1) if total % value == 0)
+    above = next((value for value in range(count, total + 1) if total % value == 0), below)
+    return f"the nearest are {below} and {above}" if above > below else f"the nearest is {below}"
 
 
 def kv_heads(config: Config, *names: str) -> int:
@@ -50,7 +56,8 @@ def kv_heads(config: Config, *names: str) -> int:
     count = config.integer(*names, default=heads(config), most=10**5)
     if heads(config) % count:
         name = next((name for name in names if config.has(name)), names[0])
-        raise config.wrong(name, f"{heads(config)} query heads are not a multiple", "a divisor of num_attention_heads")
+        reason, near = f"{heads(config)} query heads are not a multiple", _nearest(count, heads(config))
+        raise config.wrong(name, reason, "a divisor of num_attention_heads", near)
     return count
 
 

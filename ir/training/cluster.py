@@ -13,7 +13,7 @@ class DisconnectedTopology(TreadleError):
 
     code = "TRD151"
     template = "no network joins the {nodes} nodes: {reason}"
-    hint = "give `network_gbytes_per_s` (per GPU, one direction), or a single node"
+    hint = "give `network` above 0 (per GPU, one direction), leave it out for the GPU type's own, or take one node"
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ class Space:
 
     def families(self) -> Iterator[Degrees]:
         """Yield the families, each as degrees without ZeRO and with every option at its plainest."""
-        for base in _meshes(self.model, self.cluster, self.spec):
+        for base in meshes(self.model, self.cluster, self.spec):
             for expert, expert_tensor in _expert_choices(self.model, self.spec, base):
                 for family in _microbatch_choices(self.model, self.spec, base, expert, expert_tensor):
                     for placement in placements(self.cluster, family):
@@ -215,7 +215,8 @@ def _allowed(values: tuple[int, ...], allowed: tuple[int, ...]) -> Iterator[int]
     return (value for value in values if not allowed or value in allowed)
 
 
-def _meshes(model: TrainingModel, cluster: ClusterTopology, spec: TrainingSpec) -> Iterator[Degrees]:
+def meshes(model: TrainingModel, cluster: ClusterTopology, spec: TrainingSpec) -> Iterator[Degrees]:
+    """Yield the legal data, tensor, context and pipeline degrees that use all GPUs, without ZeRO, experts or chunks."""
     space = spec.search
     for tensor in _allowed(divisors(cluster.gpus), space.tensor):
         if any(check_tensor(kind, tensor) for kind in model.kinds):

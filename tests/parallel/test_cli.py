@@ -120,7 +120,7 @@ def test_a_worse_plan_with_its_own_certificate_is_beaten(planned: Path, tmp_path
     [
         ('gpu = "a100"', 'gpu = "a10"', "TRD150", 2),
         ('network = "25GB/s"', 'network = "0GB/s"', "TRD151", 2),
-        ("micro_batch = [1, 2]", "data = [3]", "TRD152", 2),
+        ("micro_batch = [1, 2]", "data = [3]", "TRD104", 2),
         ('network = "25GB/s"', 'network = "25"', "TRD105", 2),
         ("global_batch = 32", "global_batch = 32\nbatch = 32", "TRD102", 2),
         ("sequence_tokens = 1024\n", "", "TRD103", 2),
@@ -132,7 +132,7 @@ def test_a_worse_plan_with_its_own_certificate_is_beaten(planned: Path, tmp_path
         ("micro_batch = [1, 2]", 'schedule = ["zb"]', "TRD104", 2),
         ("micro_batch = [1, 2]", 'trainer = "nemo"', "TRD104", 2),
         ('model = "config.json"', 'model = "nowhere.json"', "TRD001", 2),
-        ("micro_batch = [1, 2]", "tensor = [3]", "TRD320", 1),
+        ("micro_batch = [1, 2]", "tensor = [8]", "TRD320", 1),
     ],
 )
 def test_bad_input(
@@ -147,7 +147,7 @@ def test_bad_input(
 
 def test_places_and_nearest_legal_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = {
-        ("micro_batch = [1, 2]", "data = [5]"): ("training.toml:3:1", "30 and 35"),
+        ("micro_batch = [1, 2]", "data = [5]"): ("training.toml:11:1", "4 or 8"),
         ("nodes = 2", "nodes = 3\nconnections = [[0, 1]]"): ("training.toml:8:1", "add [0, 2] to `connections`"),
         ('gpu = "a100"', 'gpu = "a1000"'): ("training.toml:6:1", "did you mean `a100`?"),
         ("[search]", '[[cluster.groups]]\ngpu = "b300x"\nnodes = 2\n[search]'): ("training.toml:11:1", 'gpu = "b300x"'),
