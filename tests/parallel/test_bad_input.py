@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from treadle.ir.training.batches import nearest_batches
 from treadle.ir.training.cluster import ClusterTopology, NodeGroup
 from treadle.ir.training.model import TrainingModel
 from treadle.ir.training.space import candidates
-from treadle.ir.training.spec import Pipeline, SearchSpace, TrainingSpec
+from treadle.ir.training.spec import Pipeline, SearchSpace, Trainer, TrainingSpec
 
 SPEC = """model = "config.json"
 [training]
@@ -175,15 +176,16 @@ def _some(values: tuple[int, ...]) -> st.SearchStrategy[tuple[int, ...]]:
             "context": _some((1, 2)),
             "pipeline": _some((1, 2, 4)),
             "micro_batch": _some((1, 2, 3)),
+            "trainer": st.sampled_from((Trainer.ANY, Trainer.DEEPSPEED, Trainer.TORCHTITAN)),
             "schedule": st.lists(st.sampled_from(tuple(Pipeline)), min_size=1, max_size=2, unique=True).map(tuple),
         }
     ),
 )
 def test_nearest_batches_are_those_of_brute_force(
-    model: TrainingModel, gpus: int, batch: int, allowed: dict[str, tuple[int, ...]]
+    model: TrainingModel, gpus: int, batch: int, allowed: dict[str, Any]
 ) -> None:
     """Legality of every batch up to twice the largest multiple that any choice asks for, one after the other."""
-    search = SearchSpace(**allowed, zero=(0,), most_virtual=2)  # type: ignore[arg-type]  # one strategy per field
+    search = SearchSpace(**allowed, zero=(0,), most_virtual=2)
     cluster, spec = ClusterTopology((NodeGroup("a100", 1, gpus),)), TrainingSpec(batch, 1024, search=search)
     legal = [
         size
