@@ -53,11 +53,17 @@ def _rows(path: Path, fields: tuple[str, ...]) -> list[tuple[int, dict[str, str]
     reader = csv.DictReader(io.StringIO(read_text(path)))
     missing = [field for field in fields if field not in (reader.fieldnames or [])]
     if missing:
-        raise MissingField(place=Place(str(path), 1), field=missing[0], expected=f"the columns {', '.join(fields)}")
+        raise MissingField(
+            place=Place(str(path), 1), field=missing[0], expected=f"the columns {', '.join(fields)}",
+            hint="the list of nodes comes first, then that of pods",
+        )  # fmt: skip
     rows: list[tuple[int, dict[str, str]]] = []
     for row in reader:
         if any(row[field] is None for field in fields):
-            raise MalformedText(place=Place(str(path), reader.line_num), message="a row with too few columns")
+            raise MalformedText(
+                place=Place(str(path), reader.line_num), message="a row with too few columns",
+                expected=f"the {len(reader.fieldnames or [])} columns of the header",
+            )  # fmt: skip
         rows.append((reader.line_num, row))
     return rows
 

@@ -9,6 +9,8 @@ from treadle.ir.diagnostics import Place
 from treadle.ir.errors import MalformedText
 from treadle.ir.plan import read_text
 
+_ORDER = "the model comes first, then an assignment of the same instance"
+
 
 def load_roadef(model: Path, assignment: Path) -> Reassignment:
     """Read an instance; raises UnreadableFile, MalformedText, InvalidValue."""
@@ -24,10 +26,10 @@ def load_roadef(model: Path, assignment: Path) -> Reassignment:
     )
     balances = tuple(Balance(*numbers.several(4)) for _ in range(numbers.take("number of balance costs")))
     weights = numbers.several(3)
-    numbers.end()
+    numbers.end("nothing after the three weights of move costs")
     placed = _Numbers(assignment)
-    initial = placed.several(len(processes))
-    placed.end()
+    initial = placed.several(len(processes), f"the machine of each of the {len(processes)} processes of the model")
+    placed.end(f"one machine for each of the {len(processes)} processes of the model")
     if any(not 0 <= process.service < len(services) for process in processes):
         raise MalformedText(place=Place(str(model)), message="a process of a service that is not listed")
     return Reassignment(
@@ -70,21 +72,30 @@ class _Numbers:
     def take(self, what: str) -> int:
         """Return the next integer."""
         if self.position >= len(self.words):
-            raise MalformedText(place=Place(self.file), message=f"the file ends before: {what}")
+            raise MalformedText(
+                place=Place(self.file),
+                message=f"the file ends after {self.position} numbers",
+                expected=what,
+                hint=_ORDER,
+            )
         word = self.words[self.position]
         self.position += 1
         if not word.isdecimal():
             raise MalformedText(
-                place=Place(self.file), message=f"`{word[:20]}` (word {self.position}) is no number", expected=what
+                place=Place(self.file),
+                message=f"`{word[:20]}` (word {self.position}) is no whole number from 0",
+                expected=what,
             )
         return int(word)
 
-    def several(self, count: int) -> tuple[int, ...]:
+    def several(self, count: int, what: str = "number") -> tuple[int, ...]:
         """Return the next integers."""
-        return tuple(self.take("number") for _ in range(count))
+        return tuple(self.take(what) for _ in range(count))
 
-    def end(self) -> None:
+    def end(self, expected: str) -> None:
         """Require that nothing is left."""
         if self.position != len(self.words):
             left = len(self.words) - self.position
-            raise MalformedText(place=Place(self.file), message=f"{left} numbers too many")
+            raise MalformedText(
+                place=Place(self.file), message=f"{left} numbers too many", expected=expected, hint=_ORDER
+            )

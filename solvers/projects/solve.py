@@ -22,12 +22,12 @@ class ScheduledProject:
     certificate: Certificate
 
 
-def schedule_project(project: Project, deterministic_s: float = 4.0, seed: int = 0) -> ScheduledProject:
+def schedule_project(project: Project, deterministic_s: float = 2.0, seed: int = 0) -> ScheduledProject:
     """Return a schedule with an early end: the best of many orders, then what CP-SAT makes of it within the limit.
 
     Args:
         project: activities, resources, downtime.
-        deterministic_s: limit in CP-SAT's machine-independent clock; 4 are some ten seconds on one core that is free.
+        deterministic_s: limit in CP-SAT's machine-independent clock; 2 are some five seconds of one core.
         seed: of the orders and of the search.
 
     Raises:

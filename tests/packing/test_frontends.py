@@ -341,11 +341,13 @@ def test_openb_lists(tmp_path: Path) -> None:
     with pytest.raises(BadQuantity):
         load_openb(nodes, pods)
     pods.write_text("name\na\n")
-    with pytest.raises(MissingField):
+    with pytest.raises(MissingField) as missing:
         load_openb(nodes, pods)
+    assert "nodes comes first" in missing.value.render()
     pods.write_text(header + "a,1000\n")
-    with pytest.raises(MalformedText):
+    with pytest.raises(MalformedText) as short:
         load_openb(nodes, pods)
+    assert "the 6 columns" in short.value.render()
 
 
 def test_roadef_files_are_read_to_the_end(tmp_path: Path) -> None:
@@ -360,6 +362,13 @@ def test_roadef_files_are_read_to_the_end(tmp_path: Path) -> None:
         model.write_text(broken)
         with pytest.raises(MalformedText):
             load_roadef(model, assignment)
+    model.write_text(text)
+    for numbers, words in (("0", "ends after 1 numbers"), ("0 1 1", "1 numbers too many"), ("0 -1", "from 0")):
+        assignment.write_text(numbers)
+        with pytest.raises(MalformedText, match=words) as caught:
+            load_roadef(model, assignment)
+        assert "2 processes of the model" in caught.value.render()
+    assignment.write_text("0 1")
     model.write_text(text.replace("0 3 7", "4 3 7"))
     with pytest.raises(MalformedText, match="service"):
         load_roadef(model, assignment)

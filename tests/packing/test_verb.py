@@ -13,8 +13,10 @@ import yaml
 
 from benchmarks.packing_instances import CELLS, Cell, generate, seeds_with_pending
 from treadle.cli.main import main
+from treadle.cli.output import level_line
 from treadle.costmodels.kube_scheduler import simulate
 from treadle.costmodels.packing_bounds import heaviest
+from treadle.ir.certificate import Level, ProofKind, Status
 from treadle.ir.cluster.cluster import PENDING, Cluster, DeviceRequest, Devices, Node, Pod, Shape
 from treadle.ir.cluster.placement import Placement, check
 from treadle.ir.cluster.reassignment import check as check_reassignment
@@ -131,7 +133,9 @@ def roadef(tmp_path: Path) -> tuple[Path, Path]:
     return model, assignment
 
 
-def test_reassignment_improves_and_verifies(roadef: tuple[Path, Path], tmp_path: Path) -> None:
+def test_reassignment_improves_and_verifies(
+    roadef: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from treadle.frontends.roadef import load_roadef
     from treadle.solvers.reassignment.solve import Options as Steps
     from treadle.solvers.reassignment.solve import reassign
@@ -143,6 +147,7 @@ def test_reassignment_improves_and_verifies(roadef: tuple[Path, Path], tmp_path:
     assert volume_bound(instance) <= found.cost == cost(instance, found.assignment) < cost(instance, instance.initial)
     out = tmp_path / "plan"
     assert main(["pack", "--roadef", *map(str, roadef), "--window", "1s", "-o", str(out)]) in (0, 3)
+    assert f"wrote {out}/plan.json, assignment.txt" in capsys.readouterr().out
     assert verify(out).findings == ()
     assert (out / "assignment.txt").read_text().split()
 
@@ -184,3 +189,9 @@ def test_planted_violations_of_a_reassignment(roadef: tuple[Path, Path]) -> None
         if process.service == 0:
             apart[position] = (1, 3, 1)[position // 6]
     assert "TRD463" in codes(*apart)
+
+
+def test_a_gap_to_nothing_has_no_percentage() -> None:
+    level = Level("placed>=0", "pods", 0, 199, Status.FEASIBLE, ProofKind.COUNT, maximize=True)
+    assert level_line(level).endswith("feasible, bound 199  [count]")
+    assert "gap 50.0%" in level_line(replace(level, value=2, bound=3))

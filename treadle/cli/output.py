@@ -57,6 +57,7 @@ def level_line(level: Level) -> str:
     """Return one certificate level in words: value, status, bound and gap where open, kind of proof."""
     closed = level.status.value
     if level.gap:
-        closed += f", bound {number(level.bound or 0)}, gap {level.gap:.1%}"
+        closed += f", bound {number(level.bound or 0)}"
+        closed += f", gap {level.gap:.1%}" if level.value else ""
     unit = "" if level.unit == "1" else level.unit
     return f"{level.name:<22}{number(level.value):>12} {unit:<10}{closed}  [{level.proof.value}]"

@@ -128,6 +128,8 @@ def _reassign(
         print_json(to_data(plan))
     else:
         typer.echo(level_line(plan.certificates[0].levels[0]))
+        if output is not None:
+            typer.echo(f"wrote {output}/plan.json, assignment.txt")
     if plan.certificates[0].status is not Status.OPTIMAL:
         raise typer.Exit(ExitCode.LIMIT)
 
