@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 from treadle.ir.cluster.cluster import Cluster, DeviceRequest, Devices, Node, Pod, Shape
-from treadle.ir.cluster.errors import BadQuantity
+from treadle.ir.cluster.errors import BadQuantity, NotACluster
 from treadle.ir.cluster.labels import Operator, Requirement
 from treadle.ir.diagnostics import Place
 from treadle.ir.errors import MalformedText, MissingField
@@ -18,7 +18,7 @@ _DEVICE_SLOTS = 1000
 
 
 def load_openb(nodes: Path, pods: Path) -> Cluster:
-    """Read the two lists; raises UnreadableFile, MalformedText, MissingField, BadQuantity."""
+    """Read the two lists; raises UnreadableFile, MalformedText, MissingField, BadQuantity, NotACluster."""
     shapes: dict[tuple[int, int, int, int, str], int] = {}
     listed: list[Pod] = []
     for line, row in _rows(pods, ("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli", "gpu_spec")):
@@ -33,6 +33,8 @@ def load_openb(nodes: Path, pods: Path) -> Cluster:
         _node(row, Place(str(nodes), line))
         for line, row in _rows(nodes, ("sn", "cpu_milli", "memory_mib", "gpu", "model"))
     )
+    if not machines:
+        raise NotACluster(place=Place(str(nodes)), reason="it lists no node", hint="one node per row, below the header")
     return Cluster(machines, described, tuple(listed))
 
 

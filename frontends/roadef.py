@@ -26,10 +26,19 @@ def load_roadef(model: Path, assignment: Path) -> Reassignment:
     )
     balances = tuple(Balance(*numbers.several(4)) for _ in range(numbers.take("number of balance costs")))
     weights = numbers.several(3)
+    if not (machines and processes):
+        raise MalformedText(
+            place=Place(str(model)), message="no machine or no process", expected="at least one of both"
+        )
     numbers.end("nothing after the three weights of move costs")
     placed = _Numbers(assignment)
     initial = placed.several(len(processes), f"the machine of each of the {len(processes)} processes of the model")
     placed.end(f"one machine for each of the {len(processes)} processes of the model")
+    if max(initial, default=0) >= count:
+        raise MalformedText(
+            place=Place(str(assignment)), message=f"a process on machine {max(initial)}",
+            expected=f"a machine from 0 to {count - 1}, as the model has them", hint=_ORDER,
+        )  # fmt: skip
     if any(not 0 <= process.service < len(services) for process in processes):
         raise MalformedText(place=Place(str(model)), message="a process of a service that is not listed")
     return Reassignment(

@@ -348,6 +348,10 @@ def test_openb_lists(tmp_path: Path) -> None:
     with pytest.raises(MalformedText) as short:
         load_openb(nodes, pods)
     assert "the 6 columns" in short.value.render()
+    nodes.write_text("sn,cpu_milli,memory_mib,gpu,model\n")
+    pods.write_text(header)
+    with pytest.raises(NotACluster, match="no node"):
+        load_openb(nodes, pods)
 
 
 def test_roadef_files_are_read_to_the_end(tmp_path: Path) -> None:
@@ -368,6 +372,13 @@ def test_roadef_files_are_read_to_the_end(tmp_path: Path) -> None:
         with pytest.raises(MalformedText, match=words) as caught:
             load_roadef(model, assignment)
         assert "2 processes of the model" in caught.value.render()
+    model.write_text("1\n1 10\n0\n0\n0\n0\n1 1 1\n")
+    with pytest.raises(MalformedText, match="no machine"):
+        load_roadef(model, assignment)
+    model.write_text(text)
+    assignment.write_text("0 2")
+    with pytest.raises(MalformedText, match="a process on machine 2"):
+        load_roadef(model, assignment)
     assignment.write_text("0 1")
     model.write_text(text.replace("0 3 7", "4 3 7"))
     with pytest.raises(MalformedText, match="service"):
