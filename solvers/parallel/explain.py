@@ -94,10 +94,10 @@ def _leanest(space: Space, family: Degrees) -> list[Degrees]:
 
 def explain(setting: Setting) -> TreadleError:
     """Return the error for a problem without a plan."""
-    kept = requirements(setting)
-    for requirement in list(kept):
+    everything = kept = requirements(setting)
+    for requirement in everything:
         rest = [item for item in kept if item is not requirement]
-        if not feasible(_only(setting, kept, rest)):
+        if not feasible(_only(setting, everything, rest)):
             kept = rest
     advice = [found for item in kept if (found := item.advice(setting))]
     conflict = "; ".join(item.name for item in kept) or "the model and this cluster"
@@ -124,7 +124,8 @@ def requirements(setting: Setting) -> list[Requirement]:
     if not setting.cluster.host_gbytes:
         found.append(Requirement("no host memory", _hosts, "give cluster.host_memory to offload"))
     gpus = setting.cluster.gpus
-    found.append(Requirement(f"{gpus} GPUs", lambda problem: more_gpus(problem, 2**_MOST_DOUBLINGS)))
+    size = f"{gpus} GPU{'s' if gpus > 1 else ''}"
+    found.append(Requirement(size, lambda problem: more_gpus(problem, 2**_MOST_DOUBLINGS)))
     if space.most_memory:
         limit = f"search.most_memory {space.most_memory / 2**30:.1f} GiB"
         found.append(Requirement(limit, _free("most_memory", 0), "raise search.most_memory"))

@@ -132,7 +132,7 @@ def test_values_behind_the_last_key_may_be_anything() -> None:
             "(plain_block if step < full else cut_block)",
             "(plain_block if step <= full else cut_block)",
         ),
-        ("attention_bwd", "b200", "mbarrier.wait(dk_full", "pass  # mbarrier.wait(dk_full"),
+        ("attention_bwd", "b200", "mbarrier.wait(dq_full", "pass  # mbarrier.wait(dq_full"),
         ("attention_bwd", "b200", "tcgen05_commit(k_empty", "pass  # tcgen05_commit(k_empty"),
         ("kmeans_assign", "h200", "columns[None, :] < count", "columns[None, :] < count + 1"),
     ],

@@ -185,6 +185,16 @@ def test_conflict_is_smallest_and_names_the_way_out() -> None:
     assert "GPUs" in str(error)
 
 
+def test_conflict_keeps_limits_that_stand_in_for_each_other() -> None:
+    """Without one of them the other still forbids all plans; dropping both must not leave a set without conflict."""
+    space = SearchSpace(recompute=(Recompute.NONE,), most_memory=int(0.3e9))
+    setting = problem(dense_model(8), search=space)
+    starved = replace(setting, gpu=replace(setting.gpu, memory_bytes=0.3e9))
+    words = str(explain(starved))
+    assert "memory of" in words or "most_memory" in words
+    assert "GPUs" in words
+
+
 @pytest.mark.parametrize("mode", list(Recompute))
 def test_recomputation_trades_memory_for_time(mode: Recompute) -> None:
     setting = problem()
