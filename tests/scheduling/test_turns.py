@@ -25,7 +25,7 @@ LEVELS = ("traffic_bytes", "barriers", "groups", "registers", "length")
 def test_it_agrees_with_trying_everything(seed: int) -> None:
     """At the best interval there is a schedule with the best levels, and none at any interval below."""
     warps, rank = _ranked(seed)
-    most = dict(zip(LEVELS, rank[1:], strict=True))
+    most: dict[str, int] = dict(zip(LEVELS, rank[1:], strict=True))
     assert first_found(warps, rank[0], rank[0], most, Effort()) is not None
     assert rank[0] == 1 or first_found(warps, rank[0] - 1, rank[0] - 1, {}, Effort()) is None
 
