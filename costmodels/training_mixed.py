@@ -15,8 +15,9 @@ from itertools import accumulate, combinations, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from treadle.costmodels.training_bounds import Bound, Matrix, Tables, best_of
+from treadle.costmodels.training_bounds import Bound, best_of
 from treadle.costmodels.training_step import LayerTimer, Setting
+from treadle.costmodels.training_tables import Matrix, Tables
 from treadle.ir.training.placement import stage_groups
 from treadle.ir.training.plan import Degrees, StageLayout
 

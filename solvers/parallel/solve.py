@@ -156,16 +156,8 @@ def search_share(
                     state.cut_us = min(state.cut_us, node[0])
             continue
         if stage == _MEMBER:
-            options = [] if oversized.known(degrees) else choices(setting, degrees, quick)
-            state.solved += 1
-            if not options:
-                oversized.add(degrees)
-                state.too_large += 1
-            for place, option in enumerate(options):
-                assert option.layout is not None
-                if degrees.virtual > 1 and says_less(setting, degrees, option.layout):
-                    continue
-                heapq.heappush(heap, (max(bound, option.step_us), _LAYOUT, number, place, degrees, option.layout))
+            for node in _layouts(quick, oversized, bound, number, degrees, state):
+                heapq.heappush(heap, node)
             continue
         layout = rest
         assert isinstance(layout, StageLayout)
@@ -188,6 +180,21 @@ def search_share(
     reached = [item.bound_us if item.degrees.virtual == 1 else item.replay.step_us for item in state.found]
     state.least_bound_us = min([state.next_bound_us, *reached])
     return state
+
+
+def _layouts(
+    quick: Quick, oversized: _Oversized, bound_us: float, number: int, degrees: Degrees, state: Search
+) -> Iterator[_Node]:
+    """Yield the solved layouts of a candidate, each with its bound; counts those that do not fit."""
+    options = [] if oversized.known(degrees) else choices(quick.setting, degrees, quick)
+    state.solved += 1
+    if not options:
+        oversized.add(degrees)
+        state.too_large += 1
+    for place, option in enumerate(options):
+        assert option.layout is not None
+        if degrees.virtual == 1 or not says_less(quick.setting, degrees, option.layout):
+            yield max(bound_us, option.step_us), _LAYOUT, number, place, degrees, option.layout
 
 
 def _branches(space: Space, quick: Quick, number: int, family: Degrees, state: Search) -> Iterator[_Node]:

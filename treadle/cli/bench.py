@@ -82,11 +82,16 @@ def command(
             made.write(folder)
         # What preparing took is not left for rows: the whole command is over in time.
         left = max(LEAST_SECONDS, seconds - (time.monotonic() - started))
-        arguments = [word for name in only or () for word in ("--only", name)]
-        arguments += ["--seconds", f"{left:.0f}", *(["--seed", str(seed)] if seed is not None else [])]
-        arguments += [*(["--check"] if check else []), *(["--rehearse"] if rehearse else [])]
+        arguments = _arguments(only or [], left, seed, check=check, rehearse=rehearse)
         record = run_suite(folder, output, arguments)
     _finish(record, output, json)
+
+
+def _arguments(only: list[str], left_s: float, seed: int | None, *, check: bool, rehearse: bool) -> list[str]:
+    """Return the arguments of the suite's own program."""
+    words = [word for name in only for word in ("--only", name)]
+    words += ["--seconds", f"{left_s:.0f}", *(["--seed", str(seed)] if seed is not None else [])]
+    return [*words, *(["--check"] if check else []), *(["--rehearse"] if rehearse else [])]
 
 
 def chosen_cases(only: list[str]) -> tuple[Case, ...]:
