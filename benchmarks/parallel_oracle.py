@@ -48,6 +48,8 @@ Option = TypeVar("Option")
 _HIDDEN = 1024
 _MIXED = 0.25
 """Share of the clusters that have two GPU types."""
+_FABRICS = 0.5
+"""Share of the clusters of several equal nodes that have an oversubscribed spine."""
 
 
 def random_problem(chosen: random.Random) -> TrainingProblem:
@@ -62,10 +64,11 @@ def random_problem(chosen: random.Random) -> TrainingProblem:
     model = TrainingModel("random", _HIDDEN, 32000, (dense, routed)[: len(order)], order, predictors=predictors)
     gpus = chosen.choice([2, 4, 8])
     network, host = chosen.choice([1.0, 10.0, 50.0]), chosen.choice([0.0, 0.05, 64.0])
-    groups: tuple[NodeGroup, ...] = (NodeGroup("a100", max(1, gpus // 4), min(gpus, 4)),)
+    per_node = min(gpus, chosen.choice([2, 4]))
+    groups: tuple[NodeGroup, ...] = (NodeGroup("a100", gpus // per_node, per_node),)
     if gpus > 2 and chosen.random() < _MIXED:
         groups = NodeGroup("a100", 1, gpus // 2), NodeGroup("h100", 1, gpus // 2)
-    cluster = ClusterTopology(groups, network, host_gbytes=host)
+    cluster = ClusterTopology(groups, network, host_gbytes=host, **fabric(chosen, groups))
     space = SearchSpace(
         zero=chosen.choice([(0,), (1,), (0, 1), (1, 3), (2,)]),
         recompute=some(chosen, tuple(Recompute)),
@@ -82,6 +85,14 @@ def random_problem(chosen: random.Random) -> TrainingProblem:
     overlap = chosen.random() < 0.5
     spec = TrainingSpec(batch, 1024, overlap_gradients=overlap, memory_reserve=reserve, search=space)
     return TrainingProblem(model, cluster, spec, ())
+
+
+def fabric(chosen: random.Random, groups: tuple[NodeGroup, ...]) -> dict[str, Any]:
+    """Return leaf switches of some nodes, or of one GPU of each, under a spine that takes less than they send."""
+    if len(groups) > 1 or groups[0].nodes == 1 or chosen.random() > _FABRICS:
+        return {}
+    rails = chosen.random() < 0.5
+    return {"rails": rails, "leaf_nodes": 0 if rails else 1, "spine_oversubscription": chosen.choice([2.0, 7.0])}
 
 
 def some(chosen: random.Random, values: Sequence[Option]) -> tuple[Option, ...]:
@@ -170,7 +181,7 @@ def measure(number: int) -> dict[str, Any]:
     problem = random_problem(random.Random(number))
     setting = setting_of(problem.model, problem.cluster, problem.spec)
     total, solved, anywhere = brute_force(setting)
-    types = max(1, len(setting.parts))
+    types, spine = max(1, len(setting.parts)), problem.cluster.spine_oversubscription > 1
     try:
         plan = plan_parallel(problem, Options(0))
     except NoPlanFits:
@@ -178,6 +189,7 @@ def measure(number: int) -> dict[str, Any]:
             "case": number,
             "candidates": total,
             "types": types,
+            "spine": spine,
             "equal": solved == math.inf,
             "plan": "nothing fits",
         }
@@ -188,6 +200,7 @@ def measure(number: int) -> dict[str, Any]:
         "case": number,
         "candidates": total,
         "types": types,
+        "spine": spine,
         "plan": plan.body.degrees.text(),
         "equal": closed.value == solved and closed.bound == solved,
         "bound_holds": wide.bound is not None and wide.bound <= anywhere * (1 + 1e-9),
@@ -211,6 +224,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "best_over_all_layouts": sum(row["any_layout_equal"] for row in planned) / len(planned),
         "largest_replay_error": max(row["replay_error"] for row in planned),
         "legal": sum(row["legal"] for row in planned) / len(planned),
+        "of_an_oversubscribed_spine": sum(row["spine"] for row in rows),
         "of_two_types": sum(row["types"] > 1 for row in rows),
         "of_stages_with_their_own_recomputation": sum("recompute=stages" in str(row["plan"]) for row in rows),
         "forged": sum(row["forged"] for row in planned),

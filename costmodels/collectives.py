@@ -4,6 +4,11 @@ A group of n ranks has g of them inside each fast domain (a node, or an NVL72 ra
 bandwidth-optimal algorithms (Thakur et al. 2005; nccl-tests PERFORMANCE.md): all-gather and reduce-scatter S (n-1)/n,
 all-reduce twice that. Across domains a collective runs in two levels: inside over the fast links, by the measured curve
 of that size where there is one, then 1/g of the buffer per rank over the network.
+
+Leaf switches and spine: rings and trees pass the spine where neighbours stand on different rails (NCCL_CROSS_NIC), and
+once per m domains where m domains of the group share leaves; where share s of the ranks crosses a spine oversubscribed
+o to 1, each gets 1 / max(1, o s) of its rate. Sends and all-to-alls change rails inside the node, over the fast links
+(PXN, on by default since NCCL 2.12: NVIDIA, "Doubling all2all performance with NCCL 2.12"), so only leaves count.
 """
 
 from __future__ import annotations
@@ -25,6 +30,13 @@ class Links:
     curves: tuple[Curve, ...] = ()
     meeting_us: float = 0.0
     """Added to a measured curve: benchmarks call collectives back to back, a step's ranks arrive apart."""
+    rails: bool = False
+    """Traffic to another local index changes rails inside the node."""
+    spine_oversubscription: float = 1.0
+
+    def between(self, spine_share: float) -> float:
+        """Return the rate between domains when such a share of the ranks sends through the spine."""
+        return self.slow_bytes_per_us / max(1.0, self.spine_oversubscription * spine_share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +45,20 @@ class Group:
 
     ranks: int
     inside: int
+    leaf: int = 0
+    """Domains of the group on the same leaf switches; 0: all."""
+    aligned: bool = True
+    """Whether ranks that take each other's place in the next domain stand on the same rail."""
+
+    @property
+    def leaf_share(self) -> float:
+        """Share of the ranks whose neighbour in the next domain is on other leaf switches."""
+        return 1 / self.leaf if 0 < self.leaf < self.domains else 0.0
+
+    @property
+    def spine_share(self) -> float:
+        """Share of the ranks whose neighbour in a ring or tree between domains is beyond the spine."""
+        return self.leaf_share if self.aligned else 1.0
 
     @property
     def domains(self) -> int:
@@ -76,14 +102,18 @@ def all_to_all_us(sent_bytes: float, group: Group, links: Links) -> float:
     measured = _measured("alltoall", sent_bytes, group, links)
     if measured is not None:
         return measured
-    near = sent_bytes * (group.inside - 1) / group.ranks / links.fast_bytes_per_us
-    far = sent_bytes * (group.ranks - group.inside) / group.ranks / links.slow_bytes_per_us
-    return max(near, far) + links.latency_us
+    part = sent_bytes / group.ranks
+    near, far = part * (group.inside - 1), part * (group.ranks - group.inside)
+    beyond = part * (group.ranks - min(group.ranks, group.inside * (group.leaf or group.domains)))
+    if links.rails:
+        near += far * (1 - 1 / group.inside if group.aligned else 1.0)
+    outside = max(far, beyond * links.spine_oversubscription) / links.slow_bytes_per_us
+    return max(near / links.fast_bytes_per_us, outside) + links.latency_us
 
 
-def send_us(size_bytes: float, crosses: bool, links: Links) -> float:
-    """Return the time to send a buffer to one neighbour, across domains or inside one."""
-    return size_bytes / (links.slow_bytes_per_us if crosses else links.fast_bytes_per_us) + links.latency_us
+def send_us(size_bytes: float, crosses: bool, links: Links, spine_share: float = 0.0) -> float:
+    """Return the time to send a buffer to one neighbour, across domains (a share of them across leaves) or inside."""
+    return size_bytes / (links.between(spine_share) if crosses else links.fast_bytes_per_us) + links.latency_us
 
 
 def _one_way_us(size_bytes: float, group: Group, links: Links, operation: str) -> float:
@@ -95,13 +125,18 @@ def _one_way_us(size_bytes: float, group: Group, links: Links, operation: str) -
         nominal = size_bytes * (inside - 1) / inside / links.fast_bytes_per_us + links.latency_us / 2
         time = nominal if measured is None else measured
     if domains > 1:
-        time += size_bytes / inside * (domains - 1) / domains / links.slow_bytes_per_us
+        time += size_bytes / inside * (domains - 1) / domains / links.between(group.spine_share)
         time += links.latency_us * ceil(log2(domains)) / 2
     return time
 
 
 def _measured(operation: str, size_bytes: float, group: Group, links: Links) -> float | None:
-    """Return the time by a measured curve of exactly this operation and group shape, or None."""
+    """Return the time by a measured curve of exactly this operation and group shape, or None.
+
+    Measurements run over whole nodes, so they say nothing of groups that change rails.
+    """
+    if not group.aligned and group.domains > 1:
+        return None
     for curve in links.curves:
         if (curve.operation, curve.ranks, curve.nodes) == (operation, group.ranks, group.domains):
             factor = bus_factor(operation, group.ranks)

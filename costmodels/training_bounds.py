@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from treadle.costmodels.collectives import Group
 from treadle.costmodels.training_factors import even_factor, mixed_factor, split_factor
 from treadle.costmodels.training_memory import (
     stage_parameters,
@@ -28,15 +29,17 @@ from treadle.costmodels.training_step import (
     hop_us,
     loss_pass,
     predictor_pass,
+    tensor_group,
 )
 from treadle.costmodels.training_tables import Tables, tail_linear
 from treadle.ir.training.placement import stage_groups
 from treadle.ir.training.plan import Degrees, StageLayout
+from treadle.ir.training.rails import Crossings, crossings
 from treadle.ir.training.ranks import shapes
 from treadle.ir.training.space import Leaf
 from treadle.ir.training.spec import ContextMode, Pipeline, Recompute, Trainer
 
-Trait = tuple[int | ContextMode, ...]
+Trait = tuple[int | ContextMode | Crossings | None, ...]
 """Shapes of groups, exchange and overlap: what of a leaf decides the times of one microbatch."""
 Speaking = tuple[frozenset[Trait], tuple[Leaf, ...]]
 """The traits of some leaves, and a leaf of each."""
@@ -82,7 +85,7 @@ class Quick:
         self._tails: dict[tuple[object, ...], tuple[float, float]] = {}
         self._groups: dict[int, Quick] = {}
         self._domain = setting.cluster.domain
-        self._known_ends: dict[tuple[int, ...], tuple[Pass, ...]] = {}
+        self._known_ends: dict[tuple[int, int, Group], tuple[Pass, ...]] = {}
         self._speakers: dict[tuple[object, ...], Speaking] = {}
 
     def limited(self, setting: Setting) -> Quick:
@@ -229,8 +232,8 @@ class Quick:
         return self._plain_ends(degrees)
 
     def _plain_ends(self, degrees: Degrees) -> tuple[Pass, ...]:
-        inside = shapes(degrees, self._domain).tensor
-        key = degrees.tensor, degrees.context, degrees.micro_batch, inside
+        group = tensor_group(degrees, self.setting.cluster)
+        key = degrees.context, degrees.micro_batch, group
         if key not in self._known_ends:
             self._known_ends[key] = embedding_pass(self.setting, degrees), loss_pass(self.setting, degrees)
         return self._known_ends[key]
@@ -247,7 +250,8 @@ class Quick:
         here = shapes(degrees, self._domain)
         gathered = (here.replicas, here.copies) if degrees.zero == 3 else ()
         groups = here.tensor, here.context, here.expert, here.hop_crosses
-        return (*groups, degrees.context_mode, degrees.overlap_tensor, *gathered)
+        far = crossings(degrees, self.setting.cluster)
+        return (*groups, degrees.context_mode, degrees.overlap_tensor, far, *gathered)
 
     def may_fit(self, degrees: Degrees) -> bool:
         """Whether some layout may fit the memory."""

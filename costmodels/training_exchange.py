@@ -37,7 +37,8 @@ def exposed_us(mode: ContextMode, exchange: Exchange, links: Links) -> tuple[flo
     group = exchange.group
     if mode in (ContextMode.RING, ContextMode.BIDIRECTIONAL):
         steps = group.ranks - 1
-        sent = _ring_us(group.ranks, group.domains > 1, exchange.keys_bytes, mode, links)
+        share = group.leaf_share / group.inside
+        sent = _ring_us(Group(group.ranks, 1) if group.domains > 1 else group, exchange.keys_bytes, mode, links, share)
         shown = max(0.0, sent - exchange.core_us * steps / group.ranks)
         return shown, 2 * shown
     inner = group if mode is ContextMode.ALL_TO_ALL else Group(group.inside, group.inside)
@@ -46,18 +47,19 @@ def exposed_us(mode: ContextMode, exchange: Exchange, links: Links) -> tuple[flo
     outer = group.ranks // inner.ranks
     if outer == 1:
         return turned, turned
-    sent = _ring_us(outer, True, exchange.keys_bytes * repeated, ContextMode.RING, links)
+    across = Group(outer, 1)
+    sent = _ring_us(across, exchange.keys_bytes * repeated, ContextMode.RING, links, group.leaf_share)
     shown = max(0.0, sent - exchange.core_us * (outer - 1) / outer)
     return turned + shown, turned + 2 * shown
 
 
-def _ring_us(ranks: int, crosses: bool, size: float, mode: ContextMode, links: Links) -> float:
+def _ring_us(group: Group, size: float, mode: ContextMode, links: Links, spine_share: float) -> float:
     """Return the time of all steps; both directions share a GPU's link, so only the number of starts halves."""
-    steps = ranks - 1
+    steps, crosses = group.ranks - 1, group.domains > 1
     if mode is ContextMode.RING:
-        return steps * send_us(size, crosses, links)
+        return steps * send_us(size, crosses, links, spine_share)
     starts = -(-steps // 2)
-    return starts * send_us(size * steps / starts, crosses, links)
+    return starts * send_us(size * steps / starts, crosses, links, spine_share)
 
 
 def reduction_us(
@@ -72,7 +74,7 @@ def reduction_us(
         return 0.0, 0.0
     if zero == 0:
         return all_reduce_us(gradient_bytes, group, links), 0.0
-    inner, outer = Group(group.inside, group.inside), Group(group.domains, 1)
+    inner, outer = Group(group.inside, group.inside), Group(group.domains, 1, group.leaf, group.aligned)
     part = gradient_bytes / group.inside
     if zero == 3:
         if sharding is Sharding.NODE:

@@ -48,5 +48,7 @@ def _ring(setting: Setting, degrees: Degrees, layers: float) -> tuple[float, flo
             rings += count
     share = layers / setting.model.layers * _PASSES
     links = setting.links
-    near, far = (_ELEMENT * width / rate * share for rate in (links.fast_bytes_per_us, links.slow_bytes_per_us))
+    leaf = setting.cluster.leaf_gpus
+    across = links.between(degrees.tensor / leaf if leaf else 0.0)
+    near, far = (_ELEMENT * width / rate * share for rate in (links.fast_bytes_per_us, across))
     return rings * share * links.latency_us, near, far

@@ -182,6 +182,8 @@ def links_of(cluster: ClusterTopology, gpu: TrainingGpu) -> Links:
         constants.collective_latency_us,
         (*cluster.curves, *inside),
         constants.collective_latency_us / 2,
+        cluster.rails,
+        cluster.spine_oversubscription,
     )
 
 

@@ -21,6 +21,7 @@ from treadle.ir.training.cluster import ClusterTopology
 from treadle.ir.training.model import LayerKind, Product, Shard, TrainingModel
 from treadle.ir.training.placement import stage_groups
 from treadle.ir.training.plan import Degrees
+from treadle.ir.training.rails import Reach, crossings
 from treadle.ir.training.ranks import shapes
 from treadle.ir.training.sharing import shares
 from treadle.ir.training.spec import TrainingSpec
@@ -171,7 +172,7 @@ class LayerTimer:
         here = shapes(degrees, self._domain)
         sizes = degrees.tensor, degrees.context, degrees.expert, degrees.expert_tensor, degrees.micro_batch
         groups = here.tensor, here.context, here.expert, degrees.context_mode, degrees.overlap_tensor
-        plain = (name, *sizes, *groups)
+        plain = (name, *sizes, *groups, crossings(degrees, self.setting.cluster))
         tied = (degrees.data, degrees.sharding, here.replicas, here.copies) if degrees.zero == 3 else ()
         key = (*plain, degrees.recompute, degrees.offload.activations, *tied)
         if key not in self._layers:
@@ -357,7 +358,7 @@ def _end_sums_us(setting: Setting, degrees: Degrees) -> tuple[float, float]:
     The loss has the same in the other direction: its input's gradient is summed.
     """
     size = _ELEMENT * tokens_of(setting.spec, degrees) * setting.model.hidden
-    group = Group(degrees.tensor, shapes(degrees, setting.cluster.domain).tensor)
+    group = tensor_group(degrees, setting.cluster)
     if not setting.spec.sequence_parallel:
         return all_reduce_us(size, group, setting.links), 0.0
     return gather_us(size, group, setting.links, "reduce_scatter"), gather_us(size, group, setting.links)
@@ -381,7 +382,9 @@ def hop_us(setting: Setting, degrees: Degrees) -> float:
     if degrees.pipeline == 1:
         return 0.0
     size = _ELEMENT * tokens_of(setting.spec, degrees) * setting.model.hidden / degrees.tensor
-    return send_us(size, shapes(degrees, setting.cluster.domain).hop_crosses, setting.links)
+    far = crossings(degrees, setting.cluster)
+    crosses = shapes(degrees, setting.cluster.domain).hop_crosses
+    return send_us(size, crosses, setting.links, far.hop if far else 0.0)
 
 
 def tail_us(setting: Setting, degrees: Degrees, dense: float, routed: float, window_us: float, layers: int) -> float:
@@ -410,22 +413,48 @@ def tail_us(setting: Setting, degrees: Degrees, dense: float, routed: float, win
     return traffic + touched * state / _memory_rate(setting) + setting.gpu.constants.step_us
 
 
-def dense_group(degrees: Degrees, domain: int) -> Group:
+def _standing(ranks: int, inside: int, reach: Reach | None) -> Group:
+    return Group(ranks, inside, reach.leaf, reach.aligned) if reach else Group(ranks, inside)
+
+
+def tensor_group(degrees: Degrees, cluster: ClusterTopology) -> Group:
+    """Return the tensor ranks of a layer."""
+    far = crossings(degrees, cluster)
+    return _standing(degrees.tensor, shapes(degrees, cluster.domain).tensor, far.tensor if far else None)
+
+
+def context_group(degrees: Degrees, cluster: ClusterTopology) -> Group:
+    """Return the context ranks of a sequence."""
+    far = crossings(degrees, cluster)
+    return _standing(degrees.context, shapes(degrees, cluster.domain).context, far.context if far else None)
+
+
+def expert_group(degrees: Degrees, cluster: ClusterTopology) -> Group:
+    """Return the ranks that have all experts of a layer among them."""
+    far = crossings(degrees, cluster)
+    ranks = degrees.expert * degrees.expert_tensor
+    return _standing(ranks, shapes(degrees, cluster.domain).expert, far.expert if far else None)
+
+
+def dense_group(degrees: Degrees, cluster: ClusterTopology) -> Group:
     """Return the ranks that share a stage's dense parameters."""
-    return Group(degrees.data * degrees.context, shapes(degrees, domain).replicas)
+    far = crossings(degrees, cluster)
+    ranks = degrees.data * degrees.context
+    return _standing(ranks, shapes(degrees, cluster.domain).replicas, far.replicas if far else None)
 
 
-def routed_group(degrees: Degrees, domain: int) -> Group:
+def routed_group(degrees: Degrees, cluster: ClusterTopology) -> Group:
     """Return the ranks that hold the same experts."""
+    far = crossings(degrees, cluster)
     ranks = degrees.data * degrees.context * degrees.tensor
     copies = max(1, ranks // (degrees.expert * degrees.expert_tensor))
-    return Group(copies, shapes(degrees, domain).copies)
+    return _standing(copies, shapes(degrees, cluster.domain).copies, far.copies if far else None)
 
 
 def traffic_us(setting: Setting, degrees: Degrees, dense: float, routed: float) -> float:
     """Return the time of a rank's gradient reduction and parameter gathering after its last backward, not hidden."""
-    domain, total = setting.cluster.domain, 0.0
-    for parameters, group in ((dense, dense_group(degrees, domain)), (routed, routed_group(degrees, domain))):
+    cluster, total = setting.cluster, 0.0
+    for parameters, group in ((dense, dense_group(degrees, cluster)), (routed, routed_group(degrees, cluster))):
         if parameters:
             sizes = parameters * setting.spec.gradient_bytes, parameters * _ELEMENT
             total += sum(reduction_us(degrees.zero, degrees.sharding, group, *sizes, setting.links))
@@ -437,7 +466,9 @@ def tied_sum_us(setting: Setting, degrees: Degrees) -> float:
     if degrees.pipeline == 1 or not setting.model.tied_embeddings:
         return 0.0
     size = setting.spec.gradient_bytes * setting.model.embedding_parameters / degrees.tensor
-    return all_reduce_us(size, Group(2, shapes(degrees, setting.cluster.domain).ends), setting.links)
+    far = crossings(degrees, setting.cluster)
+    ends = _standing(2, shapes(degrees, setting.cluster.domain).ends, far.ends if far else None)
+    return all_reduce_us(size, ends, setting.links)
 
 
 def _memory_rate(setting: Setting) -> float:
@@ -457,7 +488,6 @@ def _experts_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> tuple[fl
     """
     if kind.experts is None:
         return 0.0, 0.0
-    ranks = degrees.expert * degrees.expert_tensor
     held = tokens_of(setting.spec, degrees) / degrees.tensor
     rows = held * kind.experts.top_k * degrees.expert_tensor
     local, rate = kind.experts.count / degrees.expert, _memory_rate(setting)
@@ -468,7 +498,7 @@ def _experts_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> tuple[fl
         row = degrees.expert_tensor if product.shard is Shard.ROW else 1
         inputs, outputs = product.inputs / row, product.outputs / column
         time += product_us(setting, rows / local, inputs, outputs, local) + cast * (rows + local * outputs) * inputs
-    group = Group(ranks, shapes(degrees, setting.cluster.domain).expert)
+    group = expert_group(degrees, setting.cluster)
     sent = _ELEMENT * held * kind.experts.top_k * setting.model.hidden
     return time, 2 * all_to_all_us(sent, group, setting.links)
 
@@ -496,7 +526,7 @@ def _attention_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> tuple[
     kept = core.kv_heads / min(degrees.tensor, core.kv_heads)
     rows = _ELEMENT * degrees.micro_batch * queries
     dims = core.qk_head_dim + core.v_head_dim
-    group = Group(degrees.context, shapes(degrees, setting.cluster.domain).context)
+    group = context_group(degrees, setting.cluster)
     exchange = Exchange(group, rows * kept * dims, rows * heads * dims, kept, time)
     return time, exposed_us(degrees.context_mode, exchange, setting.links)
 
@@ -516,7 +546,7 @@ def _tensor_sums_us(setting: Setting, kind: LayerKind, degrees: Degrees, product
     can run beside products of gradients (Megatron-LM, tensor_parallel/layers.py).
     """
     size = _ELEMENT * tokens_of(setting.spec, degrees) * setting.model.hidden
-    group = Group(degrees.tensor, shapes(degrees, setting.cluster.domain).tensor)
+    group = tensor_group(degrees, setting.cluster)
     if not setting.spec.sequence_parallel:
         sums = kind.syncs * all_reduce_us(size, group, setting.links)
         beside = min(sums, products.backward_us / 2) if degrees.overlap_tensor else 0.0
@@ -537,11 +567,11 @@ def _parameter_gather_us(setting: Setting, kind: LayerKind, degrees: Degrees) ->
     """Return the time to gather one layer's parameters under ZeRO-3."""
     if degrees.zero != 3:
         return 0.0
-    domain = setting.cluster.domain
-    group = gather_group(degrees.sharding, dense_group(degrees, domain))
+    cluster = setting.cluster
+    group = gather_group(degrees.sharding, dense_group(degrees, cluster))
     time = gather_us(_ELEMENT * kind.dense_parameters / degrees.tensor, group, setting.links)
     if kind.experts:
         held = _ELEMENT * kind.experts.parameters / (degrees.expert * degrees.expert_tensor)
-        group = gather_group(degrees.sharding, routed_group(degrees, domain))
+        group = gather_group(degrees.sharding, routed_group(degrees, cluster))
         time += gather_us(held, group, setting.links)
     return time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from math import lcm
 from pathlib import Path
 
 from pydantic import Field
@@ -19,6 +20,14 @@ from treadle.ir.units import parse_quantity
 
 _MOST_PAIRS = 8
 """Missing connections that a message names."""
+
+
+class UnclearFabric(TreadleError):
+    """Leaf switches and spine that contradict each other, the nodes or the domains."""
+
+    code = "TRD656"
+    template = "the cluster's leaf switches are not clear: {reason}"
+    hint = "give `rails`, `leaf_nodes` and `spine_oversubscription` as the fabric is wired, or leave them out"
 
 
 class MeasuredTable(Table):
@@ -50,6 +59,9 @@ class ClusterTable(Table):
     host_memory: str | None = None
     host_links: str | None = None
     contention: float = Field(default=0.0, ge=0, le=1)
+    rails: bool = False
+    leaf_nodes: int = Field(default=0, ge=0)
+    spine_oversubscription: float = Field(default=1.0, ge=1, le=1000)
     connections: list[list[int]] = Field(default_factory=list[list[int]])
     measured: list[MeasuredTable] = Field(default_factory=list[MeasuredTable])
 
@@ -58,8 +70,8 @@ def read_cluster(table: ClusterTable, path: Path, text: str) -> ClusterTopology:
     """Return the cluster of a specification at `path` with this text.
 
     Raises:
-        MissingField, UnknownTrainingGpu, DisconnectedTopology, WrongType, WrongUnit, NotNcclTests, UnknownName,
-        UnreadableFile: each with its place.
+        MissingField, UnknownTrainingGpu, DisconnectedTopology, UnclearFabric, WrongType, WrongUnit, NotNcclTests,
+        UnknownName, UnreadableFile: each with its place.
     """
 
     def place(*steps: str | int) -> Place:
@@ -85,7 +97,42 @@ def read_cluster(table: ClusterTable, path: Path, text: str) -> ClusterTopology:
     memory = float(parse_quantity(table.host_memory, "memory", host)) / 1e9 if table.host_memory is not None else 0.0
     links, host_links = bandwidth("links", table.links), bandwidth("host_links", table.host_links)
     _require_connected(table, count, place("connections"))
-    return ClusterTopology(nodes, network, links, table.domain_gpus, curves, True, memory, host_links, table.contention)
+    _require_fabric(table, nodes, place)
+    fabric = table.contention, table.rails, table.leaf_nodes, table.spine_oversubscription
+    return ClusterTopology(nodes, network, links, table.domain_gpus, curves, True, memory, host_links, *fabric)
+
+
+def _require_fabric(table: ClusterTable, groups: tuple[NodeGroup, ...], place: Callable[..., Place]) -> None:
+    """Refuse leaf switches that contradict nodes and domains, naming the nearest that fit; raises UnclearFabric."""
+    if table.spine_oversubscription > 1 and not (table.rails or table.leaf_nodes):
+        raise UnclearFabric(
+            place=place("spine_oversubscription"),
+            reason="nothing says what crosses the spine",
+            expected="`rails = true`, or `leaf_nodes`",
+            hint="add `rails = true`, or `leaf_nodes = N` with the nodes that one leaf (a unit, a pod) joins",
+        )
+    if not (table.rails or table.leaf_nodes):
+        return
+    key = "rails" if table.rails else "leaf_nodes"
+    sizes = sorted({group.gpus_per_node for group in groups})
+    if len(sizes) > 1:
+        raise UnclearFabric(
+            place=place(key),
+            reason=f"nodes have {' and '.join(map(str, sizes))} GPUs",
+            expected="equally many GPUs in every node",
+            hint=f"leave `{key}` out, or plan the groups apart",
+        )
+    per_node, domain = sizes[0], table.domain_gpus or sizes[0]
+    if table.leaf_nodes * per_node % domain:
+        step = lcm(domain, per_node) // per_node
+        below = table.leaf_nodes // step * step
+        near = f"{below} or {below + step}" if below else str(step)
+        raise UnclearFabric(
+            place=place("leaf_nodes"),
+            reason=f"{table.leaf_nodes} nodes of {per_node} GPUs cut domains of {domain}",
+            expected=f"a multiple of {step}",
+            hint=f"the nearest: leaf_nodes = {near}",
+        )
 
 
 def _groups(table: ClusterTable, path: Path, text: str) -> tuple[NodeGroup, ...]:

@@ -77,6 +77,12 @@ class ClusterTopology:
     """Between a GPU and its host, per direction; 0: the GPU type's own figure."""
     contention: float = 0.0
     """Share of hidden gradient and parameter traffic by which it slows what runs beside it."""
+    rails: bool = False
+    """GPU i of every node is on leaf switch i: ranks of another local index are beyond the spine."""
+    leaf_nodes: int = 0
+    """Nodes that a leaf switch joins (a unit, a pod); 0: all of them."""
+    spine_oversubscription: float = 1.0
+    """What the leaves can send over what the spine takes."""
 
     def __post_init__(self) -> None:
         if not self.groups:
@@ -84,8 +90,32 @@ class ClusterTopology:
         rates = self.network_gbytes_per_s, self.links_gbytes_per_s, self.host_gbytes_per_s, self.contention
         if min(*rates, self.domain_gpus, self.host_gbytes) < 0:
             raise InvalidValue(message="a bandwidth, memory or domain size is negative")
+        self._require_fabric()
         if not self.connected and self.gpus > self.domain:
             raise DisconnectedTopology(nodes=sum(group.nodes for group in self.groups), reason="`connected` is false")
+
+    def _require_fabric(self) -> None:
+        """Refuse leaves that are not there or cut domains in two; raises InvalidValue."""
+        if self.leaf_nodes < 0 or self.spine_oversubscription < 1:
+            raise InvalidValue(message="leaf_nodes is negative, or spine_oversubscription below 1")
+        if self.spine_oversubscription > 1 and not (self.rails or self.leaf_nodes):
+            raise InvalidValue(message="spine_oversubscription without rails or leaf_nodes: nothing crosses the spine")
+        if not (self.rails or self.leaf_nodes):
+            return
+        if len({group.gpus_per_node for group in self.groups}) > 1:
+            raise InvalidValue(message="rails and leaf_nodes ask for equally many GPUs in every node")
+        if self.leaf_gpus % self.domain:
+            raise InvalidValue(message=f"a leaf of {self.leaf_gpus} GPUs cuts domains of {self.domain}")
+
+    @property
+    def rail_count(self) -> int:
+        """Leaf switches beside each other, one for each GPU of a node; 0: a leaf takes all GPUs of its nodes."""
+        return self.groups[0].gpus_per_node if self.rails else 0
+
+    @property
+    def leaf_gpus(self) -> int:
+        """GPUs of the nodes that share leaf switches; 0: those of all nodes do."""
+        return self.leaf_nodes * self.groups[0].gpus_per_node
 
     @property
     def gpus(self) -> int:

@@ -21,6 +21,7 @@ from treadle.ir.training.cluster import ClusterTopology
 from treadle.ir.training.model import TrainingModel
 from treadle.ir.training.placement import check_placement, placements
 from treadle.ir.training.plan import Degrees
+from treadle.ir.training.rails import Crossings, crossings
 from treadle.ir.training.ranks import Shapes, dense_sizes, expert_sizes, shapes
 from treadle.ir.training.spec import ContextMode, Offload, Order, Pipeline, Recompute, Sharding, Trainer, TrainingSpec
 
@@ -185,7 +186,7 @@ class Space:
     def _orders(self, family: Degrees) -> Iterator[Order]:
         """Yield the legal orders whose groups differ in shape: others cost the same as the first of their shape."""
         named: set[tuple[str, ...]] = set()
-        seen: set[Shapes] = set()
+        seen: set[tuple[Shapes, Crossings | None]] = set()
         dense, routed = dense_sizes(family), expert_sizes(family)
         for order in self.spec.search.order:
             used = tuple(name for name in order.dimensions if dense[name] > 1 or routed[name] > 1)
@@ -196,7 +197,7 @@ class Space:
             refused = check_order(self.model, self.cluster, self.spec, ordered)
             if refused or check_placement(self.cluster, ordered):
                 continue
-            here = shapes(ordered, self.cluster.domain)
+            here = shapes(ordered, self.cluster.domain), crossings(ordered, self.cluster)
             if here not in seen:
                 seen.add(here)
                 yield order
