@@ -8,12 +8,14 @@ import typer
 
 from treadle.cli.explain_operators import show_operators
 from treadle.cli.explain_packing import show_packing
+from treadle.cli.explain_parallel import show_parallel
 from treadle.cli.options import JsonFlag, PlanPath
-from treadle.cli.output import console, number, print_json
+from treadle.cli.output import console, number, print_json, say
 from treadle.costmodels.latency import latency_words
 from treadle.driver.explain import explain_plan, explain_serving_plan
 from treadle.driver.explain_operators import explain_operators
 from treadle.driver.explain_packing import explain_packing
+from treadle.driver.explain_parallel import explain_parallel
 from treadle.ir.codec import encode
 from treadle.ir.plan import load
 from treadle.ir.tile.explanation import Alternative, Explanation
@@ -36,6 +38,9 @@ def command(
         return
     if found.kind in ("overlap", "sections"):
         show_operators(explain_operators(found), json)
+        return
+    if found.kind == "parallel":
+        show_parallel(explain_parallel(found, say), json)
         return
     explanations = explain_plan(found, kernel, limit)
     if json:

@@ -15,6 +15,9 @@ from treadle.solvers.modulo.explain import explain
 from treadle.solvers.pipeline.explain import explain_groups
 from treadle.solvers.serving.explain import ServingExplanation, explain_serving
 
+EXPLAINED = "kernel, parallel, serving, packing, overlap or sections"
+"""Kinds of plans that `treadle explain` takes."""
+
 
 def explain_plan(plan: Plan, kernel: str = "", limit_s: float = 1.0) -> dict[str, Explanation]:
     """Return an explanation per kernel, or of one kernel.
@@ -24,7 +27,7 @@ def explain_plan(plan: Plan, kernel: str = "", limit_s: float = 1.0) -> dict[str
     """
     kernels: tuple[KernelPlan, ...] = getattr(plan.body, "kernels", ())
     if not kernels:
-        raise InvalidValue(message=f"a plan of kind `{plan.kind}` has no kernels to explain")
+        raise InvalidValue(message=f"nothing is explained of plans of kind `{plan.kind}`; expected {EXPLAINED}")
     names = [item.name for item in kernels]
     if kernel and kernel not in names:
         raise UnknownName(kind="kernel", name=kernel, expected=f"one of {', '.join(names)}")
