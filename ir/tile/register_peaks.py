@@ -8,6 +8,8 @@ other groups included; and the peak is not below the average.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 
 from treadle.ir.tile.constraints import Arc
@@ -78,19 +80,14 @@ def least_peak(
     found = [_chain(links, closed, groups, group, reach, (low, ii)) for links, closed in chain_links(inside)]
     always = sum(chain.registers * (chain.lifetime_cycles // ii) for chain in found)
     together = max((_overlap(chosen, ii) for chosen in _sets(found, ii)), default=0)
-    inside_ops = [issue.operation for issue in warps.issues if groups.get(issue.operation) == group]
-    at_starts = max((_at_start(warps, groups, group, found, name, ii) for name in inside_ops), default=0)
-    before = max((_just_before(warps, groups, found, name, reach, ii) for name in inside_ops), default=0)
+    around = max(_around_starts(warps, groups, group, found, reach, ii), default=0)
     volume = sum(chain.registers * chain.lifetime_cycles for chain in found) + sum(
         value.registers * (reader.hold_cycles + FETCH_CYCLES)
         for value in warps.values
         for reader in value.readers
         if groups.get(value.producer, group) != group and groups.get(reader.operation) == group
     )
-    return (
-        max(always + together, always + _crowd(found, ii), at_starts, before, -(-volume // ii))
-        + warps.limits.fixed_registers
-    )
+    return max(always + together, always + _crowd(found, ii), around, -(-volume // ii)) + warps.limits.fixed_registers
 
 
 def _crowd(found: list[Chain], ii: int) -> int:
@@ -118,26 +115,36 @@ def _overlap(chosen: tuple[Chain, ...], ii: int) -> int:
     return sum(chain.registers for chain in chosen) if rests > (len(chosen) - 1) * ii else 0
 
 
-def _at_start(warps: WarpLoop, groups: dict[str, int], group: int, found: list[Chain], name: str, ii: int) -> int:
-    """Registers in a group when one of its operations starts: operands it holds, its result, and all that stays."""
-    held = {v.name for v in warps.values for r in v.readers if r.operation == name and r.hold_cycles > 0}
-    made = {v.name for v in warps.values if v.producer == name}
-    total = 0
-    for chain in found:
-        there = held.intersection(chain.values) or (made.intersection(chain.values) and chain.lifetime_cycles > 0)
-        total += chain.registers * max(int(bool(there)), chain.lifetime_cycles // ii)
-    return total + sum(v.registers for v in warps.values if v.name in held and groups.get(v.producer, group) != group)
+def _around_starts(
+    warps: WarpLoop, groups: dict[str, int], group: int, found: list[Chain], reach: Reach, ii: int
+) -> Iterator[int]:
+    """Yield the registers when each operation of a group starts, and just before, with all that stays anyway.
 
+    When it starts: operands it holds, and its result. Just before: all its operands, those of other groups fetched.
+    """
+    chain_of = {name: chain for chain in found for name in chain.values}
+    always = sum(chain.registers * (chain.lifetime_cycles // ii) for chain in found)
+    held, read, made = (defaultdict[str, list[RegisterValue]](list) for _ in range(3))
+    for value in warps.values:
+        made[value.producer].append(value)
+        for name in {reader.operation for reader in value.readers}:
+            read[name].append(value)
+        for name in {reader.operation for reader in value.readers if reader.hold_cycles > 0}:
+            held[name].append(value)
 
-def _just_before(warps: WarpLoop, groups: dict[str, int], found: list[Chain], name: str, reach: Reach, ii: int) -> int:
-    """Registers just before an operation starts: operands of other groups, those of its own, and all that stays."""
-    reads = [v for v in warps.values if any(r.operation == name for r in v.readers)]
-    fetched = sum(v.registers for v in reads if groups.get(v.producer, groups[name]) != groups[name])
-    there = {v.name for v in reads if (path := reach(v.producer, name)) is not None and path >= FETCH_CYCLES}
-    return fetched + sum(
-        chain.registers * max(int(bool(there.intersection(chain.values))), chain.lifetime_cycles // ii)
-        for chain in found
-    )
+    def more(names: Iterable[str]) -> int:
+        """Return the registers of the chains of values beyond those that count always."""
+        chains = {id(chain): chain for name in names if (chain := chain_of.get(name)) is not None}
+        return sum(chain.registers for chain in chains.values() if chain.lifetime_cycles < ii)
+
+    def elsewhere(values: list[RegisterValue]) -> int:
+        return sum(value.registers for value in values if groups.get(value.producer, group) != group)
+
+    for name in (issue.operation for issue in warps.issues if groups.get(issue.operation) == group):
+        own = [v.name for v in made[name] if v.name in chain_of and chain_of[v.name].lifetime_cycles > 0]
+        yield always + more([*(value.name for value in held[name]), *own]) + elsewhere(held[name])
+        there = [v.name for v in read[name] if (path := reach(v.producer, name)) is not None and path >= FETCH_CYCLES]
+        yield always + more(there) + elsewhere(read[name])
 
 
 def _chain(
