@@ -104,9 +104,9 @@ def refuted_range(search: Search, low: int, high: int, nodes: int) -> bool:
 
 
 def _effort(search: Search, nodes: int) -> Effort:
-    """Return the nodes of a question, the fewer the larger the loop: a node costs the square of its operations."""
+    """Return the nodes of a question, the fewer the larger the loop: paths are closed over all pairs, often."""
     size = len(search.warps.loop.operations)
-    return Stoppable(min(int(nodes * min(1.0, (FULL_SIZE / size) ** 2)), MOST_NODES, search.budget.nodes))
+    return Stoppable(min(int(nodes * min(1.0, (FULL_SIZE / size) ** 3)), MOST_NODES, search.budget.nodes))
 
 
 def first_open(search: Search, low: int, last: int, width: int | None = None) -> list[tuple[int, int]]:
