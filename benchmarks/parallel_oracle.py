@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from benchmarks.common import arguments, finish, table
 from treadle.costmodels.training_bounds import Quick, says_less
+from treadle.costmodels.training_group_costs import holds_longest
 from treadle.costmodels.training_layouts import choices
 from treadle.costmodels.training_replay import Replay, replay
 from treadle.costmodels.training_step import LayerTimer, Setting, setting_of
@@ -50,6 +51,8 @@ _MIXED = 0.25
 """Share of the clusters that have two GPU types."""
 _FABRICS = 0.5
 """Share of the clusters of several equal nodes that have an oversubscribed spine."""
+_LENGTHS = 0.3
+"""Share of the jobs whose sequences have lengths of their own."""
 
 
 def random_problem(chosen: random.Random) -> TrainingProblem:
@@ -82,8 +85,8 @@ def random_problem(chosen: random.Random) -> TrainingProblem:
         most_micro_batch=4,
     )
     batch, reserve = chosen.choice([4, 6, 8, 12, 16]), chosen.choice([0.06, 0.06, 0.97])
-    overlap = chosen.random() < 0.5
-    spec = TrainingSpec(batch, 1024, overlap_gradients=overlap, memory_reserve=reserve, search=space)
+    overlap, lengths = chosen.random() < 0.5, mixed_lengths(chosen, batch)
+    spec = TrainingSpec(batch, 1024, overlap_gradients=overlap, memory_reserve=reserve, search=space, lengths=lengths)
     return TrainingProblem(model, cluster, spec, ())
 
 
@@ -93,6 +96,15 @@ def fabric(chosen: random.Random, groups: tuple[NodeGroup, ...]) -> dict[str, An
         return {}
     rails = chosen.random() < 0.5
     return {"rails": rails, "leaf_nodes": 0 if rails else 1, "spine_oversubscription": chosen.choice([2.0, 7.0])}
+
+
+def mixed_lengths(chosen: random.Random, batch: int) -> tuple[int, ...]:
+    """Return a batch's sequences of mixed lengths, some with one that few plans hold; or none."""
+    if chosen.random() > _LENGTHS:
+        return ()
+    longest = chosen.choice([2048, 8192, 2**20])
+    drawn = (round(chosen.lognormvariate(6.5, 1.2)) for _ in range(batch))
+    return (longest, *(min(longest, max(16, length)) for length in drawn))
 
 
 def some(chosen: random.Random, values: Sequence[Option]) -> tuple[Option, ...]:
@@ -130,18 +142,23 @@ def brute_force(setting: Setting) -> tuple[int, float, float]:
             assert layout is not None
             if degrees.virtual > 1:
                 if not says_less(setting, degrees, layout):
-                    solved = min(solved, replay(setting, degrees, layout, timer).step_us)
+                    solved = min(solved, held_us(setting, degrees, replay(setting, degrees, layout, timer)))
                 continue
             if degrees.pipeline > 1:
                 layout = best_with_tails(setting, degrees, timer, layout, math.inf).layout
                 assert layout is not None
             if not says_less(setting, degrees, layout):
-                solved = min(solved, replay(setting, degrees, layout, timer).step_us)
+                solved = min(solved, held_us(setting, degrees, replay(setting, degrees, layout, timer)))
             for other in every_layout(setting.model.layers, degrees, setting.spec.search.recompute):
                 played = replay(setting, degrees, other, timer)
                 if fits(setting, degrees, played):
-                    anywhere = min(anywhere, played.step_us)
+                    anywhere = min(anywhere, held_us(setting, degrees, played))
     return total, solved, min(anywhere, solved)
+
+
+def held_us(setting: Setting, degrees: Degrees, played: Replay) -> float:
+    """Return a replayed step; infinite where no group of ranks holds the longest sequence."""
+    return played.step_us if holds_longest(setting, degrees, played.stages) else math.inf
 
 
 def fits(setting: Setting, degrees: Degrees, played: Replay) -> bool:
@@ -161,13 +178,18 @@ def changed(plan: Plan) -> Iterator[Plan]:
     batch = body.degrees.micro_batch * 3
     yield replace(plan, body=replace(body, degrees=replace(body.degrees, micro_batch=batch)))
     (certificate,) = plan.certificates
-    first, second = certificate.levels
+    first, second, *others = certificate.levels
     faster = replace(first, value=first.value * 0.98, bound=first.value * 0.98)
-    yield replace(plan, certificates=(replace(certificate, levels=(faster, second)),))
+    yield replace(plan, certificates=(replace(certificate, levels=(faster, second, *others)),))
     counted = replace(first, evidence={**first.evidence, "candidates": first.evidence["candidates"] + 1})
-    yield replace(plan, certificates=(replace(certificate, levels=(counted, second)),))
+    yield replace(plan, certificates=(replace(certificate, levels=(counted, second, *others)),))
     stage = replace(body.stages[0], state_bytes=body.stages[0].state_bytes + 1)
     yield replace(plan, body=replace(body, stages=(stage, *body.stages[1:])))
+    for kept in body.grouped[:1]:
+        shorter = replace(kept, rounds=kept.rounds[:-1])
+        yield replace(plan, body=replace(body, grouped=(shorter, *body.grouped[1:])))
+        sooner = replace(kept, step_time_us=kept.step_time_us * 0.98)
+        yield replace(plan, body=replace(body, grouped=(sooner, *body.grouped[1:])))
 
 
 def findings_of(setting: Setting, plan: Plan) -> int:
@@ -183,17 +205,18 @@ def measure(number: int) -> dict[str, Any]:
     total, solved, anywhere = brute_force(setting)
     types, spine = max(1, len(setting.parts)), problem.cluster.spine_oversubscription > 1
     try:
-        plan = plan_parallel(problem, Options(0))
+        plan = plan_parallel(problem, Options(2 if problem.spec.lengths else 0))
     except NoPlanFits:
         return {
             "case": number,
             "candidates": total,
             "types": types,
             "spine": spine,
+            "lengths": bool(problem.spec.lengths),
             "equal": solved == math.inf,
             "plan": "nothing fits",
         }
-    closed, wide = plan.certificates[0].levels
+    closed, wide = plan.certificates[0].levels[:2]
     played = replay(setting, plan.body.degrees, plan.body.layout)
     forged = [findings_of(setting, other) > 0 for other in changed(plan)]
     return {
@@ -201,10 +224,11 @@ def measure(number: int) -> dict[str, Any]:
         "candidates": total,
         "types": types,
         "spine": spine,
+        "lengths": bool(problem.spec.lengths),
         "plan": plan.body.degrees.text(),
-        "equal": closed.value == solved and closed.bound == solved,
+        "equal": closed.bound == solved and (closed.value == solved or bool(problem.spec.lengths)),
         "bound_holds": wide.bound is not None and wide.bound <= anywhere * (1 + 1e-9),
-        "any_layout_equal": math.isclose(closed.value, anywhere, rel_tol=1e-9),
+        "any_layout_equal": math.isclose(closed.bound or 0.0, anywhere, rel_tol=1e-9),
         "replay_error": abs(played.step_us - closed.value) / closed.value,
         "legal": findings_of(setting, plan) == 0,
         "forged": len(forged),
@@ -225,6 +249,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "largest_replay_error": max(row["replay_error"] for row in planned),
         "legal": sum(row["legal"] for row in planned) / len(planned),
         "of_an_oversubscribed_spine": sum(row["spine"] for row in rows),
+        "of_mixed_lengths": sum(row["lengths"] for row in rows),
         "of_two_types": sum(row["types"] > 1 for row in rows),
         "of_stages_with_their_own_recomputation": sum("recompute=stages" in str(row["plan"]) for row in rows),
         "forged": sum(row["forged"] for row in planned),

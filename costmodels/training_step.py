@@ -509,14 +509,15 @@ def _attention_us(setting: Setting, kind: LayerKind, degrees: Degrees) -> tuple[
     if core is None:
         return 0.0, (0.0, 0.0)
     heads, queries = core.heads / degrees.tensor, spec.sequence_tokens / degrees.context
-    keys = float(min(spec.sequence_tokens, core.window or spec.sequence_tokens))
     batches = degrees.micro_batch * heads
     if spec.fused_attention:
+        keys = spec.attended_tokens(core.window)
         seen = keys / 2 if not core.window else keys
         flops = 2 * batches * queries * seen * (core.qk_head_dim + core.v_head_dim)
         share = setting.gpu.attention_share * setting.gpu.constants.product_efficiency
         time = flops / (setting.gpu.peak("bf16") * share) + setting.gpu.products.start_us
     else:
+        keys = float(min(spec.sequence_tokens, core.window or spec.sequence_tokens))
         time = product_us(setting, queries, core.qk_head_dim, keys, batches)
         time += product_us(setting, queries, keys, core.v_head_dim, batches)
         passes = _SCORE_PASSES + (_SOFTMAX_PASSES if _apart(setting, kind, degrees) else 0)

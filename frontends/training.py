@@ -22,7 +22,7 @@ Paths are relative to the specification. `[[cluster.measured]]` names nccl-tests
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import Field
@@ -144,7 +144,7 @@ def load_training(path: Path) -> TrainingProblem:
     measured = tuple(("nccl-tests", path.parent / item.file) for item in document.cluster.measured)
     lengths = path.parent / document.training.lengths if document.training.lengths else None
     if lengths:
-        read_lengths(lengths)  # a file that cannot be read is refused before the search
+        spec = replace(spec, lengths=read_lengths(lengths))
     grouped = (("lengths", lengths),) if lengths else ()
     return TrainingProblem(model, cluster, spec, (("spec", path), ("model", config), *measured, *grouped), lengths)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from treadle.ir.certificate import Certificate
+from treadle.ir.certificate import Certificate, Level
 
 _STYLE = """
 body { font: 14px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; color: #1a1a1a;
@@ -56,7 +56,13 @@ def levels_list(certificate: Certificate) -> str:
     """Return the levels with value, bound, gap and kind of proof."""
     items = "".join(
         f"<li>{escape(level.name.replace('_', ' '))}: {escape(shown(level.value, level.unit))}, {level.status.value}"
-        f", bound {escape(shown(level.bound or 0.0, level.unit))}, gap {level.gap or 0:.2%} [{level.proof.value}]</li>"
+        f", {escape(_bound(level))} [{level.proof.value}]</li>"
         for level in certificate.levels
     )
     return f"<ul>{items}</ul>"
+
+
+def _bound(level: Level) -> str:
+    if level.bound is None:
+        return "no bound"
+    return f"bound {shown(level.bound, level.unit)}, gap {level.gap or 0:.2%}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from treadle.ir.errors import InvalidValue
 from treadle.ir.training.cluster import ClusterTopology
+from treadle.ir.training.grouping import Group
 from treadle.ir.training.model import TrainingModel
 from treadle.ir.training.spec import (
     ContextMode,
@@ -184,6 +185,16 @@ class FrontStep:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupedPlan:
+    """A plan with a batch of mixed lengths grouped on its data and context ranks, and the step that gives."""
+
+    degrees: Degrees
+    layout: StageLayout
+    rounds: tuple[tuple[Group, ...], ...]
+    step_time_us: float
+
+
+@dataclass(frozen=True, slots=True)
 class ParallelBody:
     """The decisions of a plan of kind `parallel`, with the problem they answer."""
 
@@ -196,3 +207,5 @@ class ParallelBody:
     alternatives: tuple[Alternative, ...] = ()
     steps: tuple[FrontStep, ...] = ()
     """What the front of time, memory and GPUs is made of, where it was asked for."""
+    grouped: tuple[GroupedPlan, ...] = ()
+    """With mixed lengths: this plan and those it was compared with, each with its sequences grouped; this one first."""

@@ -197,7 +197,7 @@ class SearchSpace:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSpec:
-    """A training job. `global_batch` counts sequences of `sequence_tokens` tokens."""
+    """A training job. `global_batch` counts sequences of `sequence_tokens` tokens (rows, with `lengths`)."""
 
     global_batch: int
     sequence_tokens: int
@@ -219,8 +219,22 @@ class TrainingSpec:
     memory_reserve: float = 0.06
     """Part of the memory left to the allocator's fragments, the context and communication buffers."""
     search: SearchSpace = field(default_factory=SearchSpace)
+    lengths: tuple[int, ...] = ()
+    """A batch's sequences in tokens where they differ: rows are packed from such, and a fused attention sees one
+    sequence at a time; the ranks together must hold the longest."""
+
+    def attended_tokens(self, window: int = 0) -> float:
+        """Return over how many keys an average token's attention goes, the causal half not taken off.
+
+        With sequences of their own lengths: the mean over tokens, so the sum of squares over the sum.
+        """
+        lengths = self.lengths or (self.sequence_tokens,)
+        pairs = sum(length * min(length, window or length) for length in lengths)
+        return pairs / sum(lengths)
 
     def __post_init__(self) -> None:
+        if any(length < 1 for length in self.lengths):
+            raise InvalidValue(message="every sequence of `lengths` has a token")
         if self.global_batch < 1 or self.sequence_tokens < 1:
             raise InvalidValue(message="global batch and sequence length are at least 1")
         if self.precision not in PRECISIONS:

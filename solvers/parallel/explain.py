@@ -92,8 +92,13 @@ def _leanest(space: Space, family: Degrees) -> list[Degrees]:
     return list(least.values())
 
 
-def explain(setting: Setting) -> TreadleError:
-    """Return the error for a problem without a plan."""
+def explain(setting: Setting, most_tokens: int = 0) -> TreadleError:
+    """Return the error for a problem without a plan; `most_tokens` is what plans found held of one sequence."""
+    if most_tokens:
+        longest = max(setting.spec.lengths)
+        conflict = f"a sequence of {longest:,} tokens; memory of {setting.cluster.text}"
+        hint = f"cut sequences at {most_tokens:,} tokens; or use {-(-longest // most_tokens)} times the GPUs"
+        return NoPlanFits(conflict=conflict, hint=hint)
     everything = kept = requirements(setting)
     for requirement in everything:
         rest = [item for item in kept if item is not requirement]

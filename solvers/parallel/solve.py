@@ -16,6 +16,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import dataclass, field, replace
 
 from treadle.costmodels.training_bounds import Quick, says_less
+from treadle.costmodels.training_group_costs import holds_longest, longest_held
 from treadle.costmodels.training_layouts import choices
 from treadle.costmodels.training_replay import Replay, replay
 from treadle.costmodels.training_step import LayerTimer, Setting
@@ -59,6 +60,10 @@ class Search:
     next_bound_us: float = math.inf
     least_bound_us: float = math.inf
     """Least bound over all layouts of the candidates not replayed and of those replayed."""
+    refused_us: float = math.inf
+    """Least bound of candidates whose solved layout does not hold the longest sequence: another might."""
+    most_tokens: int = 0
+    """Of the longest sequence that one of them holds."""
 
     @property
     def best(self) -> Found:
@@ -113,6 +118,7 @@ def _joined(parts: list[Search]) -> Search:
     state.found = sorted((item for part in parts for item in part.found), key=lambda item: item.number)
     state.next_bound_us = min((part.next_bound_us for part in parts), default=math.inf)
     state.least_bound_us = min((part.least_bound_us for part in parts), default=math.inf)
+    state.most_tokens = max((part.most_tokens for part in parts), default=0)
     return state
 
 
@@ -171,6 +177,11 @@ def search_share(
         if says_less(setting, degrees, layout):
             continue
         found = Found(number, degrees, layout, bound, replay(setting, degrees, layout, timer))
+        if not holds_longest(setting, degrees, found.replay.stages):
+            state.refused_us = min(state.refused_us, bound)
+            held = longest_held(setting, degrees, found.replay.stages)
+            state.most_tokens = max(state.most_tokens, held)
+            continue
         state.found.append(found)
         fastest.add(found)
         if progress and len(state.found) % 20 == 1:
@@ -178,7 +189,7 @@ def search_share(
             progress(f"{len(state.found)} replayed, best {best / 1e6:.3f} s, next bound {bound / 1e6:.3f} s")
     state.next_bound_us = min(heap[0][0] if heap else math.inf, state.cut_us)
     reached = [item.bound_us if item.degrees.virtual == 1 else item.replay.step_us for item in state.found]
-    state.least_bound_us = min([state.next_bound_us, *reached])
+    state.least_bound_us = min([state.next_bound_us, state.refused_us, *reached])
     return state
 
 
@@ -286,28 +297,40 @@ def _order(found: Found) -> tuple[float, int, float]:
     return found.replay.step_us, found.number, found.bound_us
 
 
-def certificate(state: Search) -> Certificate:
-    """Return the two claims: best of the enumeration, and distance from the bound over all layouts."""
-    best = state.best.replay.step_us
-    evidence = {"candidates": state.total}
-    closed = Level("step_time", "us", best, best, Status.OPTIMAL, ProofKind.ENUMERATION, evidence)
+def certificate(state: Search, chosen: Found | None = None, grouped_us: float | None = None) -> Certificate:
+    """Return the two claims: best of the enumeration, and distance from the bound over all layouts.
+
+    Of mixed lengths the plan chosen may be another than the fastest; its grouped step is a claim without a bound.
+    """
+    best, value = state.best.replay.step_us, (chosen or state.best).replay.step_us
     bound = state.least_bound_us if state.least_bound_us < best * (1 - ROUNDING) else best
-    status = Status.OPTIMAL if bound == best else Status.FEASIBLE
-    wide = Level("step_time_any_layout", "us", best, bound, status, ProofKind.ENUMERATION, evidence)
-    return Certificate("parallel", COST_MODEL, (closed, wide))
+    levels = [_level("step_time", value, best, state), _level("step_time_any_layout", value, bound, state)]
+    if grouped_us is not None:
+        levels.append(Level("grouped_step_time", "us", grouped_us, None, Status.FEASIBLE, ProofKind.NONE))
+    return Certificate("parallel", COST_MODEL, tuple(levels))
+
+
+def _level(name: str, value: float, bound: float, state: Search) -> Level:
+    status = Status.OPTIMAL if bound == value else Status.FEASIBLE
+    return Level(name, "us", value, bound, status, ProofKind.ENUMERATION, {"candidates": state.total})
 
 
 def alternatives(state: Search, top: int) -> tuple[Alternative, ...]:
     """Return the next best plans, and what each loses by."""
-    fastest: dict[Degrees, Found] = {}
-    for item in sorted(state.found, key=_order):
-        fastest.setdefault(item.degrees, item)
-    ranked = list(fastest.values())
+    ranked = ranking(state)
     best = ranked[0]
     return tuple(
         Alternative(item.degrees, item.layout, item.replay.step_us, item.replay.peak_bytes, reason(best, item))
         for item in ranked[1 : top + 1]
     )
+
+
+def ranking(state: Search) -> list[Found]:
+    """Return the replayed plans with one layout for each choice of degrees, fastest first."""
+    fastest: dict[Degrees, Found] = {}
+    for item in sorted(state.found, key=_order):
+        fastest.setdefault(item.degrees, item)
+    return list(fastest.values())
 
 
 def reason(best: Found, other: Found) -> str:

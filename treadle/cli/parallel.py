@@ -93,7 +93,7 @@ def command(
     if problem.lengths is not None and not (json and output is None):
         document, folder = (output / "plan.json", output / SEQUENCES) if output else (None, None)
         finish_grouping(group_batch(plan.body, document, problem.lengths, fast), folder, False, quiet=json)
-    if plan.certificates[0].levels[0].status is not Status.OPTIMAL:
+    if plan.certificates[0].levels[0].status is not Status.OPTIMAL and not plan.body.grouped:
         raise typer.Exit(ExitCode.LIMIT)
 
 

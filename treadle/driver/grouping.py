@@ -6,40 +6,18 @@ from pathlib import Path
 
 from treadle.codegen.folder import write_plan
 from treadle.codegen.training.grouping_files import grouping_report, groups_text
-from treadle.costmodels.training_group_costs import group_costs
+from treadle.costmodels.training_group_costs import grouping_problem
 from treadle.costmodels.training_grouping import grouping_predictions
-from treadle.costmodels.training_memory import stage_capacities
 from treadle.costmodels.training_step import setting_of
 from treadle.driver.versions import versions
 from treadle.frontends.sequence_lengths import read_lengths
 from treadle.ir.plan import Plan, input_from, load
 from treadle.ir.training.elastic import NotElastic
-from treadle.ir.training.grouping import GroupingProblem
 from treadle.ir.training.plan import ParallelBody
 from treadle.solvers.sequence_groups.solve import certificate, quick, solve
 
 SEQUENCES = "sequences"
 """Folder inside a plan's that holds the grouping of the batch its specification names."""
-
-
-def grouping_problem(body: ParallelBody, lengths: tuple[int, ...]) -> GroupingProblem:
-    """Return the problem of one batch on the data and context ranks of a plan.
-
-    A rank holds as many tokens as its stage's free memory allows at the plan's bytes per token.
-    """
-    setting = setting_of(body.model, body.cluster, body.spec)
-    degrees = body.degrees
-    ranks = degrees.data * degrees.context
-    held = degrees.micro_batch * body.spec.sequence_tokens / degrees.context
-    rooms = [
-        held * (capacity - stage.state_bytes) / (stage.activation_bytes + stage.transient_bytes)
-        for stage, capacity in zip(body.stages, stage_capacities(setting, degrees), strict=True)
-    ]
-    most = max(degrees.slots and sum(body.layout.layers[rank :: degrees.pipeline]) for rank in range(degrees.pipeline))
-    sizes = tuple(1 << power for power in range(ranks.bit_length()) if 1 << power <= ranks)
-    domain = max(1, body.cluster.domain // degrees.tensor)
-    costs = group_costs(setting, degrees, float(most))
-    return GroupingProblem(lengths, ranks, max(1, int(min(rooms))), sizes, domain, costs)
 
 
 def plan_grouping(path: Path, lengths: Path, fast: bool) -> Plan:
@@ -52,7 +30,8 @@ def plan_grouping(path: Path, lengths: Path, fast: bool) -> Plan:
 
 def group_batch(parallel: ParallelBody, document: Path | None, lengths: Path, fast: bool) -> Plan:
     """Return the grouping of a batch on a plan, which stands in `document` when it was written."""
-    problem = grouping_problem(parallel, read_lengths(lengths))
+    setting = setting_of(parallel.model, parallel.cluster, parallel.spec)
+    problem = grouping_problem(setting, parallel.degrees, parallel.layout, parallel.stages, read_lengths(lengths))
     body = quick(problem) if fast else solve(problem)
     inputs = (*((input_from("plan", document),) if document else ()), input_from("lengths", lengths))
     options = {"fast": fast}

@@ -20,6 +20,7 @@ from treadle.ir.plan import Plan, Prediction, input_from
 from treadle.ir.training.plan import ParallelBody
 from treadle.solvers.parallel.explain import explain
 from treadle.solvers.parallel.front import front_steps
+from treadle.solvers.parallel.grouped import grouped_alternatives, grouped_plans
 from treadle.solvers.parallel.solve import alternatives, certificate, search
 
 
@@ -62,8 +63,11 @@ def plan_parallel(
         state = search(setting, options.top + 1, progress, executor, parts)
         steps = front_steps(setting, progress, executor) if options.pareto and state.found else ()
     if not state.found:
-        raise explain(setting)
-    best = state.best
+        raise explain(setting, state.most_tokens)
+    best, others = state.best, alternatives(state, options.top)
+    grouped = grouped_plans(setting, state, options.top + 1) if problem.spec.lengths else []
+    if grouped:
+        best, others = grouped[0].found, grouped_alternatives(grouped)
     body = ParallelBody(
         problem.model,
         problem.cluster,
@@ -71,8 +75,9 @@ def plan_parallel(
         best.degrees,
         best.layout,
         best.replay.stages,
-        alternatives(state, options.top),
+        others,
         steps,
+        tuple(item.plan for item in grouped),
     )
     return Plan(
         "parallel",
@@ -80,7 +85,7 @@ def plan_parallel(
         encode(options),
         versions(),
         body,
-        (certificate(state),),
+        (certificate(state, best, grouped[0].plan.step_time_us if grouped else None),),
         predictions(setting, body, best.replay),
     )
 
