@@ -249,6 +249,7 @@ class _Warps:
             role_registers=ROLE_REGISTERS,
             reallocation=self.machine.has("register_reallocation"),
             flights=self._flights(),
+            handoff_memory="shared",
         )
 
     def _flights(self) -> tuple[FlightLimit, ...]:

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from treadle.ir.tile.constraints import Arc, arcs
+from treadle.ir.tile.constraints import Arc, arcs, free_bytes
 from treadle.ir.tile.cycles import components
+from treadle.ir.tile.loop import Ring
 from treadle.ir.tile.register_peaks import Reach, least_peak, least_peaks
-from treadle.ir.tile.warps import WarpLoop, barriers, exposed_waits, traffic_bytes
+from treadle.ir.tile.warps import WarpLoop, barriers, exposed_waits, handoff_bytes, traffic_bytes
 
 MOST_NODES = 60_000
 """Partial assignments that one walk may visit: a few seconds. A longer walk claims nothing."""
@@ -59,6 +60,8 @@ class _Walk:
     issue: list[int] = field(default_factory=list[int])
     edges: list[list[tuple[int, int, int]]] = field(default_factory=list[list[tuple[int, int, int]]])
     """Per class: earlier class, bytes and barriers of crossings with it."""
+    ahead: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    """Per number of classes placed: bytes and barriers that those to come cost in any group, since roles differ."""
     reach: Reach | None = None
     """Longest paths that hold for every assignment."""
     from_ii: int | None = None
@@ -67,6 +70,8 @@ class _Walk:
     """Per class: recurrences whose last class it is."""
     refutes: Callable[[dict[str, int]], bool] | None = None
     """Whether anything else refutes the groups of some operations, whatever those of all others are."""
+    handoff_room: int = 0
+    """Bytes that the fewest slots of all rings leave to handoffs."""
     peaks: dict[tuple[int, frozenset[int]], int] = field(default_factory=dict[tuple[int, frozenset[int]], int])
     """Fewest registers of a group, by how many classes are placed and which of them are in it: nothing else counts."""
     nodes: int = 0
@@ -192,10 +197,38 @@ def _started(warps: WarpLoop, ii: int, most: dict[str, int]) -> _Walk:
         first, last = sorted((home[ends.source], home[ends.target]))
         if first != last:
             walk.edges[last].append((first, crossing.bytes, crossing.barriers))
+    walk.ahead = _ahead(walk)
     walk.rounds = _rounds(warps, ii, home, len(found))
     if longest(len(warps.loop.operations), list(arcs(warps.loop)), ii) is not None:
         walk.reach = Reach(warps, list(arcs(warps.loop)), ii)
+        walk.handoff_room = _handoff_room(warps, walk.reach, ii)
     return walk
+
+
+def _ahead(walk: _Walk) -> list[tuple[int, int]]:
+    """Return what crossings with another role cost, of the last classes, by how many were placed before."""
+    found = [(0, 0)]
+    for role, edges in zip(reversed(walk.roles), reversed(walk.edges), strict=True):
+        forced = [edge for edge in edges if walk.roles[edge[0]] != role]
+        found.append((found[-1][0] + sum(edge[1] for edge in forced), found[-1][1] + sum(edge[2] for edge in forced)))
+    return found[::-1]
+
+
+def _handoff_room(warps: WarpLoop, reach: Reach, ii: int) -> int:
+    """Return the bytes that rings leave to handoffs at an interval, and so at any shorter one: paths get no longer."""
+    memory = warps.limits.handoff_memory
+    rings = [ring for ring in warps.loop.rings if ring.memory == memory]
+    return free_bytes(warps.loop, memory) - sum(ring.slot_bytes * least_depth(ring, reach, ii) for ring in rings)
+
+
+def least_depth(ring: Ring, reach: Reach, ii: int) -> int:
+    """Return the fewest slots of a ring by longest paths."""
+    need = 1
+    for reader in ring.readers:
+        path = reach(ring.producer, reader.operation)
+        if path is not None:
+            need = max(need, -(-(path + reader.hold_cycles + ii * reader.distance) // ii))
+    return need
 
 
 def _rounds(warps: WarpLoop, ii: int, home: dict[str, int], count: int) -> list[list[_Round]]:
@@ -264,11 +297,12 @@ def _extend(
         if issued[group] + walk.issue[position] > walk.ii:
             continue
         more = (cost[0] + added_bytes, cost[1] + added_barriers)
-        if _too_much(walk, more, max(opened, group + 1)):
+        left = walk.ahead[position + 1]
+        if _too_much(walk, (more[0] + left[0], more[1] + left[1]), max(opened, group + 1)):
             continue
         issued[group] += walk.issue[position]
         chosen.append(group)
-        paced = _keeps_pace(walk, chosen) and _waits_within(walk, chosen)
+        paced = _keeps_pace(walk, chosen) and _waits_within(walk, chosen) and _handed_within(walk, chosen)
         fits = paced and (paced_only or role is not None or _room_left(walk, chosen, group))
         if fits:
             yield from _extend(walk, chosen, issued, more, paced_only=paced_only)
@@ -284,6 +318,14 @@ def _waits_within(walk: _Walk, chosen: list[int]) -> bool:
     return exposed_waits(walk.warps, groups) <= walk.most["exposed_waits"]
 
 
+def _handed_within(walk: _Walk, chosen: list[int]) -> bool:
+    """Whether what the classes placed so far hand over has room beside the rings."""
+    if not walk.warps.handoffs:
+        return True
+    groups = {name: home for names, home in zip(walk.members, chosen, strict=False) for name in names}
+    return all(used <= walk.handoff_room for used in handoff_bytes(walk.warps, groups).values())
+
+
 def _room_left(walk: _Walk, chosen: list[int], group: int) -> bool:
     """Whether the classes put in a group so far fit its registers."""
     if walk.reach is None:
@@ -293,9 +335,18 @@ def _room_left(walk: _Walk, chosen: list[int], group: int) -> bool:
     key = len(chosen), frozenset(position for position, home in enumerate(chosen) if home == group)
     if key not in walk.peaks:
         walk.peaks[key] = least_peak(walk.warps, groups, group, walk.reach, walk.ii, walk.from_ii)
-    if walk.peaks[key] > most:
+    if walk.peaks[key] > most or not within_limits(walk.warps, _peaks_so_far(walk, chosen)):
         return False
     return walk.refutes is None or not walk.refutes(groups)
+
+
+def _peaks_so_far(walk: _Walk, chosen: list[int]) -> dict[int, int]:
+    """Return the fewest registers of every group without a role, as they were when its last class was placed."""
+    members: dict[int, list[int]] = {}
+    for position, home in enumerate(chosen):
+        if walk.roles[position] is None:
+            members.setdefault(home, []).append(position)
+    return {home: walk.peaks[inside[-1] + 1, frozenset(inside)] for home, inside in members.items()}
 
 
 def _added(walk: _Walk, chosen: list[int], group: int) -> tuple[int, int]:
@@ -348,7 +399,7 @@ def within_limits(warps: WarpLoop, peaks: dict[int, int]) -> bool:
 
 
 def assigned_arcs(warps: WarpLoop, groups: dict[str, int]) -> list[Arc]:
-    """Return the arcs of the loop (rings at their greatest depth) with the delays of crossings that cross."""
+    """Return the arcs of the loop with the delays of crossings that cross, rings as deep as handoffs let them be."""
     extra: dict[int, int] = {}
     for crossing in warps.crossings:
         ends = warps.loop.dependences[crossing.dependence]
@@ -357,7 +408,7 @@ def assigned_arcs(warps: WarpLoop, groups: dict[str, int]) -> list[Arc]:
     return [
         arc if (more := extra.get(arc.reference.get("dependence", -1), 0)) == 0
         else Arc(arc.source, arc.target, arc.delay_cycles + more, arc.distance, arc.reference)
-        for arc in arcs(warps.loop)
+        for arc in arcs(warps.loop, handoff_bytes(warps, groups))
     ]  # fmt: skip
 
 

@@ -6,11 +6,16 @@ may be refilled only when its last reader has let go. Memory capacity limits the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from treadle.ir.errors import InvalidValue
 from treadle.ir.tile.loop import Loop, Ring
+
+NOTHING: Mapping[str, int] = MappingProxyType({})
+"""Bytes by memory: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +33,12 @@ class Arc:
     reference: dict[str, Any]
 
 
-def depth_limit(loop: Loop, ring: Ring) -> int:
+def depth_limit(loop: Loop, ring: Ring, taken: Mapping[str, int] = NOTHING) -> int:
     """Return the greatest depth the ring can have: its own limit, and what memory leaves beside one slot of each other.
 
-    May be less than 1, when even one slot per ring does not fit.
+    May be less than 1, when even one slot per ring does not fit. `taken` are bytes of memories that no ring may use.
     """
-    free = free_bytes(loop, ring.memory)
+    free = free_bytes(loop, ring.memory) - taken.get(ring.memory, 0)
     others = sum(other.slot_bytes for other in loop.rings if other.memory == ring.memory and other.name != ring.name)
     if ring.slot_bytes == 0:
         return ring.max_depth if free >= others else 0
@@ -69,11 +74,11 @@ def ring_arc(loop: Loop, ring: Ring, reader_position: int, depth: int) -> Arc:
     )
 
 
-def arcs(loop: Loop) -> tuple[Arc, ...]:
-    """Return every arc of the loop, rings at their greatest possible depth."""
+def arcs(loop: Loop, taken: Mapping[str, int] = NOTHING) -> tuple[Arc, ...]:
+    """Return every arc of the loop, rings at their greatest possible depth beside the bytes that are taken."""
     found = [dependence_arc(loop, position) for position in range(len(loop.dependences))]
     for ring in loop.rings:
-        limit = depth_limit(loop, ring)
+        limit = depth_limit(loop, ring, taken)
         found += [ring_arc(loop, ring, position, limit) for position in range(len(ring.readers))]
     return tuple(found)
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from itertools import permutations
 from math import factorial
 
-from treadle.ir.tile.assignments import longest
+from treadle.ir.tile.assignments import least_depth, longest
 from treadle.ir.tile.constraints import Arc, arcs, free_bytes
 from treadle.ir.tile.cycles import components
-from treadle.ir.tile.loop import Loop, Ring
+from treadle.ir.tile.loop import Capacity, Loop, Ring
 from treadle.ir.tile.register_peaks import Reach
 from treadle.ir.tile.warps import Crossing, WarpLoop
 
@@ -105,6 +105,7 @@ def _restricted(warps: WarpLoop, kept: set[str]) -> WarpLoop:
         operations=tuple(operation for operation in loop.operations if operation.name in kept),
         dependences=tuple(loop.dependences[position] for position in positions),
         rings=tuple(rings),
+        capacities=_beside(loop, {ring.name for ring in rings}),
     )
     crossings = (replace(c, dependence=moved[c.dependence]) for c in warps.crossings if c.dependence in moved)
     issues = tuple(issue for issue in warps.issues if issue.operation in kept)
@@ -117,6 +118,15 @@ def _restricted(warps: WarpLoop, kept: set[str]) -> WarpLoop:
     return WarpLoop(smaller, issues, tuple(crossings), warps.values, limits)
 
 
+def _beside(loop: Loop, kept: set[str]) -> tuple[Capacity, ...]:
+    """Return the memories that one slot of every other ring leaves."""
+    gone = [ring for ring in loop.rings if ring.name not in kept]
+    return tuple(
+        replace(c, fixed_bytes=c.fixed_bytes + sum(ring.slot_bytes for ring in gone if ring.memory == c.memory))
+        for c in loop.capacities
+    )
+
+
 def whole(warps: WarpLoop, ii: int, most_bytes: int | None = None) -> WarpLoop:
     """Return the loop, every ring limited to what its memory leaves beside the fewest slots of all others by paths.
 
@@ -126,7 +136,7 @@ def whole(warps: WarpLoop, ii: int, most_bytes: int | None = None) -> WarpLoop:
     warps = _decided(warps, most_bytes)
     loop = warps.loop
     reach = Reach(warps, list(arcs(loop)), ii)
-    least = {ring.name: _least_depth(ring, reach, ii) for ring in loop.rings}
+    least = {ring.name: least_depth(ring, reach, ii) for ring in loop.rings}
     rings: list[Ring] = []
     for ring in loop.rings:
         others = sum(r.slot_bytes * least[r.name] for r in loop.rings if r.memory == ring.memory and r is not ring)
@@ -154,15 +164,6 @@ def _decided(warps: WarpLoop, most_bytes: int | None) -> WarpLoop:
         else:
             crossings.append(crossing)
     return replace(warps, loop=replace(warps.loop, dependences=tuple(dependences)), crossings=tuple(crossings))
-
-
-def _least_depth(ring: Ring, reach: Reach, ii: int) -> int:
-    need = 1
-    for reader in ring.readers:
-        path = reach(ring.producer, reader.operation)
-        if path is not None:
-            need = max(need, -(-(path + reader.hold_cycles + ii * reader.distance) // ii))
-    return need
 
 
 def windows(

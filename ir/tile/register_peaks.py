@@ -169,4 +169,7 @@ def _chain(
                 least = max(least, path + reader.hold_cycles + low * reader.distance)
             elif home not in (None, group) and own is not None:
                 least = max(least, own + value.handoff_cycles)
+            elif home is None and own is not None and path is not None:
+                stays = path + reader.hold_cycles + low * reader.distance
+                least = max(least, min(stays, own + value.handoff_cycles))
     return Chain(names, links[0].registers, least)

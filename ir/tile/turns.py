@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from treadle.ir.tile.assignments import assignments, classes
 from treadle.ir.tile.constraints import arcs, free_bytes
-from treadle.ir.tile.warps import FETCH_CYCLES, WarpLoop
+from treadle.ir.tile.warps import FETCH_CYCLES, WarpLoop, handoff_bytes
 
 Matrix = NDArray[np.int64]
 
@@ -232,6 +232,7 @@ class _Search:
             per_group = min(per_group, limits.registers_of_file // count)
         self.room = per_group - limits.fixed_registers
         free = len(placed - roles)
+        self.handed = handoff_bytes(warps, groups)
         self.file = limits.registers_of_file - len(roles) * limits.role_registers - free * limits.fixed_registers
         turns = _Turns()
         apart = self._keep_apart(turns)
@@ -322,7 +323,7 @@ class _Search:
             source, target = self.groups[ends.source], self.groups[ends.target]
             if source != target and source >= 0 and target >= 0:
                 extra[crossing.dependence] = max(extra.get(crossing.dependence, 0), crossing.delay_cycles)
-        for arc in arcs(self.warps.loop):
+        for arc in arcs(self.warps.loop, self.handed):
             delay = arc.delay_cycles + extra.get(arc.reference.get("dependence", -1), 0)
             wait = arc.distance * (high if arc.distance >= 0 else low)
             least[arc.source, arc.target] = max(least[arc.source, arc.target], delay - wait)
@@ -445,7 +446,7 @@ class _Search:
 
     def _fits(self, lowest: Matrix, highest: Matrix) -> bool:
         """Whether rings fit their memories, and values the registers, with as few turns as there may be."""
-        used: dict[str, int] = defaultdict(int)
+        used: dict[str, int] = defaultdict(int, self.handed)
         for memory, size, readers in self.rings:
             used[memory] += size * max(1, *(int(lowest[turn]) + more for turn, more in readers))
         if any(size > free_bytes(self.warps.loop, memory) for memory, size in used.items()):
@@ -468,7 +469,7 @@ class _Search:
             terms = full[self.stays.moments]
             matters[self.stays.begins[terms]] = True
             matters[self.stays.ends[terms].ravel()] = True
-        used: dict[str, int] = defaultdict(int)
+        used: dict[str, int] = defaultdict(int, self.handed)
         for memory, size, readers in self.rings:
             used[memory] += size * max(1, *(int(highest[turn]) + more for turn, more in readers))
         for memory, _, readers in self.rings:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 from treadle.ir.diagnostics import Finding
 from treadle.ir.errors import InvalidValue
+from treadle.ir.tile.constraints import free_bytes
 from treadle.ir.tile.loop import Loop, Reader
 from treadle.ir.tile.schedule import Schedule, check
 
@@ -104,6 +106,17 @@ class WarpLimits:
     reallocation: bool = True
     most_stages: int = 6
     flights: tuple[FlightLimit, ...] = ()
+    handoff_memory: str = ""
+    """Memory through which groups hand values over, beside the rings there; empty where their bytes are not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handoff:
+    """What handing a value over takes: bytes of its slots, and the operations in whose groups it may be read."""
+
+    source: str
+    bytes: int
+    targets: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -151,6 +164,28 @@ class WarpLoop:
                     message=f"`{ends.source}` -> `{ends.target}` crosses groups, but is not issued by any"
                 )
 
+    @cached_property
+    def handoffs(self) -> tuple[Handoff, ...]:
+        """What may be handed over and takes memory.
+
+        A value has one slot, or as many as iterations between it and its last reader: those are there at once.
+        """
+        if not self.limits.handoff_memory:
+            return ()
+        sizes: dict[str, int] = {}
+        targets: dict[str, list[str]] = defaultdict(list)
+        for crossing in self.crossings:
+            ends = self.loop.dependences[crossing.dependence]
+            sizes[ends.source] = max(sizes.get(ends.source, 0), crossing.bytes)
+            targets[ends.source].append(ends.target)
+        issued = {issue.operation for issue in self.issues}
+        slots = {
+            name: max([1, *(d.distance for d in self.loop.dependences if d.source == name and d.target in issued)])
+            for name, size in sizes.items()
+            if size
+        }
+        return tuple(Handoff(name, count * sizes[name], tuple(targets[name])) for name, count in slots.items())
+
     @property
     def roles(self) -> tuple[str, ...]:
         """Names of the roles, in order of appearance."""
@@ -185,6 +220,21 @@ def traffic_bytes(warps: WarpLoop, groups: dict[str, int]) -> int:
 def barriers(warps: WarpLoop, groups: dict[str, int]) -> int:
     """Return the barriers between groups per iteration."""
     return sum(crossing.barriers for crossing in warps.crossings if crosses(warps, groups, crossing))
+
+
+def handed_over(warps: WarpLoop, groups: dict[str, int]) -> Iterator[Handoff]:
+    """Yield what groups hand over; operations without a group, or with a negative number for one, are left out."""
+    for handoff in warps.handoffs:
+        homes = {group for name in handoff.targets if (group := groups.get(name, -1)) >= 0}
+        home = groups.get(handoff.source, -1)
+        if home >= 0 and homes - {home}:
+            yield handoff
+
+
+def handoff_bytes(warps: WarpLoop, groups: dict[str, int]) -> dict[str, int]:
+    """Return, by memory, the bytes of the fewest slots over which groups hand values over."""
+    used = sum(handoff.bytes for handoff in handed_over(warps, groups))
+    return {warps.limits.handoff_memory: used} if used else {}
 
 
 def exposed_waits(warps: WarpLoop, groups: dict[str, int]) -> int:
@@ -299,7 +349,7 @@ def check_warps(warps: WarpLoop, made: WarpSchedule) -> list[Finding]:
     """Return every reason why `made` is not a legal schedule of `warps`; an empty list means legal.
 
     Codes: those of `schedule.check`; TRD408 stages, TRD415 groups, TRD416 crossing, TRD417 issue, TRD418 registers,
-    TRD419 roles, TRD600 operations in flight.
+    TRD419 roles, TRD600 operations in flight, TRD608 memory of handoffs.
     """
     findings = check(warps.loop, made.schedule) or _check_groups(warps, made)
     if findings:
@@ -311,6 +361,7 @@ def check_warps(warps: WarpLoop, made: WarpSchedule) -> list[Finding]:
         *_check_issue(warps, made),
         *_check_registers(warps, made),
         *_check_flights(warps, made),
+        *_check_handoffs(warps, made),
     ]
 
 
@@ -421,4 +472,17 @@ def _check_flights(warps: WarpLoop, made: WarpSchedule) -> list[Finding]:
                 where = f"{warps.loop.name}, group {group}" if limit.per_group else warps.loop.name
                 message = f"too many operations in flight ({limit.name})"
                 findings.append(Finding("TRD600", where, message, f"<= {limit.most}", str(peak)))
+    return findings
+
+
+def _check_handoffs(warps: WarpLoop, made: WarpSchedule) -> list[Finding]:
+    """What groups hand over has room beside the rings."""
+    findings: list[Finding] = []
+    for memory, needed in handoff_bytes(warps, made.groups).items():
+        depths = made.schedule.ring_depths
+        rings = sum(ring.slot_bytes * depths[ring.name] for ring in warps.loop.rings if ring.memory == memory)
+        left = free_bytes(warps.loop, memory) - rings
+        if needed > left:
+            where = f"{warps.loop.name}.{memory}"
+            findings.append(Finding("TRD608", where, "handoffs find no room", f"<= {left} bytes", f"{needed} bytes"))
     return findings

@@ -20,6 +20,7 @@ from treadle.solvers.pipeline.model import (
     add_crossing_delays,
     add_flights,
     add_groups,
+    add_handoffs,
     add_issue,
     add_issue_budget,
     add_registers,
@@ -62,6 +63,7 @@ def add_warps(joint: Joint, *, registers: bool = True) -> None:
     """State what warp groups add: groups, crossings, issue, flights, registers (unless they are known to fit)."""
     add_groups(joint)
     add_crossed(joint)
+    add_handoffs(joint)
     add_crossing_delays(joint)
     add_issue(joint)
     add_issue_budget(joint)

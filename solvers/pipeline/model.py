@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from ortools.sat.python import cp_model
 
+from treadle.ir.tile.constraints import free_bytes
 from treadle.ir.tile.warps import FETCH_CYCLES, RegisterValue, WarpLoop, waiting
 from treadle.solvers.modulo.model import Model
 
@@ -129,6 +130,23 @@ def add_crossed(joint: Joint) -> None:
             joint.cp.add_bool_or([~there, crossed] if here is None else [~there, here, crossed])
             if here is not None:
                 joint.cp.add_bool_or([~there, ~here, ~crossed])
+
+
+def add_handoffs(joint: Joint) -> None:
+    """Keep what groups hand over within the memory that rings leave."""
+    loop, memory = joint.warps.loop, joint.warps.limits.handoff_memory
+    sources = [loop.dependences[crossing.dependence].source for crossing in joint.warps.crossings]
+    used: list[cp_model.LinearExpr] = []
+    for handoff in joint.warps.handoffs:
+        crossed = [joint.crossed[p] for p, name in enumerate(sources) if name == handoff.source and p in joint.crossed]
+        if crossed:
+            handed = joint.cp.new_bool_var(f"{handoff.source} is handed over")
+            joint.cp.add_max_equality(handed, crossed)
+            used.append(handoff.bytes * handed)
+    rings = [ring for ring in loop.rings if ring.memory == memory]
+    if used:
+        slots = sum(ring.slot_bytes * joint.base.depths.get(ring.name, 1) for ring in rings)
+        joint.cp.add(sum(used) + slots <= free_bytes(loop, memory))
 
 
 def add_crossing_delays(joint: Joint) -> None:
