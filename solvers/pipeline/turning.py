@@ -30,6 +30,8 @@ NARROWING = 4
 """What a range that is not refuted is divided by."""
 FULL_SIZE = 48
 """Operations up to which a question has all its nodes."""
+LARGEST = 72
+"""Operations beyond which nothing is asked: closing all paths once takes as long as a question to the solver."""
 MOST_STEPS = 24
 """Ranges that are asked about."""
 
@@ -58,11 +60,18 @@ def ordered(search: Search) -> bool:
     return any(len(case.order.slots) > 2 for case in search.frame.cases)
 
 
+def too_large(search: Search) -> bool:
+    """Whether the loop has more operations than the search over turns is for."""
+    return len(search.warps.loop.operations) > LARGEST
+
+
 def turned(search: Search, most: dict[str, int], nodes: int) -> Turned:
     """Look for a schedule at the search's interval whose levels keep within `most`.
 
     Of two equal sub-tiles one may run half an interval after the other, which is tried first.
     """
+    if too_large(search):
+        return Turned()
     pairs = half_turn(search.warps)
     if pairs:
         index = search.warps.loop.index
@@ -93,6 +102,8 @@ def _asked(search: Search, most: dict[str, int], nodes: int, apart: tuple[tuple[
 
 def refuted_range(search: Search, low: int, high: int, nodes: int) -> bool:
     """Whether no interval from `low` to `high` has a schedule, all of them refuted at once."""
+    if too_large(search):
+        return False
     effort = _effort(search, nodes)
     begun = effort.left
     try:
