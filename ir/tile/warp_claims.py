@@ -33,7 +33,8 @@ from treadle.ir.tile.claims import DERIVATIONS, Recheck, Refused, check_status, 
 from treadle.ir.tile.register_bound import register_bound, single_group_bound
 from treadle.ir.tile.schedule import Schedule
 from treadle.ir.tile.stays import homes_of
-from treadle.ir.tile.turns import Effort, SearchTooLong, first_found
+from treadle.ir.tile.turn_search import Effort, SearchTooLong
+from treadle.ir.tile.turns import first_found
 from treadle.ir.tile.warp_logs import by_logs, by_orders, check_counted, check_logs, refuted_levels
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule, barriers, exposed_waits, least_flight_intervals, traffic_bytes
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from treadle.ir.certificate import ProofKind
 from treadle.ir.tile.assignments import WalkTooLong
-from treadle.ir.tile.turns import MOST_NODES, Effort, SearchTooLong, first_found
+from treadle.ir.tile.turn_search import MOST_NODES, Effort, SearchTooLong
+from treadle.ir.tile.turns import first_found
 from treadle.ir.tile.warps import check_warps
 from treadle.solvers.interruption import requested
 from treadle.solvers.modulo.bounds import Bound

@@ -11,7 +11,8 @@ import pytest
 from benchmarks.warp_oracle import random_warps
 from treadle.ir.certificate import ProofKind
 from treadle.ir.tile.exhaustive_warps import TooLarge, best_rank
-from treadle.ir.tile.turns import Effort, SearchTooLong, first_found
+from treadle.ir.tile.turn_search import Effort, SearchTooLong
+from treadle.ir.tile.turns import first_found
 from treadle.ir.tile.warp_claims import recheck_warps
 from treadle.ir.tile.warps import WarpLoop
 from treadle.solvers.backend import Limits

@@ -1,0 +1,263 @@
+"""The search over turns: it branches on them, keeps longest paths closed, and learns which decisions are to blame."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from treadle.ir.tile.constraints import free_bytes
+from treadle.ir.tile.turn_terms import DEEPEST, EVERY_CLASS, NO_GROUP, Matrix, Paths, Terms
+
+MOST_NODES = 20_000
+"""Nodes of all searches of one claim: some seconds."""
+MOST_LEVELS = 400
+"""Decisions one after the other that a search may take."""
+
+
+class SearchTooLong(Exception):
+    """More nodes than one is willing to visit."""
+
+
+@dataclass(slots=True)
+class Effort:
+    """Nodes that may still be visited."""
+
+    left: int = MOST_NODES
+
+    def spend(self) -> None:
+        """Count one node; raises SearchTooLong when none is left."""
+        if self.left <= 0:
+            raise SearchTooLong
+        self.left -= 1
+
+
+class Search:
+    """A search over one assignment to groups."""
+
+    def __init__(self, terms: Terms, effort: Effort, weights: dict[tuple[int, int, int, int], float]) -> None:
+        self.terms, self.effort = terms, effort
+        self.weight = np.array([weights.get(key, 1.0) for key in self.terms.keys])
+
+    def weights(self) -> dict[tuple[int, int, int, int], float]:
+        """Return how often turns failed, those of other searches with them."""
+        return dict(zip(self.terms.keys, self.weight.tolist(), strict=True))
+
+    def run(self) -> tuple[int, ...] | int:
+        """Return starts, or the classes (bits) whose groups alone leave none."""
+        if self.terms.room < 0:
+            return self.terms.room_rests_on
+        paths = self.terms.distances()
+        return paths if isinstance(paths, int) else self._below(paths, 0)
+
+    def _below(self, paths: Paths, level: int) -> tuple[int, ...] | int:
+        """Return starts, or the decisions (bits, by level) that together leave none.
+
+        Where what refutes a child does not involve the decision taken here, it refutes all children.
+        """
+        self.effort.spend()
+        if level > MOST_LEVELS:
+            raise SearchTooLong
+        closed = self._closed(paths)
+        if isinstance(closed, int):
+            return closed
+        paths, lowest, highest = closed
+        branch = self._branch(lowest, highest)
+        own = 1 << min(level, DEEPEST)
+        if branch is None:
+            starts = self._starts(paths.least)
+            late = self._announced_late(starts) if self.terms.demand.low == self.terms.demand.high else None
+            if late is None:
+                return starts
+            whose, ways = late
+            conflict, children = whose, [paths.raised(*arc, own) for arc in ways]
+        else:
+            conflict = self._why(paths, branch)
+            turns = range(int(lowest[branch]), int(highest[branch]) + 1)
+            children = [self._with(paths, branch, turn, own) for turn in turns]
+        for child in children:
+            found = child if isinstance(child, int) else self._below(child, level + 1)
+            if isinstance(found, tuple) or not found & own:
+                return found
+            conflict |= found
+        return conflict if level > DEEPEST else conflict & ~own
+
+    def _announced_late(self, starts: tuple[int, ...]) -> tuple[int, list[tuple[int, int, int]]] | None:
+        """Return, where a handoff is announced only after what its group issues then, the ways out of it.
+
+        With them come the classes whose groups make it so. Each is a difference of starts: the result is there before
+        that issue, or after it, or the target waits.
+        """
+        ii, issues = self.terms.demand.low, self.terms.warps.issues
+        for crossing in self.terms.warps.crossings:
+            ends = self.terms.warps.loop.dependences[crossing.dependence]
+            home, other = self.terms.groups[ends.source], self.terms.groups[ends.target]
+            if not crossing.announced or home == other or home < 0 or other < 0:
+                continue
+            source, target = self.terms.index[ends.source], self.terms.index[ends.target]
+            done = starts[source] + ends.delay_cycles
+            for issue in issues:
+                at, cycles = self.terms.index[issue.operation], issue.issue_cycles
+                behind = (done - starts[at]) % ii
+                if self.terms.groups[issue.operation] != home or not 0 < behind < cycles:
+                    continue
+                begun = done - behind - starts[at]
+                handed = begun + cycles + crossing.delay_cycles - ii * ends.distance
+                if starts[target] < starts[at] + handed:
+                    own = [self.terms.home[name] for name in (ends.source, ends.target, issue.operation)]
+                    return self.terms.of_classes(*own), [
+                        (source, at, ends.delay_cycles - begun),
+                        (at, source, begun + cycles - ends.delay_cycles),
+                        (at, target, handed),
+                    ]
+        return None
+
+    def _starts(self, least: Matrix) -> tuple[int, ...]:
+        """Return the starts that are the earliest after some operation, of the shortest iteration."""
+        latency = np.array([operation.latency_cycles for operation in self.terms.warps.loop.operations], dtype=np.int64)
+        starts = least - least.min(axis=1, keepdims=True)
+        shortest = int(np.argmin((starts + latency).max(axis=1)))
+        return tuple(int(start) for start in starts[shortest])
+
+    def _with(self, paths: Paths, turn: int, value: int, why: int) -> Paths | int:
+        low, high = self.terms.demand.low, self.terms.demand.high
+        one, other = self.terms.ends[turn]
+        first = value * (low if value >= 0 else high) + int(self.terms.after[turn])
+        last = (value + 1) * (high if value >= -1 else low) - int(self.terms.before[turn])
+        found = paths.raised(one, other, first, why)
+        if not isinstance(found, int):
+            found = found.raised(other, one, -last, why)
+        if isinstance(found, int):
+            self.weight[turn] += 1
+            return found
+        return found if self.terms.demand.low == self.terms.demand.high else found.decided(turn, value, why)
+
+    def _closed(self, paths: Paths) -> tuple[Paths, Matrix, Matrix] | int:
+        """Return longest paths that agree with all turns, and the first and last turn that each may have.
+
+        Where there are none, the decisions that leave none.
+        """
+        terms, low, high = self.terms, self.terms.demand.low, self.terms.demand.high
+        while True:
+            from_, to = paths.least[terms.first, terms.second], -paths.least[terms.second, terms.first]
+            lift, drop = from_ + terms.before, to - terms.after
+            lowest = -(-lift // (low if low == high else np.where(lift >= 0, high, low))) - 1
+            highest = drop // (low if low == high else np.where(drop >= 0, low, high))
+            for turn, (value, _) in paths.given.items():
+                lowest[turn], highest[turn] = max(lowest[turn], value), min(highest[turn], value)
+            wrong = np.flatnonzero(lowest > highest)
+            if wrong.size:
+                self.weight[wrong] += 1
+                return min((self._why(paths, turn) for turn in wrong.tolist()), key=int.bit_count)
+            first = lowest * (low if low == high else np.where(lowest >= 0, low, high)) + terms.after
+            ends = highest + 1
+            last = ends * (low if low == high else np.where(ends >= 0, high, low)) - terms.before
+            tighter = np.flatnonzero((first > from_) | (last < to))
+            if not tighter.size:
+                full = self._overfull(paths, lowest, highest)
+                return (paths, lowest, highest) if full is None else full
+            for turn in tighter.tolist():
+                one, other = terms.ends[turn]
+                whose = terms.whose[turn]
+                closer = paths.raised(one, other, int(first[turn]), self._why_low(paths, turn) | whose)
+                if not isinstance(closer, int):
+                    closer = closer.raised(other, one, -int(last[turn]), self._why_high(paths, turn) | whose)
+                if isinstance(closer, int):
+                    self.weight[turn] += 1
+                    return closer
+                paths = closer
+
+    def _why_low(self, paths: Paths, turn: int) -> int:
+        """Return the decisions behind the first value that a turn may have."""
+        return int(paths.why[self.terms.ends[turn]]) | paths.given.get(turn, (0, 0))[1]
+
+    def _why_high(self, paths: Paths, turn: int) -> int:
+        """Return the decisions behind the last value that it may have."""
+        one, other = self.terms.ends[turn]
+        return int(paths.why[other, one]) | paths.given.get(turn, (0, 0))[1]
+
+    def _why(self, paths: Paths, turn: int) -> int:
+        """Return the decisions behind both, and the classes behind the turn itself."""
+        return self._why_low(paths, turn) | self._why_high(paths, turn) | self.terms.whose[turn]
+
+    def _overfull(self, paths: Paths, lowest: Matrix, highest: Matrix) -> int | None:
+        """Return the decisions after which rings exceed a memory, or values the registers, with as few turns as there
+        may be; None where all fit.
+        """
+        used: dict[str, int] = defaultdict(int, self.terms.handed)
+        why: dict[str, int] = defaultdict(int, dict.fromkeys(self.terms.handed, self.terms.handed_rests_on))
+        for memory, size, readers in self.terms.rings:
+            depth, turn = max((int(lowest[turn]) + more, turn) for turn, more in readers)
+            used[memory] += size * max(1, depth)
+            why[memory] |= self._why_low(paths, turn) if depth > 1 else 0
+        for memory, size in used.items():
+            if size > free_bytes(self.terms.warps.loop, memory):
+                return why[memory]
+        there = self.terms.stays.there(lowest, highest)
+        full = there > self.terms.stays.rooms
+        if full.any():
+            self.weight[self.terms.stays.begins[full[self.terms.stays.moments]]] += 1
+            moments = np.flatnonzero(full).tolist()
+            return min((self._crowded(paths, lowest, highest, at) for at in moments), key=int.bit_count)
+        if self.terms.warps.limits.reallocation and self.terms.stays.together(there) > self.terms.file:
+            return self._file_full(paths, lowest, highest, there)
+        return None
+
+    def _crowded(self, paths: Paths, lowest: Matrix, highest: Matrix, moment: int) -> int:
+        """Return the decisions after which there are too many registers at a moment; stays not needed for it are left
+        out, the latest decided first.
+        """
+        terms = self._there(paths, lowest, highest, moment)
+        spare = sum(taken for _, taken in terms) - int(self.terms.stays.rooms[moment]) - 1
+        why = 0 if self.terms.stays.groups[moment] == NO_GROUP else self.terms.room_rests_on
+        for decisions, taken in sorted(terms, reverse=True):
+            if decisions and taken <= spare:
+                spare -= taken
+            else:
+                why |= decisions
+        return why
+
+    def _there(self, paths: Paths, lowest: Matrix, highest: Matrix, moment: int) -> list[tuple[int, int]]:
+        """Return every stay that is there at a moment: the decisions that make it so, and its registers."""
+        stays, found = self.terms.stays, list[tuple[int, int]]()
+        for term in np.flatnonzero(stays.moments == moment).tolist():
+            over = highest[stays.ends[term]] - stays.later[term]
+            last = int(np.argmin(over))
+            count = int(lowest[stays.begins[term]]) - int(over[last])
+            if count > 0:
+                why = self._why_low(paths, stays.begins[term]) | self._why_high(paths, stays.ends[term][last])
+                found.append((why | stays.whose[term][last], count * int(stays.registers[term])))
+        return found
+
+    def _file_full(self, paths: Paths, lowest: Matrix, highest: Matrix, there: Matrix) -> int:
+        """Return the decisions after which all groups together exceed the file."""
+        why = EVERY_CLASS
+        for group in {one for one in self.terms.stays.groups.tolist() if one >= 0}:
+            inside = np.where(self.terms.stays.groups == group, there, -1)
+            for decisions, _ in self._there(paths, lowest, highest, int(np.argmax(inside))):
+                why |= decisions
+        return why
+
+    def _branch(self, lowest: Matrix, highest: Matrix) -> int | None:
+        """Return the turn to decide next; None where whatever is open no longer matters."""
+        width = highest - lowest
+        matters = self.terms.apart.copy()
+        there = self.terms.stays.there(highest, lowest)
+        crowded = self.terms.warps.limits.reallocation and self.terms.stays.together(there) > self.terms.file
+        full = (there > self.terms.stays.rooms) | crowded
+        if full.any():
+            terms = full[self.terms.stays.moments]
+            matters[self.terms.stays.begins[terms]] = True
+            matters[self.terms.stays.ends[terms].ravel()] = True
+        used: dict[str, int] = defaultdict(int, self.terms.handed)
+        for memory, size, readers in self.terms.rings:
+            used[memory] += size * max(1, *(int(highest[turn]) + more for turn, more in readers))
+        for memory, _, readers in self.terms.rings:
+            if used[memory] > free_bytes(self.terms.warps.loop, memory):
+                matters[[turn for turn, _ in readers]] = True
+        open_ = matters & (width > 0)
+        if not open_.any():
+            return None
+        score = np.where(open_, self.weight / (width + 1.0), -1.0)
+        return int(np.argmax(score))
