@@ -3,6 +3,7 @@
 Where a full unit has no orders to go through, windows of all the stages there may be are what makes a search long. An
 iteration of little more than what paths say leaves short ones; an assignment that needs the least of all levels has a
 schedule in one of them or, mostly, nowhere. Nothing here proves anything: the levels' bounds are those of walks.
+Loops that are too large to ask the solver about have their operations placed one by one instead (`placing`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from treadle.solvers.pipeline.announcements import answered
 from treadle.solvers.pipeline.bounds import length_bound
 from treadle.solvers.pipeline.framed import add_iteration, assemble_case, framed_whole
 from treadle.solvers.pipeline.model import fix_groups
+from treadle.solvers.pipeline.placing import placed_schedule
 from treadle.solvers.pipeline.points import Point, read
 from treadle.solvers.pipeline.search import Search, state_levels
+from treadle.solvers.pipeline.turning import too_large
 from treadle.solvers.pipeline.walks import UNREACHED, survivors, walked_bound
 
 LENGTHS = (1.25, 1.5)
@@ -27,6 +30,8 @@ SHARE = 0.1
 def short_schedule(search: Search, objective: tuple[str, ...]) -> Point | None:
     """Return a schedule whose levels before the length are what walks say; None where none is found so."""
     fixed = _least_levels(search, objective)
+    if too_large(search):
+        return placed_schedule(search, fixed)
     every = survivors(search.warps, search.ii, fixed) if fixed else None
     if not every:
         return None
