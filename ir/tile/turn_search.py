@@ -10,8 +10,8 @@ import numpy as np
 from treadle.ir.tile.constraints import free_bytes
 from treadle.ir.tile.turn_terms import DEEPEST, EVERY_CLASS, NO_GROUP, Matrix, Paths, Terms
 
-MOST_NODES = 20_000
-"""Nodes of all searches of one claim: some seconds."""
+MOST_NODES = 30_000
+"""Nodes of all searches of one claim: ten seconds."""
 MOST_LEVELS = 400
 """Decisions one after the other that a search may take."""
 

@@ -10,7 +10,7 @@ QUESTION_S = 0.02
 """Least charge: building and simplifying a model takes time that the solver's own clock does not count."""
 
 
-NODES_PER_S = 1000
+NODES_PER_S = 2500
 """Nodes of a search over turns that stand for a deterministic second."""
 MOST_NODES = 60_000
 """Nodes of a whole solve, whatever the limit is."""

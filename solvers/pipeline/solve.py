@@ -23,6 +23,7 @@ from treadle.solvers.pipeline.bounds import (
     wait_bound,
 )
 from treadle.solvers.pipeline.budget import Budget
+from treadle.solvers.pipeline.closing import Found, closed_in
 from treadle.solvers.pipeline.errors import NoWarpSchedule, RegistersExceeded
 from treadle.solvers.pipeline.fallback import any_interval
 from treadle.solvers.pipeline.logs import with_logs
@@ -33,8 +34,8 @@ from treadle.solvers.pipeline.turning import (
     CHEAPEST_NODES,
     INTERVAL_NODES,
     Turned,
-    first_open,
     least_turned,
+    nodes_beside_orders,
     ordered,
     turned,
 )
@@ -186,16 +187,17 @@ def _turned(bound: Bound, ii: int, ranges: list[tuple[int, int]]) -> Bound:
 
 
 def _turned_cheaply(search: Search, options: Options) -> Turned:
-    """Look for a schedule with the least traffic there may be, then for any; not where orders make the solver quick."""
-    if ordered(search):
-        return Turned()
+    """Look for a schedule with the least traffic there may be, then for any; briefly where orders make the solver
+    quick.
+    """
+    nodes = nodes_beside_orders(search)
     if options.objective[1:2] == ("traffic_bytes",):
         walked = walked_bound(search.warps, search.ii, "traffic_bytes", {}, UNREACHED) if search.walkable else None
         least_bytes = forced_bound(search.warps, count_bytes=True).value if walked is None else walked.value
-        answer = turned(search, {"traffic_bytes": least_bytes}, CHEAPEST_NODES)
+        answer = turned(search, {"traffic_bytes": least_bytes}, min(nodes, CHEAPEST_NODES))
         if answer.point is not None:
             return answer
-    return turned(search, {}, INTERVAL_NODES)
+    return turned(search, {}, nodes)
 
 
 def refuse_impossible(warps: WarpLoop) -> None:
@@ -230,6 +232,7 @@ def _least_interval(
     warps, network, budget = first.warps, first.network, first.budget
     ii, last = bound.value, serial_interval(network) * 2
     steps_end_s: float | None = None
+    known: Found | None = None
     for _ in range(MOST_SINGLE_STEPS):
         if ii > last or budget.over or (steps_end_s is not None and budget.spent_s > steps_end_s):
             break
@@ -240,28 +243,33 @@ def _least_interval(
             continue
         tell(f"interval {ii}: searching")
         search = searched(warps, network, ii, budget, walkable=first.walkable)
-        short = None if ordered(search) else short_schedule(search, options.objective)
+        short = None if known is not None or ordered(search) else short_schedule(search, options.objective)
         if short is not None:
             return search, short, bound
-        at_once = _turned_cheaply(search, options)
+        at_once = Turned() if known is not None else _turned_cheaply(search, options)
         if at_once.point is not None:
             return search, at_once.point, bound
         if at_once.refuted:
-            again = 2 if "turns" in bound.evidence else None
-            ranges = [(ii, ii), *first_open(search, ii + 1, last, again)]
-            bound, ii = _turned(bound, ii, ranges), ranges[-1][1] + 1
+            closed = closed_in(search, ii + 1, last, tell)
+            ranges = [(ii, ii), *closed.ranges]
+            bound, ii, known = _turned(bound, ii, ranges), ranges[-1][1] + 1, closed.found
+            if known is not None and known.ii == ii:
+                return searched(warps, network, ii, budget, walkable=first.walkable), known.point, bound
             continue
         budget.slice(INTERVAL_SHARE if ii > first.ii else BOUND_SHARE)
         answer = cheapest(search, options) or _by_traffic(search, options) or _any(search)
         budget.slice(None)
         if answer.point is not None:
             return search, answer.point, bound
-        if answer.status is not Status.INFEASIBLE:
+        again = turned(search, {}, INTERVAL_NODES) if ordered(search) else Turned()
+        if again.point is not None:
+            return search, again.point, bound
+        if answer.status is not Status.INFEASIBLE and not again.refuted:
             break
-        bound = _refuted(bound, ii, answer.report)
+        bound = _turned(bound, ii, [(ii, ii)]) if again.refuted else _refuted(bound, ii, answer.report)
         ii += 1
         steps_end_s = steps_end_s or budget.spent_s + STEPS_SHARE * (budget.limits.deterministic_s or INFINITE_S)
-    found = any_interval(first, ii, last, tell)
+    found = known if known is not None else any_interval(first, ii, last, tell)
     if found is None:
         raise NoWarpSchedule(loop=warps.loop.name, groups=warps.limits.most_groups, ii=last)
     return searched(warps, network, found.ii, budget, walkable=first.walkable), found.point, bound

@@ -23,12 +23,16 @@ LEVEL_NODES = 3_000
 """Nodes of a question about a level."""
 HALF_TURN_NODES = 400
 """Nodes of a question with equal sub-tiles half an interval apart."""
-RANGE_NODES = 1_000
+RANGE_NODES = 2_500
 """Nodes of a question about a range of intervals."""
 FIRST_PART = 8
 """The first range is this part of the interval it begins with; it doubles while ranges are refuted."""
 NARROWING = 4
 """What a range that is not refuted is divided by."""
+SMALL_SIZE = 24
+SMALL_NODES = 2_000
+ORDERED_NODES = 200
+"""Nodes of a question that comes before the solver's, in loops of at most so many operations and in others."""
 FULL_SIZE = 48
 """Operations up to which a question has all its nodes."""
 LARGEST = 72
@@ -64,6 +68,13 @@ def ordered(search: Search) -> bool:
 def too_large(search: Search) -> bool:
     """Whether the loop has more operations than the search over turns is for."""
     return len(search.warps.loop.operations) > LARGEST
+
+
+def nodes_beside_orders(search: Search) -> int:
+    """Return the nodes of a question about an interval that comes before the solver's, by orders of a full unit."""
+    if not ordered(search):
+        return INTERVAL_NODES
+    return SMALL_NODES if len(search.warps.loop.operations) <= SMALL_SIZE else ORDERED_NODES
 
 
 def turned(search: Search, most: dict[str, int], nodes: int) -> Turned:
@@ -147,7 +158,7 @@ def least_turned(
 
     Not where a full unit has several orders: then the solver is quick, if anything is.
     """
-    if ordered(search):
+    if ordered(search) and len(search.warps.loop.operations) > SMALL_SIZE:
         return bound, None
     low, high, point = bound.value, value, None
     target = low
