@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from treadle.codegen.gluon.emit import emit
 
 torch = pytest.importorskip("torch")
 
+from treadle.driver.gpu.correct import output_names  # noqa: E402
 from treadle.driver.gpu.emulator import emulate  # noqa: E402 - torch is an extra
 from treadle.driver.gpu.families import FAMILIES, Source  # noqa: E402
 
@@ -74,6 +75,63 @@ def test_every_tensor_is_checked(name: str, defect: str) -> None:
             continue
         wrong = [spoil(tensor) if at == position else other for at, other in enumerate(inputs)]
         with pytest.raises(ValueError, match=message):
+            module.launch(*wrong)
+
+
+def given_results(family: Any, inputs: tuple[Any, ...], options: dict[str, Any], shape: Any) -> dict[str, Any]:
+    """Results of the right shapes and types, by the names under which a launch takes them."""
+    found = family.reference(inputs, shape, options)
+    if family.outputs[0] == "assigned":
+        return {"assigned": found[0].argmin(1).int(), "distances": found[0].min(1).values.float()}
+    dtype = getattr(torch, options["dtype"])
+    return {
+        name: torch.zeros(result.shape, dtype=torch.float32 if name == "lse" else dtype)
+        for name, result in zip(output_names(family, options, len(found)), found, strict=True)
+    }
+
+
+def overlaps(inputs: tuple[Any, ...], results: dict[str, Any]) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
+    """Yield (result, argument or result it shares memory with, inputs) where their bytes overlap by 16."""
+    for name, result in results.items():
+        for position, tensor in enumerate(inputs):
+            size = max(16, tensor.nbytes)
+            room = torch.zeros(size + result.nbytes, dtype=torch.uint8)
+            room[:size] = tensor.reshape(-1).view(torch.uint8) if tensor.nbytes == size else 0
+            first = room[: tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+            behind = (tensor.nbytes - 1) // 16 * 16
+            results[name] = room[behind : behind + result.nbytes].view(result.dtype).view(result.shape)
+            yield name, "", tuple(first if at == position else other for at, other in enumerate(inputs))
+            results[name] = result
+
+
+def refuses_overlaps(launch: Any, family: Any, inputs: tuple[Any, ...], options: dict[str, Any], shape: Any) -> int:
+    """Try every result over every input, and over the other results; returns how many were refused."""
+    results, refused = given_results(family, inputs, options, shape), 0
+    for name, _, given in overlaps(inputs, results):
+        with pytest.raises(ValueError, match=f"^{name} shares memory with [a-z_]+; pass a tensor of its own"):
+            launch(*given, **results)
+        refused += 1
+    for name, other in zip(list(results)[1:], results, strict=False):
+        if results[name].nbytes <= results[other].nbytes:
+            same = results[other].reshape(-1).view(torch.uint8)[: results[name].nbytes]
+            twice = {**results, name: same.view(results[name].dtype).view(results[name].shape)}
+            with pytest.raises(ValueError, match=f"^{name} shares memory with {other}; "):
+                launch(*inputs, **twice)
+            refused += 1
+    return refused
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_results_that_overlap_and_what_is_no_tensor_are_refused(name: str) -> None:
+    family, _, _, options = SMALL[name]
+    kernel = small_kernel(name, "h200")
+    given = {"dtype": kernel.dtype, **kernel.program.options, **options}
+    inputs = FAMILIES[family].inputs(Source(3, "cpu", kernel.dtype), kernel.program.shape, given)
+    module = emulate(_source(name), 0)
+    assert refuses_overlaps(module.launch, FAMILIES[family], inputs, given, kernel.program.shape) >= len(inputs)
+    for position in range(len(inputs)):
+        wrong = [[1.0, 2.0] if at == position else other for at, other in enumerate(inputs)]
+        with pytest.raises(ValueError, match="is a list; expected a torch tensor"):
             module.launch(*wrong)
 
 

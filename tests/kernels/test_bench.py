@@ -29,7 +29,7 @@ from treadle.driver.gpu.report import judge, lines_of, lines_table, plot, statis
 from treadle.driver.gpu.run import write
 from treadle.driver.gpu.suite import Bench
 from treadle.driver.gpu.timing import Deadline, Run, medians_us, rotating_sets, spearman
-from treadle.driver.gpu_machine import machine_text, measured_machine, write_machine
+from treadle.driver.gpu_machine import checked_record, machine_text, measured_machine, write_machine
 from treadle.driver.kernel import KernelRequest
 from treadle.driver.kernels import KernelOptions
 from treadle.driver.tune import NothingMeasured, tune
@@ -64,7 +64,7 @@ def quiet(_: str) -> None:
     pass
 
 
-def as_it_is(function: Any) -> Any:
+def as_it_is(function: Any, **_: Any) -> Any:
     """What torch.compile is here."""
     return function
 
@@ -207,7 +207,7 @@ def test_a_contender_this_torch_lacks_is_left_out(
 
 def test_nothing_begins_after_the_deadline(run: Callable[..., dict[str, Any]]) -> None:
     record = run(prepared(NORM), FakeTimer(5.0), seconds=0.0)
-    assert [row["state"] for row in record["rows"]] == ["no time left"]
+    assert [row["state"] for row in record["rows"]] == ["not measured (budget)"]
 
 
 def test_a_changed_kernel_is_not_run(tmp_path: Path, interpreter: None) -> None:
@@ -482,7 +482,7 @@ FOUND = {
 
 
 def test_a_measured_machine_is_the_known_one_with_its_own_figures(tmp_path: Path) -> None:
-    written = write_machine(FOUND, "h200", tmp_path / "mine.toml")
+    written, changes = write_machine(checked_record(FOUND, "machine.json"), "h200", tmp_path / "mine.toml")
     assert load_machine_file(tmp_path / "mine.toml") == written
     figure = written.figure("mbarrier_cycles")
     assert (figure.value, figure.basis.value, figure.date) == (80.5, "measured", "2026-11-21")
@@ -490,6 +490,9 @@ def test_a_measured_machine_is_the_known_one_with_its_own_figures(tmp_path: Path
     base = load_machine("h200")
     assert written.value("l2_latency_cycles") == base.value("l2_latency_cycles")
     assert [one.name for one in written.figures] == [one.name for one in base.figures]
+    assert {change.name: (change.before, change.after) for change in changes} == {
+        "mbarrier_cycles": (92, 80.5), "sm_count": (132, 132)
+    }  # fmt: skip
 
 
 def test_every_shipped_machine_reads_back_from_its_text(tmp_path: Path) -> None:
@@ -502,7 +505,7 @@ def test_every_shipped_machine_reads_back_from_its_text(tmp_path: Path) -> None:
 
 def test_another_architecture_is_refused() -> None:
     with pytest.raises(InvalidValue, match="is sm_90; `b200` is sm_100"):
-        measured_machine(FOUND, load_machine("b200"))
+        measured_machine(checked_record(FOUND, "machine.json"), load_machine("b200"))
 
 
 def test_measured_figures_are_those_of_machine_files() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.gluon.test_refusals import DEFECTS
+from tests.gluon.test_refusals import DEFECTS, refuses_overlaps
 from tests.kernels.conftest import Load
 from tests.kernels.test_compile import SHAPES
 
@@ -33,6 +33,21 @@ def test_every_tensor_is_checked(load: Load, family: str) -> None:
             wrong = [spoil(tensor) if at == position else other for at, other in enumerate(inputs)]
             with pytest.raises(ValueError, match=MESSAGES.get(defect, message)):
                 module.launch(*wrong)
+
+
+@pytest.mark.parametrize("family", sorted(SHAPES))
+def test_results_that_overlap_and_what_is_no_tensor_are_refused(load: Load, family: str) -> None:
+    shape, tiles = SHAPES[family]
+    program = programs.build(family, shape, tiles)
+    options = {"dtype": "bfloat16", **program.options}
+    small = ragged_shape(family, program.shape)
+    inputs = FAMILIES[family].inputs(Source(3, "cpu", str(options["dtype"])), small, options)
+    launch = load(family, shape, tiles).launch
+    assert refuses_overlaps(launch, FAMILIES[family], inputs, options, small) >= len(inputs)
+    for position in range(len(inputs)):
+        wrong = [[1.0, 2.0] if at == position else other for at, other in enumerate(inputs)]
+        with pytest.raises(ValueError, match="is a list; expected a torch tensor"):
+            launch(*wrong)
 
 
 @pytest.mark.parametrize("family", sorted(SHAPES))

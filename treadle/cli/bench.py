@@ -11,17 +11,20 @@ from typing import Annotated, Any
 import typer
 
 from treadle.cli.options import JsonFlag
-from treadle.cli.output import console, print_json, say
+from treadle.cli.output import console, number, print_json, say
 from treadle.driver.bench import Suite, languages_of, make_suite
 from treadle.driver.bench_cases import Case, cases
 from treadle.driver.executors import opened
-from treadle.driver.gpu_machine import write_machine
+from treadle.driver.gpu.estimate import estimate_line, processes_for
+from treadle.driver.gpu_machine import MachineRecord, checked_record, read_record, write_machine
 from treadle.driver.kernels import KernelOptions
 from treadle.driver.measure import require_gpu, require_suite, run_suite
 from treadle.ir.errors import InvalidValue
 from treadle.solvers.backend import Limits
 
 CORES = os.cpu_count() or 1
+ASSUMED_CORES = 16
+"""Of the machine that a suite is prepared for."""
 LEAST_SECONDS = 60.0
 """What is left for rows at least, however long preparing took."""
 
@@ -40,6 +43,10 @@ def command(
     figures: Annotated[
         Path | None, typer.Option("--machine-file", help="Measure the machine and write its file here.", metavar="FILE")
     ] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option(help="With --machine-file: a machine.json that `run.py --machine` wrote.", metavar="JSON"),
+    ] = None,
     seconds: Annotated[float, typer.Option(min=1, help="No kernel begins after so many seconds.")] = 420,
     seed: Annotated[int | None, typer.Option(help="Of the random inputs; the clock unless given.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Correctness alone (TRITON_INTERPRET=1 on the CPU).")] = False,
@@ -56,10 +63,16 @@ def command(
     """Check every kernel against float64, time it beside cuBLAS, cuDNN, flash attention, the Triton tutorials and
     torch.compile, and compare with what was predicted.
 
-    Exit status 0: done. 1: a kernel is wrong or fails. 2: bad input, or no GPU.
+    Kernels are compiled and checked side by side, then timed one after the other. Exit status 0: done. 1: a kernel is
+    wrong or fails. 2: bad input, or no GPU.
     """
     started = time.monotonic()
     languages = languages_of(language)
+    if measured is not None and figures is None:
+        raise InvalidValue(message="--measured is for a machine file", expected="--machine-file FILE beside it")
+    if figures is not None and measured is not None:
+        _machine_file(figures, machine, read_record(measured))
+        return
     if suite is not None:
         require_suite(suite, only or ())
     if not (dry_run or prepare is not None or check or rehearse):
@@ -118,6 +131,8 @@ def _prepared(suite: Suite, folder: Path | None, as_json: bool) -> None:
     out = console()
     for row in suite.rows:
         out.print(_row_line(row), markup=False)
+    memory = next((f.value for f in suite.machine.figures if f.name == "memory_capacity_bytes"), 0.0)
+    out.print(estimate_line(suite.rows, processes_for(int(memory), ASSUMED_CORES), 420), markup=False)
 
 
 def _row_line(row: dict[str, Any]) -> str:
@@ -132,7 +147,20 @@ def _measure_machine(file: Path, machine: str, scratch: Path) -> None:
     suite = make_suite(machine, KernelOptions(), _tell, (), ())
     suite.write_code(scratch / "suite")
     found = run_suite(scratch / "suite", scratch, ["--machine"], "machine.json")
-    write_machine(found, machine, file)
+    _machine_file(file, machine, checked_record(found, "machine.json"))
+
+
+def _machine_file(file: Path, machine: str, record: MachineRecord) -> None:
+    """Write a machine file, and say what differs from the known machine."""
+    _, changes = write_machine(record, machine, file)
+    for change in changes:
+        doubt = "  hard to believe: measure again" if change.is_far_off else ""
+        say(
+            f"{change.name:<40} {number(change.after):>14} {change.unit:<16} {machine} has "
+            f"{number(change.before)}{doubt}"
+        )
+    for name, reason in record.failed.items():
+        say(f"{name:<40} {'not measured':>14} {reason}")
     say(f"wrote {file}: use it as `--machine {file}`")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +17,9 @@ from treadle.driver.kernel import KernelRequest
 from treadle.driver.kernels import KernelOptions
 from treadle.driver.measure import require_gpu, run_suite
 from treadle.driver.shapes import parse_shape, parse_switches, shape_for
-from treadle.driver.tune import tune
+from treadle.driver.tune import candidates, measured_elsewhere, tune
 from treadle.ir.codec import encode
+from treadle.ir.errors import InvalidValue
 from treadle.ir.tile.kernel import KernelPlan
 from treadle.solvers.backend import Limits
 
@@ -33,6 +35,14 @@ def command(
     language: Annotated[list[str] | None, typer.Option(help="triton, gluon, or both unless given.")] = None,
     limit: Annotated[float, typer.Option(min=0.001, help="Deterministic seconds per question to the solver.")] = 0.2,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile to binaries.")] = True,
+    prepare: Annotated[
+        Path | None,
+        typer.Option(help="Write the candidates here for another machine and measure nothing.", metavar="FOLDER"),
+    ] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option(help="Take the times of a run there: its kernel_gpu.json. Needs no GPU.", metavar="JSON"),
+    ] = None,
     output: OutputFolder = None,
     json: JsonFlag = False,
 ) -> None:
@@ -45,12 +55,21 @@ def command(
         program, machine, shape_for(program, shape), parse_shape(tiles), dtype, parse_switches(switches)
     )
     languages = languages_of(language)
-    require_gpu()
+    if prepare is not None and measured is not None:
+        raise InvalidValue(message="--prepare and --measured are two ends of one run", expected="one of them")
+    if prepare is None and measured is None:
+        require_gpu()
     options = KernelOptions(Limits(deterministic_s=limit), top=top, compiled=compiled)
+    if prepare is not None:
+        candidates(request, options, _tell, languages).write(prepare)
+        say(f"wrote {prepare}: run `python {prepare}/run.py --out results` where torch, triton and a GPU are, then the")
+        say("same command with --measured results/kernel_gpu.json instead of --prepare")
+        return
     with tempfile.TemporaryDirectory(prefix="treadle-tune-") as scratch:
         folder = Path(scratch)
         results = folder / "results"
-        plan, files, rows = tune(request, options, folder, lambda suite: run_suite(suite, results), _tell, languages)
+        measure = partial(run_suite, out=results) if measured is None else measured_elsewhere(measured)
+        plan, files, rows = tune(request, options, folder, measure, _tell, languages)
     (kernel,) = plan.body.kernels
     if output is not None:
         written = write_plan(output, plan, files)

@@ -51,6 +51,8 @@ Row = dict[str, Any]
 
 
 LANGUAGES = ("triton", "gluon")
+SPARE = 3
+"""Further candidates of a Gluon kernel, for those that cannot be emitted or whose binaries do not keep their plans."""
 
 
 def languages_of(words: Sequence[str] | None) -> tuple[str, ...]:
@@ -74,16 +76,20 @@ class Suite:
 
     def add(self, case: Case, language: str) -> None:
         """Schedule and emit a case; what cannot be done is a row that says why."""
-        top = case.gluon_top if language == "gluon" else case.top
+        gluon = language == "gluon"
+        top = case.gluon_top if gluon else case.top
         try:
-            ranked = _ranked(case, self.machine, replace(self.options, top=top))
+            ranked = _ranked(case, self.machine, replace(self.options, top=top + SPARE if gluon else top))
         except TreadleError as error:
             self.rows.append(_refused(case, language, error))
             return
-        added = [self._add(case, language, plan, rank) for rank, plan in enumerate(ranked)]
-        first = added[0]
-        if language == "gluon" and first is not None:
-            further = _other_schedules(first, top - len(ranked), self.options)
+        added: list[KernelPlan] = []
+        for rank, plan in enumerate(ranked):
+            if len(added) < top:
+                kernel = self._add(case, language, plan, rank)
+                added += [kernel] if kernel is not None else []
+        if gluon and added:
+            further = _other_schedules(added[0], top - len(added), self.options)
             for rank, plan in enumerate(further, len(ranked)):
                 self._add(case, language, plan, rank)
 

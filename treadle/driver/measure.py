@@ -14,8 +14,8 @@ from treadle.ir.diagnostics import ExitCode, TreadleError
 from treadle.ir.errors import InvalidValue, MissingExtra
 from treadle.ir.plan import parse_json, read_text
 
-NO_GPU_STATUS = 2
-"""Exit status of a suite's `run.py` where there is no GPU."""
+BAD_INPUT_STATUS = 2
+"""Exit status of a suite's `run.py` where it cannot run: no GPU, above all."""
 
 
 class NoGpu(TreadleError):
@@ -24,6 +24,14 @@ class NoGpu(TreadleError):
     code = "TRD542"
     template = "no CUDA device is here: nothing can be measured"
     hint = "`treadle bench --prepare FOLDER` writes a suite; on a GPU machine with torch and triton run FOLDER/run.py"
+
+
+class InterpreterFails(TreadleError):
+    """A rehearsal with a Triton whose interpreter does not run with the numpy that is installed."""
+
+    code = "TRD562"
+    template = "nothing can be rehearsed: {reason}"
+    hint = "on a GPU nothing needs the interpreter; here install numpy below 2.4, or Triton 3.7 and newer"
 
 
 class FailedRun(TreadleError):
@@ -71,15 +79,17 @@ def run_suite(folder: Path, out: Path, more: Sequence[str] = (), result: str = "
         result: the file that is read back.
 
     Raises:
-        MissingExtra: torch or triton is not installed. NoGpu. FailedRun.
+        MissingExtra: torch or triton is not installed. NoGpu. InterpreterFails. FailedRun.
     """
     for package in ("torch", "triton"):
         if find_spec(package) is None:
             raise MissingExtra(package=package, purpose="measuring kernels", extra="kernels,torch")
     command = [sys.executable, str(folder / "run.py"), "--out", str(out), *more]
     run = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
-    if run.returncode == NO_GPU_STATUS:
+    if run.returncode == BAD_INPUT_STATUS and NoGpu.code in run.stderr:
         raise NoGpu
+    if run.returncode == BAD_INPUT_STATUS and InterpreterFails.code in run.stderr:
+        raise InterpreterFails(reason=run.stderr.partition(f"{InterpreterFails.code}: ")[2].splitlines()[0])
     sys.stderr.write(run.stderr)
     file = out / result
     if not file.is_file():

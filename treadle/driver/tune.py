@@ -6,6 +6,7 @@ programs, then further schedules of the best one.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from treadle.driver.kernels import KernelOptions
 from treadle.ir.codec import encode
 from treadle.ir.diagnostics import ExitCode, TreadleError
 from treadle.ir.machine import Machine
-from treadle.ir.plan import Plan
+from treadle.ir.plan import Plan, parse_json, read_text
 from treadle.ir.tile.kernel import KernelBody, KernelPlan, Measured
 
 Tell = Callable[[str], None]
@@ -36,6 +37,59 @@ class NothingMeasured(TreadleError):
     template = "no candidate of `{program}` was measured: {reasons}"
     hint = "without -o nothing is kept; `treadle kernel` makes a plan from predictions alone"
     exit_code = ExitCode.UNMET
+
+
+class OtherKernels(TreadleError):
+    """A record of a run of other kernels than those a program's candidates are here."""
+
+    code = "TRD561"
+    template = "{record} is of other kernels than these candidates: {reason}"
+    hint = "measure again what `treadle tune ... --prepare FOLDER` writes, with the same options, versions and machine"
+
+
+def candidates(
+    request: KernelRequest, options: KernelOptions, tell: Tell, languages: Sequence[str] = LANGUAGES
+) -> Suite:
+    """Return the best `options.top` candidates of a program in each language; raises NothingMeasured, TreadleError."""
+    case = Case(
+        request.program,
+        request.program,
+        request.shape,
+        {"dtype": request.dtype, **request.switches},
+        request.tile_sizes,
+        top=options.top,
+        languages=tuple(languages),
+        gluon_top=options.top,
+    )
+    suite = make_suite(request.machine, options, tell, (case,), languages)
+    for row in suite.rows:
+        if "refused" in row:
+            tell(f"{row['case']}: {row['refused']}")
+    if not suite.kernels:
+        raise NothingMeasured(program=request.program, reasons=_reasons(suite.rows))
+    return suite
+
+
+def measured_elsewhere(path: Path) -> Measure:
+    """Return a measure that takes the record of a run on another machine.
+
+    It raises UnreadableFile, MalformedText, and OtherKernels where the record is not of the suite's kernels.
+    """
+
+    def measure(folder: Path) -> dict[str, Any]:
+        record: Any = parse_json(read_text(path), str(path))
+        if not isinstance(record, dict) or not isinstance(record.get("rows"), list) or "environment" not in record:
+            raise OtherKernels(record=path, reason="it is no kernel_gpu.json, with `rows` and `environment`")
+        if record.get("rehearsed") or "gpu" not in record["environment"]:
+            raise OtherKernels(record=path, reason="it was not taken on a GPU")
+        found = {row.get("kernel"): row.get("sha256") for row in record["rows"]}
+        for row in json.loads((folder / "suite.json").read_text())["rows"]:
+            if "refused" not in row and found.get(row["kernel"]) != row["sha256"]:
+                which = "has another source" if row["kernel"] in found else "is not in it"
+                raise OtherKernels(record=path, reason=f"{row['kernel']} {which}")
+        return record
+
+    return measure
 
 
 def tune(
@@ -61,22 +115,7 @@ def tune(
     Raises:
         NoGpu: nothing can be measured here. NothingMeasured. TreadleError: as `treadle kernel`.
     """
-    case = Case(
-        request.program,
-        request.program,
-        request.shape,
-        {"dtype": request.dtype, **request.switches},
-        request.tile_sizes,
-        top=options.top,
-        languages=tuple(languages),
-        gluon_top=options.top,
-    )
-    suite = make_suite(request.machine, options, tell, (case,), languages)
-    for row in suite.rows:
-        if "refused" in row:
-            tell(f"{row['case']}: {row['refused']}")
-    if not suite.kernels:
-        raise NothingMeasured(program=request.program, reasons=_reasons(suite.rows))
+    suite = candidates(request, options, tell, languages)
     suite.write(scratch / "suite")
     record = measure(scratch / "suite")
     winner = chosen(suite, record)

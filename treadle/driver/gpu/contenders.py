@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -22,29 +23,39 @@ WITHOUT: dict[str, str] = {
 """Families without a contender of the same kind, and why."""
 
 
-def contenders(family: str, shape: Shape, options: Options) -> dict[str, Call]:
-    """Return what stands beside a kernel of the family, by name; each may fail on a GPU or a torch that lacks it."""
+def contenders(family: str, shape: Shape, options: Options, inputs: Inputs = ()) -> dict[str, Call]:
+    """Return what stands beside a kernel of the family, by name; each may fail on a GPU or a torch that lacks it.
+
+    Args:
+        family: of the kernel.
+        shape: its extents.
+        options: its options.
+        inputs: of one run; where rows of experts end is known to the host, as it is to a model that routes.
+    """
     match family:
         case "gemm" | "gemm_persistent":
             return {"cublas": _matmul, "triton_tutorial": _tutorial_matmul}
         case "gemm_fp8" if options.get("scales") != "block":
-            return {"cublas": partial(_scaled_matmul, str(options["dtype"]))}
+            return {
+                "cublas": partial(_scaled_matmul, str(options["dtype"])),
+                "cublas_one_scale": partial(_matmul_of_one_scale, str(options["dtype"])),
+            }
         case "gemm_w4a16":
             return {"cublas_16bit": partial(_dense_of, shape["n"])}
         case "swiglu":
-            return {"torch_compile": torch.compile(_swiglu)}
+            return {"torch_compile": _compiled(_swiglu)}
         case "dual_gemm":
-            return {"torch_compile": torch.compile(_dual)}
+            return {"torch_compile": _compiled(_dual)}
         case "grouped_gemm":
-            return {"torch_compile": torch.compile(_grouped), "grouped_mm": _grouped_mm}
+            return {"torch_compile": partial(_compiled(_grouped), _ends(inputs)), "grouped_mm": _grouped_mm}
         case "rms_norm" if not options.get("residual"):
-            return {"torch_compile": torch.compile(_rms_norm)}
+            return {"torch_compile": _compiled(_rms_norm)}
         case "layer_norm":
-            return {"torch_compile": torch.compile(_layer_norm)}
+            return {"torch_compile": _compiled(_layer_norm)}
         case "rms_norm_gemm":
-            return {"torch_compile": torch.compile(_norm_gemm)}
+            return {"torch_compile": _compiled(_norm_gemm)}
         case "kmeans_assign":
-            return {"torch_compile": torch.compile(_nearest)}
+            return {"torch_compile": _compiled(_nearest)}
         case "attention_fwd":
             return _attention(shape)
         case "attention_bwd":
@@ -68,9 +79,26 @@ def _tutorial_matmul(a: Any, b: Any) -> Any:
     return matmul(a, b)
 
 
+def _compiled(function: Call) -> Call:
+    """Return what torch.compile makes of a function for one shape: sizes are constants, as they are for a kernel."""
+    compiled: Call = torch.compile(function, dynamic=False)
+    return compiled
+
+
 def _scaled_matmul(dtype: str, a: Any, b: Any, scale_a: Any, scale_b: Any) -> Any:
+    """Scales of rows, sums in the tensor core's own precision: as the kernel's."""
     scaled_mm: Any = vars(torch)["_scaled_mm"]
-    return scaled_mm(a, b.t(), scale_a=scale_a[:, None], scale_b=scale_b[None, :], out_dtype=getattr(torch, dtype))
+    return scaled_mm(
+        a, b.t(), scale_a=scale_a[:, None], scale_b=scale_b[None, :], out_dtype=getattr(torch, dtype),
+        use_fast_accum=True,
+    )  # fmt: skip
+
+
+def _matmul_of_one_scale(dtype: str, a: Any, b: Any, scale_a: Any, scale_b: Any) -> Any:
+    """One scale for a whole matrix: less work than the kernel's, and another result."""
+    scaled_mm: Any = vars(torch)["_scaled_mm"]
+    one_a, one_b = scale_a[:1], scale_b[:1]
+    return scaled_mm(a, b.t(), scale_a=one_a, scale_b=one_b, out_dtype=getattr(torch, dtype), use_fast_accum=True)
 
 
 def _dense_of(n: int, a: Any, w: Any, scale: Any) -> Any:
@@ -91,9 +119,13 @@ def _dual(x: Any, a: Any, b: Any) -> Any:
     return x @ a.T, x @ b.T
 
 
-def _grouped(a: Any, weight: Any, offsets: Any) -> Any:
-    ends = offsets.tolist()
-    return torch.cat([a[ends[i] : ends[i + 1]] @ weight[i].T for i in range(weight.shape[0])])
+def _ends(inputs: Inputs) -> tuple[int, ...]:
+    """Return where the rows of each expert begin and end."""
+    return tuple(inputs[2].tolist()) if len(inputs) > 2 else ()
+
+
+def _grouped(ends: tuple[int, ...], a: Any, weight: Any, offsets: Any) -> Any:
+    return torch.cat([a[begin:end] @ weight[i].T for i, (begin, end) in enumerate(pairwise(ends))])
 
 
 def _grouped_mm(a: Any, weight: Any, offsets: Any) -> Any:

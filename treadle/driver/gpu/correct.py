@@ -37,14 +37,15 @@ def check_kernel(
         return _check_nearest(module, inputs, expected[0])
     poisoned = {
         name: result.new_full(result.shape, float("nan"), dtype=_dtype(own, name, source))
-        for name, result in zip(_output_names(own, options, len(expected)), expected, strict=True)
+        for name, result in zip(output_names(own, options, len(expected)), expected, strict=True)
     }
     found = module.launch(*inputs, **poisoned)
     results = found if isinstance(found, tuple) else (found,)
-    return _compared(results, expected)
+    return compared(results, expected)
 
 
-def _output_names(family: Family, options: Mapping[str, Any], count: int) -> tuple[str, ...]:
+def output_names(family: Family, options: Mapping[str, Any], count: int) -> tuple[str, ...]:
+    """Return the names under which `launch` takes its results."""
     if family.outputs == ("first_out", "second_out") and count == 1:
         return ("out",)
     return family.outputs[:count]
@@ -54,7 +55,8 @@ def _dtype(family: Family, name: str, source: Source) -> torch.dtype:
     return torch.float32 if name in ("lse", "distances") else source.dtype
 
 
-def _compared(found: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]) -> dict[str, Any]:
+def compared(found: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]) -> dict[str, Any]:
+    """Return whether results are those in float64, and the worst relative error in the Frobenius norm."""
     worst = 0.0
     for position, (one, other) in enumerate(zip(found, expected, strict=True)):
         if one.isnan().any():
@@ -73,11 +75,21 @@ def _check_nearest(module: ModuleType, inputs: tuple[torch.Tensor, ...], every: 
     assigned = torch.full((points,), -7, dtype=torch.int32, device=every.device)
     distances = torch.full((points,), float("nan"), device=every.device)
     module.launch(*inputs, assigned=assigned, distances=distances)
+    return nearest_verdict(assigned, distances, every, torch.arange(points, device=every.device))
+
+
+def nearest_verdict(
+    assigned: torch.Tensor, distances: torch.Tensor, every: torch.Tensor, picked: torch.Tensor
+) -> dict[str, Any]:
+    """Return whether the assignment of the picked points is right, given all their squared distances in float64.
+
+    All of `assigned` and `distances` must be written.
+    """
     if assigned.min() < 0 or assigned.max() >= every.shape[1] or distances.isnan().any():
         return {"correct": False, "error": None, "reason": "indices out of range, or values that were not written"}
     least = every.min(1).values
-    chosen = every[torch.arange(points, device=every.device), assigned.long()]
+    chosen = every[torch.arange(len(picked), device=every.device), assigned[picked].long()]
     error = float(((chosen - least) / least.clamp_min(1e-3)).max())
-    far = float(((distances.double() - least).abs() / least.clamp_min(1e-3)).max())
+    far = float(((distances[picked].double() - least).abs() / least.clamp_min(1e-3)).max())
     good = max(error, far) < 1e-3
     return {"correct": good, "error": max(error, far), "reason": "" if good else "a centroid is not the nearest"}

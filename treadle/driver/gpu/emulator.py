@@ -64,8 +64,13 @@ def _replaced(instances: int) -> dict[str, Callable[..., Any]]:
     def reinterpret_shared(tile: Buffer, dtype: torch.dtype, shape: list[int], layout: Any) -> Chunks:
         return tile.chunks(shape)
 
+    def unchanged(value: Any) -> Any:
+        return value
+
     return {
         "_slot": slot,
+        "_own": unchanged,
+        "_made": unchanged,
         "_parity": parity,
         "_descriptor": descriptor,
         "_instances": shared,

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -23,10 +24,11 @@ from treadle.driver.gpu.machine_kernels import (
     product_kernel,
     read_kernel,
 )
-from treadle.driver.gpu.suite import environment, smi
-from treadle.driver.gpu.timing import event
+from treadle.driver.gpu.suite import CACHE_BYTES, environment
+from treadle.driver.gpu.timing import clock_ghz, event
 
 Tell = Callable[[str], None]
+Save = Callable[[dict[str, Any]], object]
 Figure = tuple[float, str]
 """Value and unit."""
 
@@ -34,20 +36,31 @@ CHAIN_LINE = 32
 """Elements (int32) between two links of a pointer chain: one cache line of 128 bytes."""
 
 
-def measure(tell: Tell) -> dict[str, Any]:
-    """Return every figure that can be measured here, why others could not be, and the environment."""
-    figures: dict[str, dict[str, Any]] = {}
-    failed: dict[str, str] = {}
-    for name, take in MEASUREMENTS.items():
+def measure(
+    tell: Tell, save: Save, measurements: Mapping[str, Callable[[], Figure]], device: str = "cuda"
+) -> dict[str, Any]:
+    """Return every figure that can be measured here, why others could not be, and the environment.
+
+    Args:
+        tell: called with a line for each figure.
+        save: called with the record after each figure, so that one that hangs loses only what comes after it.
+        measurements: figure -> how it is measured, as `MEASUREMENTS`.
+        device: whose environment is recorded.
+    """
+    found: dict[str, Any] = {"environment": environment(device), "figures": {}, "failed": {}}
+    for name, take in measurements.items():
         try:
             value, unit = take()
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{value:g} {unit} is no plausible figure")
         except Exception as error:  # a figure this GPU or compiler cannot give; the others stand
-            failed[name] = f"{type(error).__name__}: {error}"[:300]
-            tell(f"{name:<40} not measured: {failed[name]}")
-            continue
-        figures[name] = {"value": value, "unit": unit}
-        tell(f"{name:<40} {value:.6g} {unit}")
-    return {"environment": environment("cuda"), "figures": figures, "failed": failed}
+            found["failed"][name] = f"{type(error).__name__}: {error}"[:300]
+            tell(f"{name:<40} not measured: {found['failed'][name]}")
+        else:
+            found["figures"][name] = {"value": value, "unit": unit}
+            tell(f"{name:<40} {value:.6g} {unit}")
+        save(found)
+    return found
 
 
 def multiprocessors() -> int:
@@ -58,12 +71,25 @@ def multiprocessors() -> int:
 def _cycles_per_trip(run: Callable[[torch.Tensor, int], object], instances: int, trips: int) -> float:
     """Return the median over instances of the cycles that one more trip takes."""
     taken: list[float] = []
-    for count in (trips, trips, 3 * trips):  # the first compiles and warms up
+    for count in (3 * trips, trips, 3 * trips):  # the first compiles and warms up
         cycles = torch.zeros(instances, dtype=torch.int64, device="cuda")
         run(cycles, count)
         torch.cuda.synchronize()
         taken.append(statistics.median(cycles.tolist()))
-    return (taken[2] - taken[1]) / (2 * trips)
+    return per_trip(taken[1], taken[2], 2 * trips)
+
+
+def per_trip(fewer: float, more: float, trips: int) -> float:
+    """Return what one trip takes, of two loops that differ by so many trips; raises ValueError."""
+    if more <= fewer:
+        raise ValueError(f"{trips} more trips took {more - fewer:.0f} cycles more")
+    return (more - fewer) / trips
+
+
+def line_through(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
+    """Return (value at 0, slope) of the line through two points; below 0 it is 0, as noise may make it."""
+    slope = (second[1] - first[1]) / (second[0] - first[0])
+    return max(0.0, first[1] - slope * first[0]), max(0.0, slope)
 
 
 def tensor_rate(dtype: torch.dtype, depth: int) -> Figure:
@@ -131,45 +157,62 @@ def cache_rate() -> Figure:
 
 
 def load_latency(size_bytes: int) -> Figure:
-    """Cycles of a load that waits for the one before it, in a random chain over a buffer of a size."""
+    """Cycles of a load that waits for the one before it, in a random chain over a buffer of a size.
+
+    What fits the second-level cache is read once before. Of anything larger, no link is read twice, and the cache is
+    filled with something else between runs.
+    """
     links = size_bytes // (4 * CHAIN_LINE)
     order = torch.randperm(links)
     chain = torch.zeros(links * CHAIN_LINE, dtype=torch.int32)
     chain[order * CHAIN_LINE] = (order.roll(-1) * CHAIN_LINE).int()
     on_gpu, out = chain.cuda(), torch.empty(1, dtype=torch.int32, device="cuda")
+    cached = size_bytes <= torch.cuda.get_device_properties(0).L2_cache_size // 2
+    trips = links // 3 if cached else min(20_000, links // 8)
+    firsts = iter((0, 0, 0) if cached else (0, 3 * trips, 4 * trips))
 
-    def run(cycles: torch.Tensor, trips: int) -> None:
-        chase_kernel[(1,)](on_gpu, out, cycles, trips, num_warps=1)
+    def run(cycles: torch.Tensor, count: int) -> None:
+        if not cached:
+            torch.zeros(CACHE_BYTES, device="cuda")
+        first = int(order[next(firsts)]) * CHAIN_LINE
+        chase_kernel[(1,)](on_gpu, out, cycles, first, count, num_warps=1)
 
-    return _cycles_per_trip(run, 1, min(20_000, links // 4)), "cycle"
+    return _cycles_per_trip(run, 1, trips), "cycle"
 
 
 def shared_rate() -> Figure:
-    """Bytes per cycle between registers and shared memory of one multiprocessor, reads and writes."""
+    """Bytes per cycle between registers and shared memory of one multiprocessor, reads and writes.
+
+    Three instances on each cover each other's barriers.
+    """
     from treadle.driver.gpu.machine_gluon import shared_kernel
 
-    instances, rows, columns = multiprocessors(), 128, 128
+    together, rows, columns = 3, 128, 128
+    instances = together * multiprocessors()
     out = torch.empty(instances * rows * columns, device="cuda")
 
     def run(cycles: torch.Tensor, trips: int) -> None:
         shared_kernel[(instances,)](out, cycles, trips, ROWS=rows, COLUMNS=columns, num_warps=4)
 
-    return 2 * 4 * rows * columns / _cycles_per_trip(run, instances, 500), "B/cycle/SM"
+    return together * 2 * 4 * rows * columns / _cycles_per_trip(run, instances, 500), "B/cycle/SM"
 
 
 def copy_latency() -> Figure:
-    """Cycles from issuing a TMA copy of 16 KiB, cached in the second level, to its barrier, less the streaming."""
+    """Cycles from issuing a TMA copy to its barrier, cached in the second level, for no bytes: from two sizes."""
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
     from treadle.driver.gpu.machine_gluon import COPY_LAYOUT, copy_kernel
 
-    data = torch.zeros(128, 64, device="cuda", dtype=torch.bfloat16)
-    source = TensorDescriptor.from_tensor(data, [128, 64], COPY_LAYOUT)
+    def cycles_of(rows: int) -> float:
+        data = torch.zeros(rows, 64, device="cuda", dtype=torch.bfloat16)
+        source = TensorDescriptor.from_tensor(data, [rows, 64], COPY_LAYOUT)
 
-    def run(cycles: torch.Tensor, trips: int) -> None:
-        copy_kernel[(1,)](source, cycles, trips, num_warps=1)
+        def run(cycles: torch.Tensor, trips: int) -> None:
+            copy_kernel[(1,)](source, cycles, trips, num_warps=1)
 
-    return _cycles_per_trip(run, 1, 2000), "cycle"
+        return _cycles_per_trip(run, 1, 2000)
+
+    return line_through((16, cycles_of(16)), (128, cycles_of(128)))[0], "cycle"
 
 
 def barrier_cycles() -> Figure:
@@ -182,19 +225,31 @@ def barrier_cycles() -> Figure:
     return _cycles_per_trip(run, 1, 2000) / 2, "cycle"
 
 
+@cache
+def _handoff() -> tuple[float, float]:
+    """Return (cycles for no bytes, cycles per KiB) of handing a tile from group to group through shared memory."""
+    from treadle.driver.gpu.machine_gluon import value_kernel
+
+    def cycles_of(rows: int) -> float:
+        def run(cycles: torch.Tensor, trips: int) -> None:
+            value_kernel[(1,)](cycles, trips, ROWS=rows, COLUMNS=64, num_warps=4)
+
+        return _cycles_per_trip(run, 1, 2000) / 2
+
+    return line_through((4, cycles_of(16)), (16, cycles_of(64)))
+
+
 def busy_clock_ghz() -> Figure:
-    """Clock while all tensor cores work on random values for a second."""
+    """Clock while all tensor cores work on random values for a second, counted right behind the work."""
     a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
     end = time.monotonic() + 1.0
     while time.monotonic() < end:
         for _ in range(20):
             torch.matmul(a, a)
         torch.cuda.current_stream().synchronize()
-    for _ in range(200):
+    for _ in range(50):
         torch.matmul(a, a)
-    clock = float(smi("clocks.sm")["clocks.sm"]) / 1e3
-    torch.cuda.synchronize()
-    return clock, "GHz"
+    return clock_ghz(), "GHz"
 
 
 def launch_floor_us() -> Figure:
@@ -223,9 +278,11 @@ MEASUREMENTS: dict[str, Callable[[], Figure]] = {
     "l2_bytes_per_cycle": cache_rate,
     "memory_bandwidth_sustained_bytes_per_s": lambda: (memory_bandwidth(), "B/s"),
     "l2_latency_cycles": lambda: load_latency(8 << 20),
-    "global_latency_cycles": lambda: load_latency(1 << 30),
+    "global_latency_cycles": lambda: load_latency(256 << 20),
     "tma_latency_base_cycles": copy_latency,
-    "mbarrier_cycles": barrier_cycles,
     "kernel_floor_us": launch_floor_us,
+    "mbarrier_cycles": barrier_cycles,
+    "handoff_base_cycles": lambda: (_handoff()[0], "cycle"),
+    "handoff_cycles_per_kib": lambda: (_handoff()[1], "cycle/KiB"),
 }
-"""Figure of a machine file -> how it is measured."""
+"""Figure of a machine file -> how it is measured; what could hang comes last."""

@@ -16,6 +16,7 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
 from treadle.driver.gpu.machine_kernels import cycle_counter
 
 COPY_LAYOUT = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
+HANDED = gl.constexpr(gl.BlockedLayout([1, 4], [2, 16], [4, 1], [1, 0]))
 OLDER = not hasattr(tma, "async_load")
 """Triton 3.6 calls the copy `async_copy_global_to_shared`, and has other names for barriers."""
 thread_barrier = gl.thread_barrier if hasattr(gl, "thread_barrier") else gl.barrier
@@ -81,3 +82,40 @@ def handoff_kernel(cycles, trips):
     mbarrier.init(back, count=1)
     given = (there, back, cycles, trips)
     gl.warp_specialize([(_first, given), (_second, given)], [4], [24])
+
+
+@gluon.jit
+def _giver(there, back, tile, other, cycles, trips):
+    rows = gl.arange(0, tile.shape[0], gl.SliceLayout(1, HANDED))
+    columns = gl.arange(0, tile.shape[1], gl.SliceLayout(0, HANDED))
+    values = (rows[:, None] + columns[None, :]).to(gl.float32)
+    start = cycle_counter()
+    for trip in range(trips):
+        tile.store(values)
+        mbarrier.arrive(there, count=1)
+        mbarrier.wait(back, trip & 1)
+        values = other.load(HANDED)
+    gl.store(cycles, cycle_counter() - start)
+    other.store(values)
+
+
+@gluon.jit
+def _taker(there, back, tile, other, cycles, trips):
+    for trip in range(trips):
+        mbarrier.wait(there, trip & 1)
+        other.store(tile.load(HANDED))
+        mbarrier.arrive(back, count=1)
+
+
+@gluon.jit
+def value_kernel(cycles, trips, ROWS: gl.constexpr, COLUMNS: gl.constexpr):
+    """Two warp groups hand a tile of float32 to each other through shared memory, again and again."""
+    kept: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0])
+    tile = gl.allocate_shared_memory(gl.float32, [ROWS, COLUMNS], kept)
+    other = gl.allocate_shared_memory(gl.float32, [ROWS, COLUMNS], kept)
+    there = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    back = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    mbarrier.init(there, count=1)
+    mbarrier.init(back, count=1)
+    given = (there, back, tile, other, cycles, trips)
+    gl.warp_specialize([(_giver, given), (_taker, given)], [4], [128])

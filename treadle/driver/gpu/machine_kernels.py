@@ -20,6 +20,23 @@ def cycle_counter():
 
 
 @triton.jit
+def nanoseconds():
+    """Return the GPU's time; it ticks once in up to a microsecond."""
+    return tl.inline_asm_elementwise("mov.u64 $0, %globaltimer;", "=l", [], dtype=tl.int64, is_pure=False, pack=1)
+
+
+@triton.jit
+def clock_kernel(out, trips):
+    """Count cycles and nanoseconds over a loop that does nothing else."""
+    start_ns, start = nanoseconds(), cycle_counter()
+    now = start
+    for _ in range(trips):
+        now = cycle_counter()
+    tl.store(out, now - start)
+    tl.store(out + 1, nanoseconds() - start_ns)
+
+
+@triton.jit
 def product_kernel(a, b, out, cycles, trips, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
     """Add one product to one accumulator again and again."""
     rows, columns, depth = tl.arange(0, BM), tl.arange(0, BN), tl.arange(0, BK)
@@ -73,9 +90,9 @@ def read_kernel(data, out, cycles, blocks, trips, SIZE: tl.constexpr):
 
 
 @triton.jit
-def chase_kernel(chain, out, cycles, trips):
-    """Follow a chain of indices: one load waits for the one before."""
-    link = tl.program_id(0)
+def chase_kernel(chain, out, cycles, first, trips):
+    """Follow a chain of indices from one of them on: one load waits for the one before."""
+    link = first
     start = cycle_counter()
     for _ in range(trips):
         link = tl.load(chain + link, cache_modifier=".cg")

@@ -11,9 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from treadle.driver.gpu.estimate import estimate, estimate_line, processes_for
+
 if TYPE_CHECKING:
     from treadle.driver.gpu.suite import Bench
 
+STEP_NAMES = ("correctness", "times", "machine", "times_again")
 NO_GPU = (
     "error TRD542: no CUDA device is here\n  the suite needs one; `--check` runs the kernels' correctness on the CPU"
 )
@@ -30,7 +33,9 @@ def main(folder: Path, arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="only correctness (with TRITON_INTERPRET=1 on the CPU)")
     parser.add_argument("--rehearse", action="store_true", help="all of a run on the CPU, at small shapes: no figures")
     parser.add_argument("--row-seconds", type=float, default=75.0, help="a kernel that takes longer is ended")
+    parser.add_argument("--processes", type=int, default=0, help="that check; 0: as cores and memory allow")
     parser.add_argument("--session", action="store_true", help="all of the above in half an hour: see session.json")
+    parser.add_argument("--step", action="append", default=[], choices=STEP_NAMES, help="of a session, this alone")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     absent = [package for package in ("torch", "triton") if find_spec(package) is None]
@@ -39,6 +44,9 @@ def main(folder: Path, arguments: list[str] | None = None) -> int:
         return 2
     if chosen.rehearse:
         os.environ |= {"TRITON_INTERPRET": "1", "TORCHDYNAMO_DISABLE": "1"}
+        if reason := _interpreter_fails():
+            sys.stderr.write(f"error TRD562: {reason}\n")
+            return 2
     import torch
 
     if not (torch.cuda.is_available() or chosen.check or chosen.rehearse):
@@ -46,16 +54,38 @@ def main(folder: Path, arguments: list[str] | None = None) -> int:
         return 2
     chosen.out.mkdir(parents=True, exist_ok=True)
     if chosen.session:
-        from treadle.driver.gpu.session import hold
+        from treadle.driver.gpu.session import hold, steps_called
 
-        return hold(folder, chosen.out, [w for name in chosen.only for w in ("--only", name)], rehearse=chosen.rehearse)
+        more = [word for name in chosen.only for word in ("--only", name)]
+        return hold(folder, chosen.out, more, rehearse=chosen.rehearse, steps=steps_called(chosen.step))
     if chosen.machine:
-        from treadle.driver.gpu.machine import measure
-
-        found = measure(print)
-        (chosen.out / "machine.json").write_text(json.dumps(found, indent=1) + "\n")
-        return 0
+        return _machine(chosen.out)
     return _kernels(folder, chosen)
+
+
+def _interpreter_fails() -> str:
+    """Return why Triton's interpreter does not run here; empty where it does."""
+    import numpy
+    import triton
+
+    own, numbers = (tuple(map(int, module.__version__.split(".")[:2])) for module in (triton, numpy))
+    if own >= (3, 7) or numbers < (2, 4):
+        return ""
+    return (
+        f"the interpreter of Triton {triton.__version__} does not run with numpy {numpy.__version__}\n"
+        "  on a GPU nothing needs it; here install numpy below 2.4, or Triton 3.7 and newer"
+    )
+
+
+def _machine(out: Path) -> int:
+    """Measure the machine; what is known is written after every figure."""
+    from treadle.driver.gpu.machine import MEASUREMENTS, measure
+
+    def save(found: dict[str, Any]) -> None:
+        (out / "machine.json").write_text(json.dumps(found, indent=1) + "\n")
+
+    found = measure(print, save, MEASUREMENTS)
+    return int(not found["figures"])
 
 
 def _kernels(folder: Path, chosen: argparse.Namespace) -> int:
@@ -68,17 +98,38 @@ def _kernels(folder: Path, chosen: argparse.Namespace) -> int:
         answers, sys.stdout = sys.stdout, sys.stderr
         serve(bench, deadline, sys.stdin, answers)
         return 0
-    bandwidth: float | None = None
-    if bench.device == "cuda" and not chosen.check:
-        from treadle.driver.gpu.machine import memory_bandwidth
-
-        bandwidth = memory_bandwidth() / 1e9
     command = [sys.executable, str(folder / "run.py"), "--worker", *_passed_on(chosen)]
     limit_s = chosen.seconds if chosen.rehearse else chosen.row_seconds
-    record = bench.record(Rows(bench, command, limit_s).run(deadline, chosen.only))
-    record["bandwidth_gb_per_s"] = bandwidth
+    processes = chosen.processes or _processes(bench.device)
+    rows = [row for row in bench.planned() if bench.is_chosen(row, chosen.only)]
+    sys.stdout.write(estimate_line(rows, processes, chosen.seconds, timed=bench.is_timed) + "\n")
+    sys.stdout.flush()
+    measuring = Rows(bench, command, limit_s, processes)
+    record = bench.record(measuring.run(deadline, chosen.only))
+    record["bandwidth_gb_per_s"] = _bandwidth_gb_per_s() if bench.device == "cuda" and bench.is_timed else None
     record["rehearsed"] = chosen.rehearse
+    record["processes"] = processes
+    record["estimate_s"] = estimate(rows, processes, timed=bench.is_timed)
+    record["spent_s"] = measuring.spent_s
     return write(record, chosen.out)
+
+
+def _processes(device: str) -> int:
+    """Return how many processes check kernels: on the CPU one, since kernels use all cores."""
+    import torch
+
+    return processes_for(torch.cuda.get_device_properties(0).total_memory) if device == "cuda" else 1
+
+
+def _bandwidth_gb_per_s() -> float | None:
+    """Return what reads of device memory reach; None where that cannot be measured, which costs no row."""
+    from treadle.driver.gpu.machine import memory_bandwidth
+
+    try:
+        return memory_bandwidth() / 1e9
+    except Exception as error:  # the goals that are a share of it stay `not measured`
+        sys.stderr.write(f"bandwidth of memory not measured: {type(error).__name__}: {error}\n")
+        return None
 
 
 def _bench(folder: Path, chosen: argparse.Namespace) -> Bench:
@@ -94,7 +145,8 @@ def _bench(folder: Path, chosen: argparse.Namespace) -> Bench:
         chosen.seed,
         ClockTimer() if chosen.rehearse else EventTimer(),
         device,
-        full_shapes=not chosen.check,
+        full_shapes=device == "cuda" or chosen.rehearse,
+        timed=not chosen.check,
         rehearsed=chosen.rehearse,
     )
 

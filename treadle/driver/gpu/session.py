@@ -1,7 +1,8 @@
-"""A session on a borrowed GPU: correctness, the machine's figures, times, and times again, each step within its limit.
+"""A session on a borrowed GPU: correctness, times, the machine's figures, and times again, each step within its limit.
 
-`python FOLDER/run.py --session --out results` takes at most 30 minutes. What a step leaves lies in a folder of its own;
-a step that fails or is ended stops no other. `session.json` says what became of each.
+`python FOLDER/run.py --session --out results` takes at most 30 minutes; `--step NAME` takes steps alone, where a
+command may not take as long. What a step leaves lies in a folder of its own; a step that fails or is ended stops no
+other. `session.json` says what became of each.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 SPARE_S = 60.0
 """What a step may take beyond the seconds in which it begins rows."""
@@ -35,11 +37,16 @@ class Step:
 
 STEPS = (
     Step("correctness", ("--check",), 420),
-    Step("machine", ("--machine",), 120, needs_gpu=True),
     Step("times", (), 420),
+    Step("machine", ("--machine",), 120, needs_gpu=True),
     Step("times_again", (), 420),
 )
 """27 minutes with all their spare time. Two runs with other inputs show how far times differ between runs."""
+
+
+def steps_called(names: Sequence[str]) -> tuple[Step, ...]:
+    """Return the steps of some names, in order; all of them for no names."""
+    return tuple(step for step in STEPS if not names or step.name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +64,19 @@ class Outcome:
 def hold(
     folder: Path, out: Path, more: Sequence[str] = (), *, rehearse: bool = False, steps: Sequence[Step] = STEPS
 ) -> int:
-    """Run the steps and write `session.json`; returns 0 where all were done, else 1."""
+    """Run the steps and write `session.json`; returns 0 where all were done, else 1.
+
+    Steps that were run before keep their outcome.
+    """
+    file = out / "session.json"
+    before: dict[str, Any] = {one["name"]: one for one in json.loads(file.read_text())} if file.is_file() else {}
     outcomes: list[Outcome] = []
     for step in steps:
         sys.stdout.write(f"== {step.name}: rows begin within {step.seconds:.0f} s\n")
         sys.stdout.flush()
         outcomes.append(_outcome(step, folder, out / step.name, more, rehearse=rehearse))
-        (out / "session.json").write_text(json.dumps([asdict(found) for found in outcomes], indent=1) + "\n")
+        before[step.name] = asdict(outcomes[-1])
+        file.write_text(json.dumps(list(before.values()), indent=1) + "\n")
     for found in outcomes:
         state = found.note or ("done" if found.status == 0 else f"status {found.status}")
         sys.stdout.write(f"{found.name:<14} {found.spent_s:7.1f} s  {state}\n")

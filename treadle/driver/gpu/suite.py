@@ -24,12 +24,18 @@ from treadle.driver.gpu.contenders import WITHOUT, contenders, forget_graphs, in
 from treadle.driver.gpu.correct import check_kernel, ragged_shape
 from treadle.driver.gpu.emulator import emulate
 from treadle.driver.gpu.families import FAMILIES, Source
-from treadle.driver.gpu.timing import Deadline, EventTimer, Run, Timer, medians_us, rotating_sets
+from treadle.driver.gpu.sampled import check_sample, trusted
+from treadle.driver.gpu.timing import Deadline, EventTimer, Run, Timer, clock_ghz, medians_us, rotating_sets
 
 CACHE_BYTES = 64 << 20
 """More than the second-level cache of the largest GPU here (50 MB on H100 and H200)."""
 INPUT_BUDGET_BYTES = 24 << 30
+ROUNDS = 5
+"""How often contenders take turns."""
 TENSOR_ALIGNMENT = 16
+
+OUT_OF_TIME = "not measured (budget)"
+"""State of a row that was not reached."""
 
 Tell = Callable[[str], None]
 Row = dict[str, Any]
@@ -45,9 +51,16 @@ class Bench:
     device: str = "cuda"
     tell: Tell = print
     full_shapes: bool = True
-    """Whether kernels are timed; otherwise only checked at ragged shapes, as without a GPU."""
+    """Whether kernels run at their own shapes too; otherwise they are only checked at ragged ones, as without a GPU."""
+    timed: bool = True
+    """Whether they are timed there."""
     rehearsed: bool = False
     """Whether kernels are timed at ragged shapes too: everything that a run does, on the CPU."""
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether this run times kernels."""
+        return self.timed and self.full_shapes
 
     def run(self, deadline: Deadline, only: Sequence[str] = ()) -> dict[str, Any]:
         """Return the record of the run: environment, and a row for every kernel of the suite, done or not."""
@@ -72,10 +85,16 @@ class Bench:
         """Whether a row is among those asked for by words of its name."""
         return not only or any(word in row["case"] for word in only)
 
-    def measured(self, planned: Row, deadline: Deadline) -> Row:
-        """Return a row with what was measured, or why nothing was."""
+    def measured(self, planned: Row, deadline: Deadline, *, timed: bool = True) -> Row:
+        """Return a row with what was measured, or why nothing was.
+
+        Args:
+            planned: as it was prepared; one that was checked before has the results of that, and is not checked again.
+            deadline: nothing begins after it.
+            timed: whether it is timed, or only checked.
+        """
         row = dict(planned)
-        self._measure(row, deadline)
+        self._measure(row, deadline, timed=timed)
         return row
 
     def tell_row(self, row: Row) -> None:
@@ -91,27 +110,39 @@ class Bench:
             "rows": rows,
         }
 
-    def _measure(self, row: Row, deadline: Deadline) -> None:
+    def _measure(self, row: Row, deadline: Deadline, *, timed: bool) -> None:
         """Fill in a row; what goes wrong is written into it and stops nothing else."""
         if row.get("refused"):
             row["state"] = "refused"
             return
         if deadline.left_s() <= 0:
-            row["state"] = "no time left"
+            row["state"] = OUT_OF_TIME
             return
         started = time.perf_counter()
         try:
             module = self._module(row)
-            shape = ragged_shape(row["family"], row["shape"])
-            row["check"] = check_kernel(module, row["family"], shape, row["options"], self.seed, self.device)
-            row["state"] = "checked" if row["check"]["correct"] else "wrong"
-            if self.full_shapes and row["check"]["correct"]:
+            self._check(row, module)
+            if timed and self.is_timed and row["state"] == "checked":
                 self._time(row, module)
                 row["state"] = "measured"
         except Exception as error:  # a row that fails is a result: the others must still be measured
             row["state"] = "failed"
             row["reason"] = f"{type(error).__name__}: {error}"[:600]
-        row["spent_s"] = round(time.perf_counter() - started, 2)
+        row["spent_s"] = round(row.get("spent_s", 0.0) + time.perf_counter() - started, 2)
+
+    def _check(self, row: Row, module: ModuleType) -> None:
+        """Check a row at a ragged shape, then some rows of its results at its own shape."""
+        family, options, ragged = row["family"], row["options"], ragged_shape(row["family"], row["shape"])
+        if "check" not in row:
+            row["check"] = check_kernel(module, family, ragged, options, self.seed, self.device)
+        shape = ragged if self.rehearsed else row["shape"]
+        sample = row.get("sample") or {}
+        if row["check"]["correct"] and self.full_shapes and sample.get("correct") is None:
+            row["sample"] = check_sample(module, family, shape, options, self.seed + 1, self.device)
+        right = row["check"]["correct"] and trusted(row.get("sample") or {})
+        row["state"] = "checked" if right else "wrong"
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
 
     def _module(self, row: Row) -> ModuleType:
         """Import a row's kernel; on the CPU the interpreter runs Triton, and the emulator Gluon."""
@@ -134,15 +165,23 @@ class Bench:
         runs: dict[str, Run] = {
             "treadle": lambda number: module.launch(*sets[number % count], **trusted[number % count])
         }
-        for name, call in contenders(family, shape, options).items():
+        for name, call in contenders(family, shape, options, first).items():
             runs[name] = _over(call, sets)
         working = self._working(runs, row)
-        row["times_us"] = medians_us(working, self.timer)
-        row["clock_mhz"] = sm_clock_mhz()
+        row["times_us"] = medians_us(working, self.timer, rounds=1 if self.rehearsed else ROUNDS)
+        row["clock_mhz"] = self._clock_mhz(working["treadle"], row["times_us"]["treadle"])
         row["input_sets"] = count
         row["without"] = WITHOUT.get(family, "")
         forget_graphs()
         _figures(row)
+
+    def _clock_mhz(self, run: Run, time_us: float) -> float | None:
+        """Return the clock under the kernel's own work: behind 50 ms of it, without a pause."""
+        if self.device != "cuda":
+            return None
+        for number in range(int(min(1000, 1 + 50_000 / time_us))):
+            run(number)
+        return 1e3 * clock_ghz()
 
     def _working(self, runs: Mapping[str, Run], row: Row) -> dict[str, Run]:
         """Return the contenders that run here and agree with the kernel; the kernel itself must run."""
@@ -205,8 +244,14 @@ def one_line(row: Row) -> str:
         others = "  ".join(f"{name} {ratio:.2f}x" for name, ratio in row["speedup"].items())
         rate = f"{row['tflops']:8.1f} TFLOP/s" if row["flops"] else f"{row['gb_per_s']:8.0f} GB/s"
         return f"{head} {row['times_us']['treadle']:10.1f} us {rate}  {others}"
-    reason = row.get("reason") or row.get("refused") or row.get("check", {}).get("reason", "")
-    return f"{head} {reason}"
+    return f"{head} {reason_of(row)}"
+
+
+def reason_of(row: Row) -> str:
+    """Return why a row has no time, or that its results were not seen at its own shape; empty where all is well."""
+    checks = (row.get("check") or {}, row.get("sample") or {})
+    found = row.get("reason") or row.get("refused") or next((one["reason"] for one in checks if one.get("reason")), "")
+    return str(found)
 
 
 def check_source(path: Path, sha256: str) -> None:
@@ -264,9 +309,3 @@ def smi(*fields: str) -> dict[str, str]:
     except (OSError, subprocess.SubprocessError):
         return {}
     return dict(zip(fields, (word.strip() for word in answer.split(",")), strict=False))
-
-
-def sm_clock_mhz() -> float | None:
-    """Return the clock of the multiprocessors right after work; None where nvidia-smi does not run."""
-    word = smi("clocks.sm").get("clocks.sm", "")
-    return float(word) if word.replace(".", "").isdigit() else None

@@ -14,6 +14,9 @@ Run = Callable[[int], object]
 HOST_CYCLES = 300_000
 """Cycles in which the host launches one run: about 150 us at 2 GHz, several times what a launch in Python takes."""
 
+CLOCK_TRIPS = 100_000
+"""Looks at the cycle counter, of 10 to 30 cycles each, over which the clock is counted."""
+
 
 class Timer(Protocol):
     """Measures runs."""
@@ -64,6 +67,22 @@ def event() -> Any:
     return make(enable_timing=True)
 
 
+def clock_ghz() -> float:
+    """Return the multiprocessors' clock right behind the work that is queued: cycles over nanoseconds, for about 1 ms.
+
+    A tool that is asked afterwards says what an idle GPU does.
+    """
+    import torch
+
+    from treadle.driver.gpu.machine_kernels import clock_kernel
+
+    out = torch.zeros(2, dtype=torch.int64, device="cuda")
+    launch: Any = clock_kernel[(1,)]
+    launch(out, CLOCK_TRIPS, num_warps=1)
+    cycles, nanoseconds = out.tolist()
+    return float(cycles / nanoseconds)
+
+
 def medians_us(
     contenders: Mapping[str, Run], timer: Timer, *, rounds: int = 5, round_us: float = 40_000, most: int = 100
 ) -> dict[str, float]:
@@ -103,6 +122,10 @@ class Deadline:
     def left_s(self) -> float:
         """Seconds left, possibly negative."""
         return self._end - self._clock()
+
+    def part(self, share: float) -> Deadline:
+        """Return the deadline of a share of what is left."""
+        return Deadline(max(0.0, self.left_s()) * share, self._clock)
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
