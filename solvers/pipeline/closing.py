@@ -8,14 +8,12 @@ from dataclasses import dataclass, field, replace
 from treadle.solvers.pipeline.compaction import compacted
 from treadle.solvers.pipeline.points import Point
 from treadle.solvers.pipeline.search import Search
-from treadle.solvers.pipeline.turning import INTERVAL_NODES, first_open, turned
+from treadle.solvers.pipeline.turning import CLAIM_NODES, INTERVAL_NODES, Ranges, turned
 
 FIRST_STEP = 64
 """The first interval that is tried is longer by this part; steps double."""
 CLOSING_NODES = 1_500
 """Nodes of a question for a schedule at an interval between one without and one with."""
-CLAIM_NODES = 15_000
-"""Nodes of all ranges that are refuted: a checker repeats them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +36,21 @@ def closed_in(search: Search, low: int, last: int, tell: Callable[[str], None]) 
     """Look for the shortest interval of `low` to `last` with a schedule, and refute those below it."""
     found = _first(search, low, last, tell)
     found = None if found is None else bisected(search, low, found, tell)
-    ranges: list[tuple[int, int]] = []
-    spent = search.budget.nodes
-    end = last if found is None else found.ii - 1
-    while low <= end and search.budget.nodes > 0 and spent - search.budget.nodes < CLAIM_NODES:
-        passed = first_open(search, low, end)
-        ranges += passed
-        low = passed[-1][1] + 1 if passed else low
+    ranges, end = Ranges(), last if found is None else found.ii - 1
+    while low <= end and search.budget.nodes > 0 and ranges.nodes < CLAIM_NODES:
+        low = ranges.extend(search, low, end)
         if low > end:
             break
         tell(f"interval {low}: by turns alone")
+        before = search.budget.nodes
         answer = turned(replace(search, ii=low), {}, INTERVAL_NODES)
         if answer.point is not None:
-            return Closed(ranges, Found(low, answer.point))
+            return Closed(ranges.passed, Found(low, answer.point))
         if not answer.refuted:
             break
-        ranges.append((low, low))
+        ranges.add(low, low, before - search.budget.nodes)
         low += 1
-    return Closed(ranges, found)
+    return Closed(ranges.passed, found)
 
 
 def _first(search: Search, low: int, last: int, tell: Callable[[str], None]) -> Found | None:

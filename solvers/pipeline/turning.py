@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from treadle.ir.certificate import ProofKind
 from treadle.ir.tile.assignments import WalkTooLong
@@ -26,9 +26,13 @@ HALF_TURN_NODES = 400
 RANGE_NODES = 2_500
 """Nodes of a question about a range of intervals."""
 FIRST_PART = 8
-"""The first range is this part of the interval it begins with; it doubles while ranges are refuted."""
-NARROWING = 4
+"""The first range is this part of the interval it begins with."""
+WIDENING = 2
+"""A range is wider by this part of the one before that was refuted."""
+NARROWING = 3
 """What a range that is not refuted is divided by."""
+CLAIM_NODES = 24_000
+"""Nodes of all ranges that are refuted: a checker repeats them."""
 SMALL_SIZE = 24
 SMALL_NODES = 2_000
 ORDERED_NODES = 200
@@ -37,7 +41,7 @@ FULL_SIZE = 48
 """Operations up to which a question has all its nodes."""
 LARGEST = 72
 """Operations beyond which nothing is asked: closing all paths once takes as long as a question to the solver."""
-MOST_STEPS = 24
+MOST_STEPS = 64
 """Ranges that are asked about."""
 
 
@@ -132,23 +136,35 @@ def _effort(search: Search, nodes: int) -> Effort:
     return Stoppable(min(int(nodes * min(1.0, (FULL_SIZE / size) ** 3)), MOST_NODES, search.budget.nodes))
 
 
-def first_open(search: Search, low: int, last: int, width: int | None = None) -> list[tuple[int, int]]:
-    """Return ranges of intervals, each refuted at once, from `low` upwards without a gap, the wider the better.
+@dataclass(slots=True)
+class Ranges:
+    """Ranges of intervals, each refuted at once, without a gap; nodes that refute them, which a checker visits too."""
 
-    `width` is that of the first range that is tried.
-    """
-    found: list[tuple[int, int]] = []
-    width, growing = max(1, low // FIRST_PART) if width is None else width, True
-    for _ in range(MOST_STEPS):
-        if low > last or search.budget.nodes <= 0 or width < 1:
-            break
-        high = min(last, low + width - 1)
-        if refuted_range(search, low, high, RANGE_NODES):
-            found.append((low, high))
-            low, width = high + 1, (2 * width if growing else width // 2)
-        else:
-            width, growing = width // NARROWING, False
-    return found
+    passed: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    nodes: int = 0
+    width: int = 0
+    """Of the range to ask about next; 0 before the first."""
+
+    def extend(self, search: Search, low: int, last: int) -> int:
+        """Refute ranges from `low` upwards, the wider the better; return the first interval that is left."""
+        self.width = max(1, self.width or low // FIRST_PART)
+        for _ in range(MOST_STEPS):
+            if low > last or search.budget.nodes <= 0 or self.nodes >= CLAIM_NODES:
+                break
+            high, before = min(last, low + self.width - 1), search.budget.nodes
+            if refuted_range(search, low, high, RANGE_NODES):
+                self.add(low, high, before - search.budget.nodes)
+                low, self.width = high + 1, self.width + max(1, self.width // WIDENING)
+            elif self.width == 1:
+                break
+            else:
+                self.width = max(1, (high - low + 1) // NARROWING)
+        return low
+
+    def add(self, low: int, high: int, nodes: int) -> None:
+        """Add a range that is refuted."""
+        self.passed.append((low, high))
+        self.nodes += nodes
 
 
 def least_turned(
