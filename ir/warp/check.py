@@ -156,7 +156,10 @@ def _check_registers_ready(unrolled: Unrolled, order: list[int], where: str) -> 
 
 
 def _check_sides(unrolled: Unrolled, order: list[int], where: str) -> Iterator[Finding]:
-    """Slots are put after they are written, got before they are read, released after that, and all are given back."""
+    """Slots are put after they are written, got before they are read, released after that, and all are given back.
+
+    Slots that are full before the loop need no get.
+    """
     channels = {channel.name: channel for channel in unrolled.program.channels}
     owners = {channel.buffer: channel for channel in unrolled.program.channels if not channel.one_way}
     for write in unrolled.writes:
@@ -169,6 +172,7 @@ def _check_sides(unrolled: Unrolled, order: list[int], where: str) -> Iterator[F
         if (
             channel is not None
             and read.group in channel.consumers
+            and not (get is None and -channel.primed <= read.iteration < 0)
             and (get is None or not _ordered(order, get, read.begin))
         ):
             yield Finding("TRD533", where, f"{read.by}: reads a slot that its group has not got")

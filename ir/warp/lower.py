@@ -243,9 +243,10 @@ class _Lowering:
         """Cycle at which the last consumer gives a slot back, counted from its iteration."""
         ends: list[int] = []
         for consumer in channel.consumers:
-            cycle, reader, _ = max(self._uses(channel, consumer))
+            cycle, reader, distance = max(self._uses(channel, consumer))
             own = self.made.schedule, self.made.groups
-            ends.append(cycle if self._by_hardware(reader) else announced_cycle(self.warps, *own, consumer, cycle))
+            done = cycle if self._by_hardware(reader) else announced_cycle(self.warps, *own, consumer, cycle)
+            ends.append(done + self.ii * max(0, channel.primed - distance))
         return max(ends)
 
     def _uses(self, channel: Channel, group: int) -> list[tuple[int, str, int]]:
@@ -351,11 +352,16 @@ class _Lowering:
             self._release(channel, group)
 
     def _release(self, channel: Channel, group: int) -> None:
-        """Give a slot back after its last use; a product that no wait covers gives it back itself when it is done."""
+        """Give a slot back after its last use; a product that no wait covers gives it back itself when it is done.
+
+        Slots that are full before the loop are given back by every consumer, so one that never reads them gives all
+        slots back as many iterations later.
+        """
         uses = self._uses(channel, group)
         end, last, distance = max(uses)
         hardware = [reader for _, reader, back in sorted(uses) if self._by_hardware(reader) and back == distance]
-        release = Instruction(Action.RELEASE, channel.name, distance=distance, after=hardware[-1] if hardware else "")
+        later, after = max(distance, channel.primed), hardware[-1] if hardware else ""
+        release = Instruction(Action.RELEASE, channel.name, distance=later, after=after)
         start = self.start[last]
         at, order = end - self.ii * distance, Order.DONE
         if self._hands_over(channel):
