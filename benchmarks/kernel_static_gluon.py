@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.kept_rows import SPECIALIZED, kept
-from treadle.codegen.gluon.evidence import examine
+from treadle.codegen.gluon.evidence import Evidence
 from treadle.codegen.gluon.kernel import WarpKernel, warp_kernel
-from treadle.codegen.triton.compile import compile_source, compile_sources
+from treadle.codegen.triton.compile import KernelBinary
 from treadle.costmodels.machines import load_machine
 from treadle.costmodels.warp_facts import facts_of
 from treadle.costmodels.warp_interpreter import differences, interpret, reference
@@ -111,7 +111,7 @@ def gluon_rows(
     cases: Collection[str] = CASES,
     folder: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Return a row per case, machine and Triton (that of the first Python decides; the others compile the same)."""
+    """Return a row per case, machine and Triton: the same text for all, none of whose binaries may spill."""
     rows: list[dict[str, Any]] = []
     for machine_id in machine_ids:
         machine = load_machine(machine_id)
@@ -130,12 +130,19 @@ def _rows_of(case: str, described: Case, machine: Machine, pythons: list[str]) -
     common = {"case": case, "machine": machine.id, "target": machine.architecture, "language": "gluon"}
     try:
         program = for_groups(programs.build(family, shape, tiles, options), machine)
-        fitted = fit(plan_program(program, machine, OPTIONS), machine, OPTIONS, lambda _: None)
+        planned = plan_program(program, machine, OPTIONS)
+        fitted = fit(planned, machine, OPTIONS, lambda _: None, pythons=pythons)
     except TreadleError as error:
         return [{**common, "refused": f"{error.code}: {error}"}]
     kernel = warp_kernel(fitted.kernel, machine)
     judged = {**common, **_judged(kernel, fitted)}
-    return [{**judged, **_compiled(kernel, fitted.source, python)} for python in pythons]
+    shown = [(fitted.binary, fitted.evidence), *((other.binary, other.evidence) for other in fitted.elsewhere)]
+    return [{**judged, **_compiled(binary, evidence)} for binary, evidence in shown]
+
+
+def _refused_elsewhere(evidence: Evidence) -> bool:
+    """Whether a binary is not to be used: it spills, or differs in more than how many registers it names."""
+    return bool(evidence.spill_bytes or not evidence.short_of_registers)
 
 
 def _judged(kernel: WarpKernel, fitted: Fitted) -> dict[str, Any]:
@@ -175,15 +182,10 @@ def _emulated(kernel: WarpKernel, source: str) -> dict[str, Any]:
     return emulated_figures(source, lambda m: check_kernel(m, program.family, shape, options, SEED, "cpu"), range(1))
 
 
-def _compiled(kernel: WarpKernel, source: str, python: str) -> dict[str, Any]:
-    try:
-        if python == sys.executable:
-            binary = compile_source(source, kernel.machine.architecture, kernel.name)[0]
-        else:
-            binary = compile_sources({kernel.name: source}, kernel.machine.architecture, python=python)[kernel.name][0]
-    except TreadleError as error:
-        return {"refused": f"{error.code}: {error}"}
-    evidence = examine(kernel, binary)
+def _compiled(binary: KernelBinary, evidence: Evidence) -> dict[str, Any]:
+    """Return what the binary of one Triton shows; one that does not keep the plan is refused."""
+    if _refused_elsewhere(evidence):
+        return {"compiler": binary.compiler, "refused": f"{binary.compiler}: {'; '.join(evidence.mismatches)}"}
     return {
         "kernel": binary.kernel,
         "compiler": binary.compiler,
@@ -213,6 +215,10 @@ def gluon_figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "gluon_most_rounds": max((row["rounds"] for row in compiled), default=0),
         "gluon_largest_register_difference": max(
             (abs(group["registers_used"] - group["registers_planned"]) for group in computing if not _issues(group)),
+            default=0,
+        ),
+        "gluon_most_registers_beyond_schedule": max(
+            (group["registers_used"] - group["registers_scheduled"] for group in computing if not _issues(group)),
             default=0,
         ),
         "gluon_instructions_per_issue_cycle": ratios[len(ratios) // 2] if ratios else 0,

@@ -140,6 +140,10 @@ class AttentionFrame(FrameBase):
         """Return the text of a product's operand in a slot of a buffer."""
         return f"{slot}.permute((1, 0))" if role is Role.B and value.startswith("load_k") else slot
 
+    def has_first(self, value: str) -> bool:
+        """Whether a value has a first one before the loop of a tile: running figures of rows have."""
+        return value.startswith(("row_max", "row_sum"))
+
     def statement(self, operation: TileOperation, operands: Sequence[str], iteration: str) -> str:
         """Return the expression of an operation on registers."""
         stem = operation.name.removesuffix(self._suffix(operation.name))

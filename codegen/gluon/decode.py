@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from treadle.codegen.gluon.attention import AttentionFrame
 from treadle.codegen.gluon.errors import NotEmittable
 from treadle.codegen.gluon.frames import POINTERS, Descriptor, Extra
-from treadle.codegen.gluon.kernel import WarpKernel
+from treadle.codegen.gluon.kernel import WarpKernel, issues_only
 from treadle.codegen.gluon.tensor_attention import TensorAttentionFrame
 from treadle.codegen.gluon.writer import Lines
 from treadle.ir.tile.program import DTYPE_BYTES, TileOperation
@@ -36,7 +36,7 @@ class DecodeFrame(AttentionFrame):
         for group in self.warp.groups:
             if self.makes(group, "row_sum") != self.makes(group, "row_max"):
                 raise NotEmittable(kernel=kernel.name, reason="sums and maxima of rows in different groups")
-            if self.makes(group, "acc") and not self.makes(group, "row_max"):
+            if not kernel.blackwell and self.makes(group, "acc") and not self.makes(group, "row_max"):
                 raise NotEmittable(kernel=kernel.name, reason="products of values in a group without their scores")
 
     def _staging_bytes(self) -> int:
@@ -55,10 +55,11 @@ class DecodeFrame(AttentionFrame):
         return [*super().constants(), f"SPLITS = ttgl.constexpr({self.splits})", *self._clearing_layout()]
 
     def _clearing_layout(self) -> Lines:
-        """Return how a group of 4 warps holds rows of values: 16 bytes a thread, whole rows side by side."""
+        """Return how the group that multiplies holds rows of values: 16 bytes a thread, whole rows side by side."""
+        warps = 1 if any(self.makes(g, "acc") and issues_only(self.kernel, g) for g in self.warp.groups) else 4
         run = 16 // int(DTYPE_BYTES[self.kernel.dtype])
         across = min(32, self.shape["v_head_dim"] // run)
-        layout = f"ttgl.BlockedLayout([1, {run}], [{32 // across}, {across}], [4, 1], [1, 0])"
+        layout = f"ttgl.BlockedLayout([1, {run}], [{32 // across}, {across}], [{warps}, 1], [1, 0])"
         return [f"ROWS_OF_VALUES = ttgl.constexpr({layout})"]
 
     def scalars(self) -> dict[str, int | str]:

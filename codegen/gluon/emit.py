@@ -264,7 +264,8 @@ def _group_lines(kernel: WarpKernel, position: int, frame: FrameBase) -> Lines:
     """Return the body of a group's function: the tile loop around prologue, steady state and epilogue."""
     group = kernel.warp_program.groups[position]
     stage = None if frame.is_load(group) else frame.mask_stage(group)
-    printed = GroupWriter(kernel, position, frame).printed(masked=stage is not None)
+    writer = GroupWriter(kernel, position, frame)
+    printed = writer.printed(masked=stage is not None)
     ahead = group.stages - 1
     steady = _loop(f"range({ahead}, trips)" if ahead else "range(trips)", printed.steady)
     if stage is not None:
@@ -276,7 +277,8 @@ def _group_lines(kernel: WarpKernel, position: int, frame: FrameBase) -> Lines:
         ]
     body = [*printed.prologue, *steady, *printed.epilogue, *frame.settle(group, printed.epilogue)]
     turning = any(position in turn.holders for turn in kernel.warp_program.turns)
-    tile = [*frame.tile(group), *frame.start(group), *body, *frame.finish(group), "first += trips"]
+    before, behind = [*frame.start(group), *writer.primed()], [*writer.drained(), *frame.finish(group)]
+    tile = [*frame.tile(group), *before, *body, *behind, "first += trips"]
     tile += [f"turns += trips + {ahead}"] if turning else []
     opening = ["first = 0", "turns = 0"] if turning else ["first = 0"]
     return [*frame.opening(group), *opening, *frame.tile_loop(tile), *frame.closing(group)]

@@ -42,6 +42,8 @@ class GroupEvidence:
     """Accesses to local memory in all of the group's code."""
     computes: bool = True
     """Whether the group does more than issue copies and products."""
+    registers_scheduled: int = 0
+    """Registers of the schedule, from before compiling has shown what its values need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ def _evidence(kernel: WarpKernel, at: int, loop: GroupLoop | None) -> GroupEvide
         instructions=counts.get("instructions", 0),
         local=loop.local if loop is not None else 0,
         computes=not loads_only(group, kernel.program) and not issues_only(kernel, group),
+        registers_scheduled=kernel.made.registers[at],
     )
 
 
@@ -156,6 +159,9 @@ def _mismatches(
     found: list[str] = []
     if binary.spill_bytes:
         found.append(f"{binary.spill_bytes} bytes of registers spill")
+    capacity = round(kernel.machine.value("shared_capacity_bytes"))
+    if binary.smem_bytes > capacity:
+        found.append(f"{binary.smem_bytes} bytes of shared memory; {capacity} are there")
     for name in ("tcgen05" if kernel.blackwell else "wgmma", "tma_load", "setmaxnreg"):
         if not counts[name]:
             found.append(f"no {name} instruction")

@@ -114,9 +114,10 @@ class FrameBase(ABC):
     def handed(self, buffer: Buffer) -> tuple[tuple[int, ...], str, str]:
         """Return block, element type and layout of a buffer over which a register value is handed to another group."""
         tile = self.program.tile_of(buffer.name.partition(".")[0])
-        flat = len(tile.shape) == 1
+        shape = tile.shape[1:] if len(tile.shape) > 1 and tile.shape[0] == 1 else tile.shape
+        flat = len(shape) == 1
         layout = "ttgl.SwizzledSharedLayout(1, 1, 1, [0])" if flat else "ttgl.SwizzledSharedLayout(8, 1, 8, [1, 0])"
-        return tile.shape, GLUON_TYPES[tile.dtype], layout
+        return shape, GLUON_TYPES[tile.dtype], layout
 
     def opening(self, group: WarpGroup) -> Lines:
         """Return what a group does before its first tile."""
@@ -171,6 +172,18 @@ class FrameBase(ABC):
     def mask(self, operation: TileOperation, iteration: str) -> Lines:
         """Return what a masked step does before an operation: nothing, unless the family says so."""
         return []
+
+    def has_first(self, value: str) -> bool:
+        """Whether a value has a first one before the loop of a tile, under its own name."""
+        return False
+
+    def printed_at(self, operation: str) -> str:
+        """Return the operation at which one is printed as a part of a change in tensor memory; empty: by itself."""
+        return ""
+
+    def changed(self, operation: str, operands: Sequence[str], slot: str) -> Lines:
+        """Return a change of tensor memory; refuse what the family does not know."""
+        raise NotEmittable(kernel=self.kernel.name, reason=f"operation `{operation}` has no form in tensor memory")
 
     def statement(self, operation: TileOperation, operands: Sequence[str], iteration: str) -> str:
         """Refuse operations that the family does not know."""

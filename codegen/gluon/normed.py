@@ -107,12 +107,55 @@ class NormedFrame(MadeOperandFrame):
         """Return the expression of one column block of the output."""
         return self.product.combine.format(**names, sums=f"sum_squares{suffix}")
 
+    def extras(self) -> tuple[Extra, ...]:
+        """Return buffers outside the loop: where sums are handed to the groups that write the output."""
+        layout = "ttgl.SwizzledSharedLayout(1, 1, 1, [0])"
+        sums = (Extra(f"sums{s}", (self.rows,), "float32", layout, 1, 1) for s in self.suffixes if self.handed_over(s))
+        return (*super().extras(), *sums)
+
+    def handed_over(self, suffix: str) -> bool:
+        """Whether sums are made in another group than the product that they scale."""
+        return not any(
+            self.makes(group, f"acc{suffix}") and self.makes(group, f"sum_squares{suffix}")
+            for group in self.warp.groups
+        )
+
+    def opening(self, group: WarpGroup) -> Lines:
+        """Return what a group does before its first tile."""
+        return [*super().opening(group), *(["tiles_done = 0"] if self._counts(group) else [])]
+
+    def _counts(self, group: WarpGroup) -> bool:
+        return any(map(self.handed_over, self.suffixes)) and not self.is_load(group)
+
     def finish(self, group: WarpGroup) -> Lines:
-        """Return what a group does after the loop of a tile."""
-        for suffix in self.suffixes:
-            if self.makes(group, f"acc{suffix}") != self.makes(group, f"sum_squares{suffix}"):
-                raise NotEmittable(kernel=self.kernel.name, reason="sums of rows in another group than the product")
-        return super().finish(group)
+        """Return what a group does after the loop of a tile: sums are handed over first."""
+        handed = self.sums_of(group, [suffix for suffix in self.suffixes if self.handed_over(suffix)])
+        return [*handed, *super().finish(group), *(["tiles_done += 1"] if self._counts(group) else [])]
+
+    def sums_of(self, group: WarpGroup, suffixes: Sequence[str]) -> Lines:
+        """Return how a group hands over the sums that it has made."""
+        lines: Lines = []
+        for suffix in suffixes:
+            if self.makes(group, f"sum_squares{suffix}"):
+                lines += [
+                    f"mbarrier.wait(sums{suffix}_empty.index(0), _parity(tiles_done, 1) ^ 1)",
+                    f"sums{suffix}.index(0).store(sum_squares{suffix})",
+                    f"mbarrier.arrive(sums{suffix}_full.index(0), count=1)",
+                ]
+        return lines
+
+    def taken(self, suffix: str, layout: str) -> Lines:
+        """Return how sums that were handed over are read."""
+        return [
+            f"mbarrier.wait(sums{suffix}_full.index(0), _parity(tiles_done, 1))",
+            f"sum_squares{suffix} = sums{suffix}.index(0).load({layout})",
+            f"mbarrier.arrive(sums{suffix}_empty.index(0), count=1)",
+        ]
+
+    def _store(self, suffix: str) -> Lines:
+        """Stage the output; sums that another group has made are read first."""
+        taken = self.taken(suffix, "OPERAND_ROWS") if self.handed_over(suffix) else []
+        return [*taken, *super()._store(suffix)]
 
 
 class TensorNormedFrame(NormedFrame, TensorMatrixFrame):
@@ -127,7 +170,6 @@ class TensorNormedFrame(NormedFrame, TensorMatrixFrame):
         return [
             *super().constants(),
             f"LOW = ttgl.constexpr(TensorMemoryLayout([{self.rows}, {self.sizes['block_k']}], col_stride=1))",
-            "HANDED = ttgl.constexpr(ttgl.SwizzledSharedLayout(1, 1, 1, [0]))",
         ]
 
     def tensor_buffer(self, buffer: Buffer) -> Lines:
@@ -144,27 +186,18 @@ class TensorNormedFrame(NormedFrame, TensorMatrixFrame):
             return shape, element, layout
         return shape, element, f"ttgl.NVMMASharedLayout.get_default_for({list(shape)}, {element})"
 
-    def extras(self) -> tuple[Extra, ...]:
-        """Return buffers outside the loop."""
-        sums = tuple(Extra(f"sums{s}", (self.rows,), "float32", "HANDED", 1, 1) for s in self.suffixes)
-        return (*super().extras(), *sums)
+    def handed_over(self, suffix: str) -> bool:
+        """Whether sums go to another group: always, to the one that writes the output."""
+        return True
+
+    def opening(self, group: WarpGroup) -> Lines:
+        """Return what a group does before its first tile."""
+        return TensorMatrixFrame.opening(self, group)
 
     def finish(self, group: WarpGroup) -> Lines:
         """Return what a group does after the loop of a tile: sums are handed over first."""
-        lines: Lines = []
-        for suffix in self.suffixes:
-            if self.makes(group, f"sum_squares{suffix}"):
-                lines += [
-                    f"mbarrier.wait(sums{suffix}_empty.index(0), _parity(tiles_done, 1) ^ 1)",
-                    f"sums{suffix}.index(0).store(sum_squares{suffix})",
-                    f"mbarrier.arrive(sums{suffix}_full.index(0), count=1)",
-                ]
-        return [*lines, *TensorMatrixFrame.finish(self, group)]
+        return [*self.sums_of(group, self.suffixes), *TensorMatrixFrame.finish(self, group)]
 
     def before_pieces(self, suffix: str) -> Lines:
         """Return what the writing group does before the pieces of a tile."""
-        return [
-            f"mbarrier.wait(sums{suffix}_full.index(0), _parity(tiles_done, 1))",
-            f"sum_squares{suffix} = sums{suffix}.index(0).load(ttgl.SliceLayout(1, PIECE))",
-            f"mbarrier.arrive(sums{suffix}_empty.index(0), count=1)",
-        ]
+        return self.taken(suffix, "ttgl.SliceLayout(1, PIECE)")

@@ -11,18 +11,29 @@ from treadle.codegen.gluon.frames import Extra
 from treadle.codegen.gluon.kernel import TENSOR_ROWS, WarpKernel, identifier
 from treadle.codegen.gluon.writer import Lines
 from treadle.ir.tile.program import Memory, TileOperation
-from treadle.ir.warp.program import Buffer, Role, WarpGroup
+from treadle.ir.warp.program import Action, Buffer, Role, WarpGroup
+
+PIECE_COLUMNS = 64
+"""Columns of an output that are rescaled at once: as many registers of a thread."""
+
+
+OWN = ("seq", "kv_seq", "heads", "kv_heads")
+"""Sizes that groups compute with: what groups have in common, compilers make before them and keep in local memory."""
 
 
 class TensorAttentionFrame(AttentionFrame):
-    """As on Hopper; row sums are handed to the group that holds the output, where that is another one."""
+    """As on Hopper; row sums are handed to the group that holds the output, where that is another one.
+
+    Outputs are rescaled where they lie, piece by piece: read, multiplied and written back they would take all columns
+    of a row in registers, from one iteration to the next. Sums of a tile go through a shuffle of each lane with itself,
+    which ptxas does not move: without it the sums of one step are added up beside the scores of the next one.
+    """
 
     def __init__(self, kernel: WarpKernel) -> None:
         super().__init__(kernel)
         if self.rows != TENSOR_ROWS:
             raise NotEmittable(kernel=kernel.name, reason=f"sub-tiles of {self.rows} rows; tensor memory has 128 lanes")
-        if any(channel.primed for channel in self.warp.channels):
-            raise NotEmittable(kernel=kernel.name, reason="slots filled before the loop, which tiles share")
+        self.piece = min(PIECE_COLUMNS, self.shape["v_head_dim"])
 
     # --- module -----------------------------------------------------------------------------------------------------
 
@@ -46,6 +57,9 @@ class TensorAttentionFrame(AttentionFrame):
             f"SCORES_MEMORY = {memory(keys)}",
             f"ACC_MEMORY = {memory(width)}",
             f"WEIGHTS_MEMORY = {memory(keys)}",
+            f"PIECE_COLUMNS = ttgl.constexpr({self.piece})",
+            f"PIECE = {registers(self.piece)}",
+            f"HALF = {registers(keys // 2)}",
             "HANDED = ttgl.constexpr(ttgl.SwizzledSharedLayout(1, 1, 1, [0]))",
             *shared,
             "# Triton 3.9 names it anew.",
@@ -89,6 +103,36 @@ class TensorAttentionFrame(AttentionFrame):
 
     # --- loop -------------------------------------------------------------------------------------------------------
 
+    def printed_at(self, operation: str) -> str:
+        """Return the operation at which a part of a change in tensor memory is printed.
+
+        That is rescaling an output (reading it, the product, writing it back), and weights on their way to the product.
+        """
+        base, _, _ = operation.partition(".")
+        stem = next((stem for stem in ("acc", "rescaled", "weights_low") if base.startswith(stem)), "")
+        suffix = base.removeprefix(stem)
+        low = (f"weights_low{suffix}", f"weights_low{suffix}.to_tensor")
+        rescaled = (f"acc{suffix}.to_registers", f"rescaled{suffix}", f"rescaled{suffix}.to_tensor")
+        if stem and operation in low:
+            return low[1] if self._together(low, alike=True) else ""
+        return rescaled[1] if stem and operation in rescaled and self._together(rescaled, alike=False) else ""
+
+    def _together(self, operations: Sequence[str], *, alike: bool) -> bool:
+        """Whether one group does all operations; `alike`: in the same stage too."""
+        for group in self.warp.groups:
+            stages = [i.stage for i in group.steady if i.action is Action.PERFORM and i.subject in operations]
+            if len(stages) == len(operations):
+                return not alike or len(set(stages)) == 1
+        return False
+
+    def changed(self, operation: str, operands: Sequence[str], slot: str) -> Lines:
+        """Return a change of tensor memory."""
+        if operation.startswith("weights_low"):
+            shape = [self.rows, self.sizes["block_n"]]
+            return [f"_put(_reinterpret({slot}, {self.element}, {shape}, WEIGHTS_MEMORY), {operands[0]})"]
+        suffix = operation.removeprefix("rescaled")
+        return [f"_rescale(acc{suffix}.index(0), {operands[0]}, {self.shape['v_head_dim']})"]
+
     def view(self, value: str, slot: str, role: Role, reader: TileOperation) -> str:
         """Return the text of a product's operand in a slot of a buffer; weights lie in the slot of their scores."""
         if value.startswith("weights_low"):
@@ -100,7 +144,8 @@ class TensorAttentionFrame(AttentionFrame):
         """Return the expression of an operation on registers."""
         if operation.name.startswith("weights_low"):
             return f"{operands[0]}.to({self.element})"
-        return super().statement(operation, operands, iteration)
+        expression = super().statement(operation, operands, iteration)
+        return f"_made({expression})" if operation.name.startswith("tile_sum") else expression
 
     def mask(self, operation: TileOperation, iteration: str) -> Lines:
         """Return what a masked step does before an operation."""
@@ -108,6 +153,15 @@ class TensorAttentionFrame(AttentionFrame):
         return [re.sub(rf"\b{name}\b", f"{name}_to_registers", line) for line in super().mask(operation, iteration)]
 
     # --- tiles ------------------------------------------------------------------------------------------------------
+
+    def opening(self, group: WarpGroup) -> Lines:
+        """Return what a group does before its first tile."""
+        own = [key for key, value in self.scalars().items() if key in OWN and isinstance(value, int)]
+        return [*(f"{key} = _own({key})" for key in own), *super().opening(group)]
+
+    def tile_loop(self, tile: Lines) -> Lines:
+        """Return the walk over the tiles of an instance around what is done with one of them."""
+        return [read_by_group(line) for line in super().tile_loop(tile)]
 
     def start(self, group: WarpGroup) -> Lines:
         """Return what a group does before the loop of a tile."""
@@ -120,8 +174,10 @@ class TensorAttentionFrame(AttentionFrame):
             wanted += [f"mbarrier.wait(q{suffix}_full"] if self.makes(group, f"scores{suffix}") else []
             lines += [line for line in self.first_values(suffix) if line.startswith(tuple(wanted))] if wanted else []
             if self.makes(group, f"acc{suffix}.to_registers"):
-                width = self.shape["v_head_dim"]
-                lines.append(f"acc{suffix}_to_registers = ttgl.zeros(({self.rows}, {width}), ttgl.float32, ACC)")
+                zeros = f"ttgl.zeros(({self.rows}, {self.shape['v_head_dim']}), ttgl.float32, ACC)"
+                output = f"acc{suffix}"
+                inside = bool(self.printed_at(f"{output}.to_registers"))
+                lines.append(f"{output}.index(0).store({zeros})" if inside else f"{output}_to_registers = {zeros}")
         return lines
 
     def finish(self, group: WarpGroup) -> Lines:
@@ -168,9 +224,16 @@ class TensorAttentionFrame(AttentionFrame):
                 f"sum{suffix} = total{suffix}.index(0).load(ACC_ROWS)",
                 f"mbarrier.arrive(total{suffix}_empty.index(0), count=1)",
             ]
+        if self.printed_at(f"acc{suffix}.to_registers"):
+            lines.append(f"acc{suffix}_to_registers = acc{suffix}.index(0).load(ACC)")
         return [
             *lines,
             f"result{suffix} = acc{suffix}_to_registers / {total}[:, None]",
             "tma.store_wait(0)",
             *self.written(suffix, self._staging(suffix, own)),
         ]
+
+
+def read_by_group(line: str) -> str:
+    """Return a line of a walk over tiles in which each group reads for itself which instance it is."""
+    return line.replace("ttgl.program_id(0)", "_instance(tiles)").replace("ttgl.num_programs(0)", "_stride(tiles)")

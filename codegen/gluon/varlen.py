@@ -61,5 +61,5 @@ class VarlenFrame(AttentionFrame):
         return "lse + begin.to(ttgl.int64) * heads + head, heads"
 
 
-class TensorVarlenFrame(VarlenFrame, TensorAttentionFrame):
+class TensorVarlenFrame(TensorAttentionFrame, VarlenFrame):
     """The same on Blackwell."""

@@ -64,6 +64,18 @@ class Frame(Protocol):
         """Return the layout of a value in registers."""
         ...
 
+    def printed_at(self, operation: str) -> str:
+        """Return the operation at which one is printed as a part of a change in tensor memory; empty: by itself."""
+        ...
+
+    def changed(self, operation: str, operands: Sequence[str], slot: str) -> Lines:
+        """Return a change of tensor memory, given its operands in registers and the slot that is written."""
+        ...
+
+    def has_first(self, value: str) -> bool:
+        """Whether a value has a first one before the loop of a tile, under its own name."""
+        ...
+
     def mask(self, operation: TileOperation, iteration: str) -> Lines:
         """Return what a masked step does before an operation."""
         ...
@@ -112,10 +124,19 @@ class _State:
 
 def shifted(text: str, back: int) -> str:
     """Return `text - back` without needless parts."""
+    base, offset = parted(text)
+    return joined(base, offset - back)
+
+
+def parted(text: str) -> tuple[str, int]:
+    """Return a text without the number that is added to it, and that number."""
     constant = re.fullmatch(r"(.*?)(?: ([+-]) (\d+))?", text)
     assert constant is not None
-    base = constant[1]
-    offset = int(constant[3] or 0) * (-1 if constant[2] == "-" else 1) - back
+    return constant[1], int(constant[3] or 0) * (-1 if constant[2] == "-" else 1)
+
+
+def joined(base: str, offset: int) -> str:
+    """Return `base + offset` without needless parts."""
     if base.isdigit():
         return str(int(base) + offset)
     return base if not offset else f"{base} {'+' if offset > 0 else '-'} {abs(offset)}"
@@ -202,7 +223,8 @@ class GroupWriter:
             case Action.WAIT:
                 yield from self._drain(instruction, state)
             case Action.WRITE:
-                slot = self._slot(instruction.result, shifted(place.overall, instruction.stage))
+                overall = shifted(place.overall, instruction.stage)
+                slot = self._slot(instruction.result, self._counted(self.channels[subject], overall))
                 value = self._read(subject, place.step, instruction, 0, state)
                 yield f"{self._buffer(instruction.result)}.index({slot}).store({value})"
             case Action.READ:
@@ -223,19 +245,68 @@ class GroupWriter:
         slots = self._slots(buffer)
         return "0" if slots == 1 else f"_slot({overall}, {slots})"
 
+    def _counted(self, channel: Channel, overall: str) -> str:
+        """Return which of a channel's fillings is that of an iteration, counted over all tiles.
+
+        Where readers take the value of an earlier iteration, each tile begins with a filling of first values.
+        """
+        if not channel.primed:
+            return overall
+        base, offset = parted(overall)
+        return joined(f"{base} + tiles_done", offset + channel.primed)
+
     def _barrier(self, channel: Channel, side: str, overall: str) -> str:
-        return f"{identifier(channel.name)}_{side}.index({self._slot(channel.buffer, overall)})"
+        slot = self._slot(channel.buffer, self._counted(channel, overall))
+        return f"{identifier(channel.name)}_{side}.index({slot})"
 
     def _wait(self, name: str, side: str, instruction: Instruction, place: Place) -> str:
         channel = self.channels[name]
         overall = shifted(place.overall, self._back(instruction))
-        parity = f"_parity({shifted(overall, -channel.primed)}, {self._slots(channel.buffer)})"
+        parity = f"_parity({self._counted(channel, overall)}, {self._slots(channel.buffer)})"
         inverted = " ^ 1" if side == "empty" else ""
         return f"mbarrier.wait({self._barrier(channel, side, overall)}, {parity}{inverted})"
 
     def _signal(self, name: str, side: str, instruction: Instruction, place: Place) -> str:
         barrier = self._barrier(self.channels[name], side, shifted(place.overall, self._back(instruction)))
         return f"tcgen05_commit({barrier})" if instruction.after else f"mbarrier.arrive({barrier}, count=1)"
+
+    def primed(self) -> Lines:
+        """Return how a group fills slots with first values, before the loop of a tile."""
+        lines: Lines = []
+        for channel in self._handed_first():
+            if channel.producer != self.position:
+                continue
+            full, empty = (self._barrier(channel, side, "first - 1") for side in ("full", "empty"))
+            counted = self._counted(channel, "first - 1")
+            slot = self._slot(channel.buffer, counted)
+            lines += [
+                f"mbarrier.wait({empty}, _parity({counted}, {self._slots(channel.buffer)}) ^ 1)",
+                f"{self._buffer(channel.buffer)}.index({slot}).store({identifier(channel.name)})",
+                "fence_async_shared()",
+                f"mbarrier.arrive({full}, count=1)",
+            ]
+        return lines
+
+    def drained(self) -> Lines:
+        """Return how a group gives back the slots of last values, which nothing reads, behind the loop of a tile."""
+        lines: Lines = []
+        for channel in self._handed_first():
+            if self.position not in channel.consumers:
+                continue
+            full, empty = (self._barrier(channel, side, "first + trips - 1") for side in ("full", "empty"))
+            parity = f"_parity({self._counted(channel, 'first + trips - 1')}, {self._slots(channel.buffer)})"
+            lines += [f"mbarrier.wait({full}, {parity})", f"mbarrier.arrive({empty}, count=1)"]
+        return lines
+
+    def _handed_first(self) -> list[Channel]:
+        """Return channels whose readers take the value of the iteration before; raises NotEmittable for other ones."""
+        found = [channel for channel in self.channels.values() if channel.primed]
+        for channel in found:
+            given = [i for i in self.group.instructions() if i.action is Action.RELEASE and i.subject == channel.name]
+            one = channel.primed == 1 and all(i.distance == 1 for i in given)
+            if not one or channel.one_way or not self.frame.has_first(channel.name):
+                raise NotEmittable(kernel=self.kernel.name, reason=f"`{channel.name}` of earlier tiles in other groups")
+        return found
 
     def _put(self, instruction: Instruction, place: Place) -> Iterator[str]:
         channel = self.channels[instruction.subject]
@@ -292,7 +363,10 @@ class GroupWriter:
         name = instruction.subject
         base, _, move = name.partition(".")
         operation = self.operations[base]
-        if move:
+        if self.frame.printed_at(name):
+            if self.frame.printed_at(name) == name:
+                yield from self._change(instruction, place, state)
+        elif move:
             yield from self._transfer(instruction, move, place, state)
         elif operation.kind is OperationKind.LOAD:
             yield from self._copy(instruction, place)
@@ -339,6 +413,23 @@ class GroupWriter:
             # No put follows that would order the write before the product that reads it.
             yield "fence_async_shared()"
 
+    def _change(self, instruction: Instruction, place: Place, state: _State) -> Lines:
+        """Return several operations as one change of tensor memory: what lies between them is no value."""
+        name = instruction.subject
+        parts = [
+            i for i in self.group.steady if i.action is Action.PERFORM and self.frame.printed_at(i.subject) == name
+        ]
+        operands = [
+            self._text(source, part, place, state)
+            for part in parts
+            for source in part.operands
+            if not source.buffer and not self.frame.printed_at(source.value)
+        ]
+        overall = shifted(place.overall, instruction.stage)
+        written = instruction.result
+        slot = f"{self._buffer(written)}.index({self._slot(written, overall)})" if written else ""
+        return self.frame.changed(name, operands, slot)
+
     def _handed(self, buffer: str) -> bool:
         """Whether a channel goes over a buffer."""
         return any(channel.buffer == buffer for channel in self.channels.values())
@@ -354,8 +445,8 @@ class GroupWriter:
     def _fetch(self, instruction: Instruction, place: Place, state: _State) -> Iterator[str]:
         """Read a value of another group from its slot."""
         source = instruction.operands[0]
-        back = instruction.stage + source.distance
-        slot = self._slot(source.buffer, shifted(place.overall, back))
+        overall = shifted(place.overall, instruction.stage + source.distance)
+        slot = self._slot(source.buffer, self._counted(self.channels[source.value], overall))
         yield from self._make(source.value, place.step - source.distance, instruction, state)
         layout = self.frame.layout(source.value)
         yield f"{identifier(source.value)} = {self._buffer(source.buffer)}.index({slot}).load({layout})"

@@ -7,14 +7,15 @@ from the plan is refused with the reason.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from treadle.codegen.gluon.emit import emit, has_frame
+from treadle.codegen.gluon.emit import emit, has_frame, register_budgets
 from treadle.codegen.gluon.errors import EvidenceMismatch, NoGluonFrame, NoSharedMemoryLeft, NotEmittable
 from treadle.codegen.gluon.evidence import Evidence, GroupEvidence, examine
 from treadle.codegen.gluon.kernel import TENSOR_ROWS, WarpKernel, warp_kernel
-from treadle.codegen.triton.compile import KernelBinary, compile_source
+from treadle.codegen.triton.compile import KernelBinary, compile_sources
 from treadle.costmodels.lower_warps import lower_warps
 from treadle.costmodels.warp_facts import facts_of
 from treadle.driver.kernels import COST_MODEL, KernelOptions, plan_program
@@ -29,10 +30,13 @@ from treadle.ir.warp.lower import NoRoomForHandoffs
 from treadle.ir.warp.registers import registers_in_order
 from treadle.solvers.pipeline.alike import schedule_alike
 from treadle.solvers.pipeline.errors import NoWarpSchedule
-from treadle.solvers.pipeline.solve import Options, schedule
+from treadle.solvers.pipeline.ranked import others
+from treadle.solvers.pipeline.solve import Options, Solution, schedule
 
 ROUNDS = 5
 """How often a kernel may come back to the solver."""
+OTHERS = 2
+"""Other schedules of the same interval that are tried where one cannot be emitted, or more than registers differs."""
 BUDGETS = 3
 """How often one schedule gets registers by what its last binary used."""
 REGISTER_STEP = 8
@@ -47,10 +51,24 @@ GROUP_ROWS = 64
 """Rows that one warp group multiplies at once (`wgmma`, PTX ISA)."""
 SLOWER = 32
 """Where registers cannot be fewer, intervals grow by this part."""
+ROWS_OF_BLOCK_M = (
+    "gemm", "gemm_fp8", "swiglu", "grouped_gemm", "rms_norm_gemm", "kmeans_assign", "attention_fwd", "attention_varlen",
+)  # fmt: skip
+"""Families whose products have rows of `block_m`."""
 KEYS_AS_ROWS = ("attention_bwd",)
 """Families whose rows are keys: `block_n` is cut for groups, each with a sub-tile, half an interval apart."""
 
 Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The same source compiled by another Triton."""
+
+    python: str
+    binary: KernelBinary
+    evidence: Evidence
+    """Beside a plan whose registers are those that this Triton's binary uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +81,20 @@ class Fitted:
     evidence: Evidence
     beside: tuple[KernelBinary, ...] = ()
     """Further functions of the module, as the one that merges pieces."""
+    elsewhere: tuple[Elsewhere, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Refit:
-    """Why a binary does not keep its plan, what to leave free (None: nothing helps), and registers by group."""
+    """Why a binary does not keep its plan, what to leave free (None: nothing helps), and registers by group.
+
+    `error` is raised where no other schedule helps.
+    """
 
     reasons: tuple[str, ...]
     more: Room | None = None
     budget: tuple[int, ...] = ()
+    error: NotEmittable | None = None
 
 
 def for_groups(program: TileProgram, machine: Machine) -> TileProgram:
@@ -113,13 +136,25 @@ def _whole_products(program: TileProgram, machine: Machine) -> TileProgram:
         options = {**program.options, "form": "one_loop"}
         return programs.build(program.family, program.shape, program.tile_sizes, options)
     if program.family not in DECODES:
-        return program
+        return _whole_lanes(program, machine)
     rows = TENSOR_ROWS if machine.has("tensor_memory") else GROUP_ROWS
     sizes = {**program.tile_sizes, "block_m": max(rows, program.tile_sizes["block_m"])}
     options = {**program.options, "lookup": "copy"} if "lookup" in program.options else program.options
     if sizes == program.tile_sizes and options == program.options:
         return program
     return programs.build(program.family, program.shape, sizes, options)
+
+
+def _whole_lanes(program: TileProgram, machine: Machine) -> TileProgram:
+    """Return the program with products of as many rows as tensor memory has lanes, where there is that memory.
+
+    Rows beyond a tensor's are zeros, which cost what a smaller product would: it fills no fewer lanes.
+    """
+    rows = min((operation.result.shape[0] for operation in program.operations if operation.depth), default=TENSOR_ROWS)
+    if not machine.has("tensor_memory") or rows >= TENSOR_ROWS or program.family not in ROWS_OF_BLOCK_M:
+        return program
+    sizes = {**program.tile_sizes, "block_m": program.tile_sizes["block_m"] * TENSOR_ROWS // rows}
+    return programs.build(program.family, program.shape, sizes, program.options)
 
 
 def _fits_one_group(program: TileProgram, machine: Machine) -> bool:
@@ -164,7 +199,7 @@ def file_fitted(
         return _printed(replace(kernel, compiled=()), machine, plan_id)
     outcome = _attempt(replace(kernel, source="", compiled=()), machine, plan_id)
     if isinstance(outcome, Refit):
-        raise EvidenceMismatch(kernel=kernel.name, rounds=1, reason="; ".join(outcome.reasons))
+        raise outcome.error or EvidenceMismatch(kernel=kernel.name, rounds=1, reason="; ".join(outcome.reasons))
     return _filed(outcome)
 
 
@@ -188,8 +223,19 @@ def _filed(fitted: Fitted) -> tuple[KernelPlan, dict[str, bytes]]:
     return replace(fitted.kernel, source=path, compiled=tuple(records)), files
 
 
-def fit(kernel: KernelPlan, machine: Machine, options: KernelOptions, tell: Tell, plan_id: str = "") -> Fitted:
+def fit(
+    kernel: KernelPlan,
+    machine: Machine,
+    options: KernelOptions,
+    tell: Tell,
+    plan_id: str = "",
+    pythons: Sequence[str] = (sys.executable,),
+) -> Fitted:
     """Schedule over warp groups, emit, compile and examine until the binary keeps the plan.
+
+    Args:
+        pythons: whose Tritons compile; the first one's binary decides. Where only that of another one does not keep the
+            plan, one more round is tried; without one as short, `Fitted.elsewhere` says where the plan is not kept.
 
     Raises:
         EvidenceMismatch: it does not after `ROUNDS` attempts, or differs in what no register changes.
@@ -199,10 +245,17 @@ def fit(kernel: KernelPlan, machine: Machine, options: KernelOptions, tell: Tell
     kernel = _prepared(kernel, machine, options)
     room, least_ii, attempts, rounds, budgets = Room(), 0, list[str](), 0, 0
     groups = _groups(kernel, machine, options, room)
+    waiting: list[WarpPlan] | None = None
+    fallback: Fitted | None = None
     while True:
-        outcome = _attempt(replace(kernel, groups=groups, attempts=tuple(attempts)), machine, plan_id)
+        outcome = _attempt(replace(kernel, groups=groups, attempts=tuple(attempts)), machine, plan_id, pythons)
         if isinstance(outcome, Fitted):
-            return outcome
+            refit = _refit_elsewhere(outcome, machine)
+            if refit is None or fallback is not None:
+                return outcome if refit is None and _as_short(outcome, fallback) else fallback or outcome
+            outcome, fallback = refit, outcome
+        elif fallback is not None:
+            return fallback
         reasons = "; ".join(outcome.reasons)
         attempts.append(f"{room.registers} registers, {room.shared_bytes} bytes left free: {reasons}")
         if outcome.budget and outcome.budget != groups.budget and budgets < BUDGETS:
@@ -210,15 +263,37 @@ def fit(kernel: KernelPlan, machine: Machine, options: KernelOptions, tell: Tell
             groups, budgets = replace(groups, budget=outcome.budget), budgets + 1
             continue
         rounds, budgets = rounds + 1, 0
+        if outcome.more is None and rounds <= ROUNDS:
+            waiting = _others(kernel, groups, options) if waiting is None else waiting
+            if waiting:
+                tell(f"{kernel.name}: another schedule of the same interval: {reasons}")
+                groups = waiting.pop(0)
+                continue
+        if outcome.more is None or rounds > ROUNDS:
+            raise outcome.error or EvidenceMismatch(kernel=kernel.name, rounds=rounds, reason="; ".join(attempts))
         tell(f"{kernel.name}: back to the solver: {reasons}")
-        if outcome.more is None or rounds == ROUNDS:
-            raise EvidenceMismatch(kernel=kernel.name, rounds=rounds, reason=reasons)
-        more = outcome.more
+        more, waiting = outcome.more, None
         if more.registers and _alike(kernel):
             # Its registers are the fewest there are: what ptxas needs beside them, a longer interval may leave.
             least_ii, more = groups.schedule.schedule.ii_cycles * (SLOWER + 1) // SLOWER, replace(more, registers=0)
         room = Room(room.registers + more.registers, room.shared_bytes + more.shared_bytes)
         groups = _groups(kernel, machine, options, room, least_ii)
+
+
+def _as_short(fitted: Fitted, first: Fitted | None) -> bool:
+    """Whether an interval is hardly longer than that of the first schedule whose binary kept the plan."""
+    kept, found = (f.kernel.groups.schedule.schedule.ii_cycles if f and f.kernel.groups else 0 for f in (first, fitted))
+    return not kept or found * SLOWER <= kept * (SLOWER + 1)
+
+
+def _others(kernel: KernelPlan, groups: WarpPlan, options: KernelOptions) -> list[WarpPlan]:
+    """Return other schedules at the interval of one that cannot be emitted, cheapest assignment first."""
+    if _alike(kernel):
+        return []
+    settings = Options(options.limits, options.objective, COST_MODEL)
+    best = Solution(groups.schedule, groups.certificate)
+    found = others(groups.warps, best, OTHERS, settings)
+    return [WarpPlan(groups.warps, other.schedule, other.certificate, groups.room) for other in found]
 
 
 def _prepared(kernel: KernelPlan, machine: Machine, options: KernelOptions) -> KernelPlan:
@@ -267,7 +342,9 @@ def _groups(kernel: KernelPlan, machine: Machine, options: KernelOptions, room: 
     return WarpPlan(warps, solved.schedule, solved.certificate, room)
 
 
-def _attempt(kernel: KernelPlan, machine: Machine, plan_id: str) -> Fitted | Refit:
+def _attempt(
+    kernel: KernelPlan, machine: Machine, plan_id: str, pythons: Sequence[str] = (sys.executable,)
+) -> Fitted | Refit:
     """Return the kernel where its binary keeps the plan, else what would help, and why it does not."""
     try:
         lowered = warp_kernel(kernel, machine)
@@ -277,20 +354,55 @@ def _attempt(kernel: KernelPlan, machine: Machine, plan_id: str) -> Fitted | Ref
             return Refit((reason,), Room(registers=-(-short // REGISTER_STEP) * REGISTER_STEP))
         lowered = checked(lowered)
         source = emit(lowered, plan_id)
+    except NotEmittable as error:
+        return Refit((str(error),), error=error)
     except NoSharedMemoryLeft as error:
         return Refit((str(error),), Room(shared_bytes=error.missing_bytes))
     except NoRoomForHandoffs as error:
         missing = int(str(error.fields["needed"])) - int(str(error.fields["free"]))
         return Refit((str(error),), Room(shared_bytes=missing) if error.fields["memory"] == "shared" else None)
-    binary, *beside = compile_source(source, machine.architecture, kernel.name)
+    first, *more = pythons
+    binary, *beside = compile_sources({kernel.name: source}, machine.architecture, python=first)[kernel.name]
     evidence = examine(lowered, binary)
-    if not evidence.mismatches:
-        return Fitted(kernel, source, binary, evidence, tuple(beside))
+    if evidence.mismatches:
+        return _refit(lowered, evidence)
+    elsewhere: list[Elsewhere] = []
+    for python in more:
+        elsewhere.append(_compiled_elsewhere(lowered, source, python))
+    return Fitted(kernel, source, binary, evidence, tuple(beside), tuple(elsewhere))
+
+
+def _refit_elsewhere(fitted: Fitted, machine: Machine) -> Refit | None:
+    """Return why another Triton's binary does not keep the plan, and what would help; None where all keep it."""
+    for found in fitted.elsewhere:
+        if found.evidence.mismatches:
+            refit = _refit(warp_kernel(fitted.kernel, machine), found.evidence)
+            reasons = tuple(f"{found.binary.compiler}: {reason}" for reason in refit.reasons)
+            return replace(refit, reasons=reasons, budget=())
+    return None
+
+
+def _refit(kernel: WarpKernel, evidence: Evidence) -> Refit:
+    """Return why a binary does not keep its plan, and what of registers would help."""
     if not evidence.short_of_registers:
         return Refit(evidence.mismatches)
-    return Refit(
-        evidence.mismatches, Room(registers=_missing_registers(lowered, evidence)), compiled_budget(lowered, evidence)
-    )
+    more = Room(registers=_missing_registers(kernel, evidence))
+    return Refit(evidence.mismatches, more, compiled_budget(kernel, evidence))
+
+
+def _compiled_elsewhere(kernel: WarpKernel, source: str, python: str) -> Elsewhere:
+    """Return what another Triton makes of a source, set against the plan that a fit with this one would give it.
+
+    What `setmaxnreg` grants does not depend on the registers that were seen, so the text is the same.
+    """
+    name, architecture = kernel.name, kernel.machine.architecture
+    binary = compile_sources({name: source}, architecture, python=python)[name][0]
+    evidence = examine(kernel, binary)
+    if evidence.mismatches and evidence.short_of_registers:
+        own = replace(kernel, budget=compiled_budget(kernel, evidence) or kernel.budget)
+        if register_budgets(own) == register_budgets(kernel):
+            evidence = examine(own, binary)
+    return Elsewhere(python, binary, evidence)
 
 
 def _short_in_order(kernel: WarpKernel) -> int:

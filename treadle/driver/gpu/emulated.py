@@ -127,6 +127,10 @@ class Alias(Buffer):
         super().__init__(array)
         self.spoiled = spoiled
 
+    def slice(self, start: int, length: int, dim: int | None = None) -> Buffer:
+        """Return a part of the columns."""
+        return Alias(self.array.narrow(1 if dim is None else dim, start, length), self.spoiled)
+
     def store(self, value: Tensor) -> None:
         """Write registers."""
         super().store(value)

@@ -34,6 +34,7 @@ def emulate(source: str, seed: int, instances: int = INSTANCES) -> ModuleType:
     module.__dict__.update(machine.names())
     exec(compile(_prepared(source), "emulated", "exec"), module.__dict__)
     module.__dict__.update(_replaced(instances), _copy=machine.copy, _copy_out=machine.copy_out)
+    module.__dict__.update(_instance=machine.instance, _stride=machine.stride)
     return module
 
 
@@ -152,6 +153,14 @@ class _Machine:
             "TensorMemoryLayout": Anything(),
             "tensor_memory_descriptor": Anything(),
         }
+
+    def instance(self, tiles: int) -> int:
+        """Return which instance runs."""
+        return self.program
+
+    def stride(self, tiles: int) -> int:
+        """Return how many instances there are."""
+        return self.programs
 
     def jit(self, function: Callable[..., Any]) -> _Kernel:
         """Return a function of the module as a kernel."""
