@@ -33,7 +33,6 @@ from treadle.ir.machine import Machine
 from treadle.ir.tile.kernel import Room, WarpPlan
 from treadle.ir.tile.program import TileProgram
 from treadle.ir.tile.warps import WarpSchedule
-from treadle.ir.warp.lower import NoRoomForHandoffs
 from treadle.solvers import interruption
 from treadle.solvers.backend import Limits
 from treadle.solvers.modulo import solve as modulo
@@ -184,7 +183,7 @@ def _solved(name: str, machine: Machine, limit_s: float, wall_s: float) -> dict[
                 try:
                     options = pipeline.Options(Limits(deterministic_s=limit_s))
                     found = schedule_over_groups(program, machine, options, lambda _: None)
-                except (MemoryExceeded, NoRoomForHandoffs) as error:
+                except MemoryExceeded as error:
                     refused = refused or f"{error.code}: {error}"
                     continue
                 return {**_kept(program, found), "cpu_s": time.process_time() - begin, "stopped": bool(stopped)}

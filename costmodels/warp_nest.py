@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import permutations
 from math import ceil
 
-from treadle.costmodels.lower_warps import lower_warps
 from treadle.costmodels.warp_review import WarpReview, review_warp_program
 from treadle.costmodels.warp_simulator import Pace
 from treadle.ir.diagnostics import Finding
@@ -72,10 +71,7 @@ def run_kernel(kernel: KernelPlan, machine: Machine) -> KernelRun:
         if sibling.groups is not None:
             plans.append((program, sibling.groups))
             loops.append(NestedLoop(sibling.groups.warps, sibling.groups.schedule, sibling.homes))
-    reviews = tuple(
-        review_warp_program(program, machine, _with_handoffs(program, plan, machine), plan.schedule)
-        for program, plan in plans
-    )
+    reviews = tuple(review_warp_program(program, machine, plan.warps, plan.schedule) for program, plan in plans)
     findings = [finding for review in reviews for finding in review.findings]
     findings += check_nest(kernel.name, loops)
     rederived = sum(review.rederived for review in reviews) + 1
@@ -85,13 +81,6 @@ def run_kernel(kernel: KernelPlan, machine: Machine) -> KernelRun:
     outside = kernel.prediction("outside_cycles").value if kernel.predictions else 0.0
     simulated = predict_run([program for program, _ in plans], paces, machine, outside)
     return KernelRun(reviews, tuple(findings), simulated, rederived + len(simulated))
-
-
-def _with_handoffs(program: TileProgram, plan: WarpPlan, machine: Machine) -> WarpLoop:
-    """Return the loop with the memory for what its groups hand over, which scheduling left free."""
-    if not plan.room.handoff_bytes:
-        return plan.warps
-    return replace(plan.room, handoff_bytes=0).taken_from(lower_warps(program, machine))
 
 
 def predict_run(

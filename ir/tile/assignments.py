@@ -19,6 +19,8 @@ from treadle.ir.tile.warps import WarpLoop, barriers, exposed_waits, handoff_byt
 
 MOST_NODES = 60_000
 """Partial assignments that one walk may visit: a few seconds. A longer walk claims nothing."""
+LARGE_FIRST_NODES = 6_000
+"""Those of a walk through the classes of most issue cycles first, which is either short or of no use."""
 MOST_LEAVES = 600
 """Complete assignments whose registers and paths one walk may bound."""
 
@@ -70,10 +72,13 @@ class _Walk:
     """Per class: recurrences whose last class it is."""
     refutes: Callable[[dict[str, int]], bool] | None = None
     """Whether anything else refutes the groups of some operations, whatever those of all others are."""
+    handoffs: list[tuple[int, tuple[int, ...], int]] = field(default_factory=list[tuple[int, tuple[int, ...], int]])
+    """What may be handed over: class of the source, other classes that read it, bytes."""
     handoff_room: int = 0
     """Bytes that the fewest slots of all rings leave to handoffs."""
     peaks: dict[tuple[int, frozenset[int]], int] = field(default_factory=dict[tuple[int, frozenset[int]], int])
     """Fewest registers of a group, by how many classes are placed and which of them are in it: nothing else counts."""
+    most_nodes: int = 0
     nodes: int = 0
     leaves: int = 0
 
@@ -113,10 +118,20 @@ def assignments(
     Raises:
         WalkTooLong: there are too many of them.
     """
-    walk = _started(warps, ii, dict(most))
-    walk.from_ii = ii if from_ii is None else from_ii
-    walk.refutes = refutes
-    yield from _extend(walk, [], [0] * warps.limits.most_groups, (0, 0))
+    for large_first in (False, True):
+        walk = _started(warps, ii, dict(most), large_first=large_first)
+        walk.from_ii = ii if from_ii is None else from_ii
+        walk.refutes = refutes
+        any_left = False
+        try:
+            for needs in _extend(walk, [], [0] * warps.limits.most_groups, (0, 0)):
+                any_left = True
+                yield needs
+        except WalkTooLong:
+            if any_left or large_first:
+                raise
+        else:
+            return
 
 
 def least(warps: WarpLoop, ii: int, most: dict[str, int], level: str, below: int) -> int:
@@ -132,11 +147,18 @@ def least(warps: WarpLoop, ii: int, most: dict[str, int], level: str, below: int
     Raises:
         WalkTooLong: there are too many assignments to go through.
     """
-    walk = _started(warps, ii, {**most, level: below - 1})
     best = below
-    for needs in _extend(walk, [], [0] * warps.limits.most_groups, (0, 0)):
-        best = min(best, needs.levels[level])
-        walk.most[level] = best - 1
+    for large_first in (True, False):
+        walk = _started(warps, ii, {**most, level: best - 1}, large_first=large_first)
+        try:
+            for needs in _extend(walk, [], [0] * warps.limits.most_groups, (0, 0)):
+                best = min(best, needs.levels[level])
+                walk.most[level] = best - 1
+        except WalkTooLong:
+            if not large_first:
+                raise
+        else:
+            break
     return best
 
 
@@ -152,7 +174,7 @@ def least_interval(warps: WarpLoop, from_ii: int, to_ii: int) -> int:
     low, high = from_ii, to_ii
     while low < high:
         middle = (low + high) // 2
-        if _some_paced(warps, middle):
+        if any_left(warps, middle, paced_only=True):
             high = middle
         else:
             low = middle + 1
@@ -167,7 +189,7 @@ def least_roomy(warps: WarpLoop, low: int, to_ii: int) -> int:
     """
     width, growing = 1, True
     while low < to_ii:
-        if next(assignments(warps, min(low + width - 1, to_ii), {}, from_ii=low), None) is None:
+        if not any_left(warps, min(low + width - 1, to_ii), low):
             low = min(low + width, to_ii)
             width = 2 * width if growing else width
         elif width == 1:
@@ -177,16 +199,37 @@ def least_roomy(warps: WarpLoop, low: int, to_ii: int) -> int:
     return low
 
 
-def _some_paced(warps: WarpLoop, ii: int) -> bool:
-    walk = _started(warps, ii, {})
-    return any(True for _ in _extend(walk, [], [0] * warps.limits.most_groups, (0, 0), paced_only=True))
+def any_left(warps: WarpLoop, ii: int, from_ii: int | None = None, *, paced_only: bool = False) -> bool:
+    """Whether an assignment is left at an interval (or all intervals from `from_ii` to it at once).
+
+    With `paced_only` registers are not looked at.
+
+    Raises:
+        WalkTooLong: there are too many assignments.
+    """
+    for large_first in (True, False):
+        walk = _started(warps, ii, {}, large_first=large_first)
+        walk.from_ii = ii if from_ii is None else from_ii
+        try:
+            return any(True for _ in _extend(walk, [], [0] * warps.limits.most_groups, (0, 0), paced_only=paced_only))
+        except WalkTooLong:
+            if not large_first:
+                raise
+    return True
 
 
-def _started(warps: WarpLoop, ii: int, most: dict[str, int]) -> _Walk:
+def _started(warps: WarpLoop, ii: int, most: dict[str, int], *, large_first: bool = False) -> _Walk:
+    """Return a walk at its beginning, through classes in order of first issue or those of most issue cycles first.
+
+    Where large ones do not fit together, nothing is asked about the many groups that small ones may be in.
+    """
     walk = _Walk(warps, ii, most)
     cycles = {issue.operation: issue.issue_cycles for issue in warps.issues}
     role = {issue.operation: issue.role for issue in warps.issues}
     found = sorted(classes(warps), key=lambda names: role[names[0]] == "")
+    walk.most_nodes = min(LARGE_FIRST_NODES, MOST_NODES) if large_first else MOST_NODES
+    if large_first:
+        found.sort(key=lambda names: (role[names[0]] == "", -sum(cycles[name] for name in names)))
     home = {name: position for position, names in enumerate(found) for name in names}
     walk.members = list(found)
     walk.roles = [warps.roles.index(role[names[0]]) if role[names[0]] else None for names in found]
@@ -198,6 +241,9 @@ def _started(warps: WarpLoop, ii: int, most: dict[str, int]) -> _Walk:
         if first != last:
             walk.edges[last].append((first, crossing.bytes, crossing.barriers))
     walk.ahead = _ahead(walk)
+    for handoff in warps.handoffs:
+        source = home[handoff.source]
+        walk.handoffs.append((source, tuple({home[name] for name in handoff.targets} - {source}), handoff.bytes))
     walk.rounds = _rounds(warps, ii, home, len(found))
     if longest(len(warps.loop.operations), list(arcs(warps.loop)), ii) is not None:
         walk.reach = Reach(warps, list(arcs(warps.loop)), ii)
@@ -281,7 +327,7 @@ def _extend(
 ) -> Iterator[Needs]:
     """Put the next class in each group it may be in; groups without a role are opened in order."""
     walk.nodes += 1
-    if walk.nodes > MOST_NODES:
+    if walk.nodes > walk.most_nodes:
         raise WalkTooLong
     position = len(chosen)
     if position == len(walk.members):
@@ -320,10 +366,11 @@ def _waits_within(walk: _Walk, chosen: list[int]) -> bool:
 
 def _handed_within(walk: _Walk, chosen: list[int]) -> bool:
     """Whether what the classes placed so far hand over has room beside the rings."""
-    if not walk.warps.handoffs:
-        return True
-    groups = {name: home for names, home in zip(walk.members, chosen, strict=False) for name in names}
-    return all(used <= walk.handoff_room for used in handoff_bytes(walk.warps, groups).values())
+    placed, used = len(chosen), 0
+    for source, targets, size in walk.handoffs:
+        if source < placed and any(at < placed and chosen[at] != chosen[source] for at in targets):
+            used += size
+    return not used or used <= walk.handoff_room
 
 
 def _room_left(walk: _Walk, chosen: list[int], group: int) -> bool:
@@ -374,7 +421,7 @@ def _needs(walk: _Walk, chosen: list[int], cost: tuple[int, int], *, paced_only:
     levels = {"traffic_bytes": cost[0], "barriers": cost[1], "groups": len(set(chosen))}
     levels["exposed_waits"] = exposed_waits(warps, groups)
     if paced_only:
-        return Needs(levels, groups)
+        return Needs(levels, _in_issue_order(warps, groups))
     levels["length"] = max(
         head + operation.latency_cycles for head, operation in zip(heads, warps.loop.operations, strict=True)
     )
@@ -384,7 +431,16 @@ def _needs(walk: _Walk, chosen: list[int], cost: tuple[int, int], *, paced_only:
     levels["registers"] = max([*peaks.values(), *[warps.limits.role_registers] * len(warps.roles)])
     if any(levels[name] > limit for name, limit in walk.most.items() if name in levels):
         return None
-    return Needs(levels, groups)
+    return Needs(levels, _in_issue_order(warps, groups))
+
+
+def _in_issue_order(warps: WarpLoop, groups: dict[str, int]) -> dict[str, int]:
+    """Return an assignment with operations in order of issue, and groups without a role numbered in it."""
+    roles = len(warps.roles)
+    names = dict(enumerate(range(roles)))
+    for issue in warps.issues:
+        names.setdefault(groups[issue.operation], len(names))
+    return {issue.operation: names[groups[issue.operation]] for issue in warps.issues}
 
 
 def within_limits(warps: WarpLoop, peaks: dict[int, int]) -> bool:

@@ -59,17 +59,13 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a schedule leaves free for the compiler: registers per thread of every group, shared memory (bytes).
-
-    `handoff_bytes` of shared memory are left free beside the rings for what groups hand over.
-    """
+    """What a schedule leaves free for the compiler: registers per thread of every group, shared memory (bytes)."""
 
     registers: int = 0
     shared_bytes: int = 0
-    handoff_bytes: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.registers, self.shared_bytes, self.handoff_bytes) < 0:
+        if min(self.registers, self.shared_bytes) < 0:
             raise InvalidValue(message=f"room of {self.registers} registers and {self.shared_bytes} bytes is negative")
 
     def taken_from(self, warps: WarpLoop) -> WarpLoop:
@@ -78,7 +74,7 @@ class Room:
             return warps
         limits = replace(warps.limits, fixed_registers=warps.limits.fixed_registers + self.registers)
         capacities = tuple(
-            replace(capacity, fixed_bytes=capacity.fixed_bytes + self.shared_bytes + self.handoff_bytes)
+            replace(capacity, fixed_bytes=capacity.fixed_bytes + self.shared_bytes)
             if capacity.memory == "shared"
             else capacity
             for capacity in warps.loop.capacities

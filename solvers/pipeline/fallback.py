@@ -6,11 +6,11 @@ Nothing here proves anything: the interval that comes of it is feasible, and the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from treadle.solvers.pipeline.attempts import varied_schedule
+from treadle.solvers.pipeline.closing import Found, bisected
 from treadle.solvers.pipeline.compaction import compacted
-from treadle.solvers.pipeline.points import Point
+from treadle.solvers.pipeline.frugal import frugal_schedule
 from treadle.solvers.pipeline.search import Search, searched
 from treadle.solvers.pipeline.turning import turned
 
@@ -26,19 +26,12 @@ CLOSE_PART = 64
 """Intervals closer than this part of each other are as good."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A schedule and its interval."""
-
-    ii: int
-    point: Point
-
-
 def any_interval(first: Search, low: int, last: int, tell: Callable[[str], None]) -> Found | None:
     """Return a schedule at the least interval of `low` to `last` that short attempts find; None if they find none."""
     found = _first(first, low, last, tell)
     if found is None:
         return None
+    found = bisected(first, low, found, tell)
     first.budget.slice(CLOSING_SHARE)
     while found.ii - low > max(1, low // CLOSE_PART) and not first.budget.over:
         middle = (low + found.ii) // 2
@@ -68,5 +61,5 @@ def _first(first: Search, low: int, last: int, tell: Callable[[str], None]) -> F
 
 def _at(first: Search, ii: int, low: int) -> Found | None:
     search = searched(first.warps, first.network, ii, first.budget, walkable=first.walkable)
-    point = turned(search, {}, RUNG_NODES).point or varied_schedule(search)
+    point = turned(search, {}, RUNG_NODES).point or frugal_schedule(search) or varied_schedule(search)
     return None if point is None else Found(*compacted(first.warps, first.network, ii, point, low))

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any
 
 from treadle.ir.certificate import ProofKind
-from treadle.ir.tile.assignments import DECIDED, WalkTooLong, assignments, least, least_interval, least_roomy
+from treadle.ir.tile.assignments import DECIDED, WalkTooLong, any_left, assignments, least, least_interval, least_roomy
 from treadle.ir.tile.warps import WarpLoop
 from treadle.solvers.modulo.bounds import Bound
 
@@ -41,7 +41,7 @@ def paced_bound(warps: WarpLoop, basis: Bound, longest: int) -> tuple[Bound, boo
     """Return the least interval that walks over the assignments leave, and whether they can be gone through at it."""
     try:
         value = least_interval(warps, basis.value, longest)
-        next(assignments(warps, value, {}), None)
+        any_left(warps, value)
     except WalkTooLong:
         return basis, False
     return raised(basis, value, []), True
@@ -80,6 +80,6 @@ def survivors(warps: WarpLoop, ii: int, fixed: dict[str, int]) -> list[dict[str,
 def refuted_by_walk(warps: WarpLoop, ii: int) -> bool:
     """Whether no assignment is left at an interval."""
     try:
-        return next(assignments(warps, ii, {}), None) is None
+        return not any_left(warps, ii)
     except WalkTooLong:
         return False

@@ -7,8 +7,8 @@ from itertools import permutations
 
 import pytest
 
-from treadle.costmodels.lower_warps import lower_warps
 from treadle.costmodels.machines import load_machine
+from treadle.costmodels.warp_facts import facts_of
 from treadle.costmodels.warp_nest import align, moved_registers, run_kernel
 from treadle.driver import kernel_groups
 from treadle.driver.kernel_groups import LoopsDoNotShare, simulated, with_groups
@@ -16,12 +16,11 @@ from treadle.driver.kernels import KernelOptions, plan_program
 from treadle.frontends import programs
 from treadle.ir.errors import InvalidValue
 from treadle.ir.machine import Machine
-from treadle.ir.tile.kernel import KernelPlan, Room
-from treadle.ir.tile.warps import WarpLoop, WarpSchedule
-from treadle.ir.warp.facts import Facts
-from treadle.ir.warp.lower import NoRoomForHandoffs, lower_schedule
+from treadle.ir.tile.kernel import KernelPlan
+from treadle.ir.tile.program import Memory
+from treadle.ir.tile.warps import check_warps, handoff_bytes
+from treadle.ir.warp.lower import lower_schedule
 from treadle.ir.warp.nest import NestedLoop, check_nest, kernel_registers, main_loop
-from treadle.ir.warp.program import WarpProgram
 from treadle.solvers.backend import Limits
 from treadle.solvers.pipeline.solve import Options
 from treadle.verification.kernel import review_kernel
@@ -126,23 +125,20 @@ def test_values_carried_on_stay_where_they_are(machine: Machine) -> None:
     assert costs[0, 2, 1] > 0
 
 
-def test_room_for_handoffs_is_left_beside_the_rings(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
-    program = programs.build("gemm", {"m": 512, "n": 512, "k": 512}, {"block_m": 128, "block_n": 128, "block_k": 64})
-    whole = lower_warps(program, machine)
-    refusals = [100_000, 70_000]
-
-    def lower(warps: WarpLoop, made: WarpSchedule, facts: Facts) -> WarpProgram:
-        assert warps == whole
-        if refusals:
-            raise NoRoomForHandoffs(program=program.name, needed=refusals.pop(0), memory="shared", free=1)
-        return lower_schedule(warps, made, facts)
-
-    monkeypatch.setattr(kernel_groups, "lower_schedule", lower)
-    told: list[str] = []
-    plan = kernel_groups.schedule_over_groups(program, machine, Options(Limits(deterministic_s=0.2)), told.append)
-    assert plan.room == Room(handoff_bytes=100_000)
-    assert plan.warps.loop.capacities[0].fixed_bytes == whole.loop.capacities[0].fixed_bytes + 100_000
-    assert sum("handoffs need" in line for line in told) == 2
-    refusals[:] = [1] * 9
-    with pytest.raises(NoRoomForHandoffs):
-        kernel_groups.schedule_over_groups(program, machine, Options(Limits(deterministic_s=0.2)), told.append)
+def test_handoffs_have_room_beside_the_rings(machine: Machine) -> None:
+    """Un-sub-tiled attention hands 32 kB over, which memory has beside the fewest slots of its rings or not."""
+    sizes = {"block_m": 64, "block_n": 64, "sub_tiles": 1}
+    program = programs.build("attention_fwd", {"heads": 8, "kv_heads": 8, "seq": 1024, "qk_head_dim": 128}, sizes)
+    mi300x = load_machine("mi300x")
+    plan = kernel_groups.schedule_over_groups(program, mi300x, Options(Limits(deterministic_s=0.2)), lambda _: None)
+    assert not check_warps(plan.warps, plan.schedule)
+    facts = facts_of(program, mi300x, plan.warps, plan.schedule)
+    lowered = lower_schedule(plan.warps, plan.schedule, facts)
+    handed = handoff_bytes(plan.warps, plan.schedule.groups)
+    rings = {ring.name for ring in plan.warps.loop.rings}
+    fewest = sum(b.slot_bytes for b in lowered.buffers if b.memory is Memory.SHARED and b.name not in rings)
+    assert handed.get("shared", 0) == fewest
+    capacity = plan.warps.loop.capacities[0]
+    full = replace(capacity, fixed_bytes=capacity.capacity_bytes - fewest - 2 * 16384 + 1)
+    crowded = replace(plan.warps, loop=replace(plan.warps.loop, capacities=(full,)))
+    assert {finding.code for finding in check_warps(crowded, plan.schedule)} >= {"TRD608"}

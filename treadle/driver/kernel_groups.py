@@ -7,24 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from treadle.costmodels.lower_warps import lower_warps
-from treadle.costmodels.warp_facts import facts_of
 from treadle.costmodels.warp_nest import align, run_kernel
 from treadle.driver.kernels import COST_MODEL, KernelOptions, unfit
 from treadle.driver.nearest import advice
 from treadle.ir.diagnostics import ExitCode, TreadleError
 from treadle.ir.machine import Machine
-from treadle.ir.tile.kernel import KernelPlan, Room, ScheduledLoop, WarpPlan
+from treadle.ir.tile.kernel import KernelPlan, ScheduledLoop, WarpPlan
 from treadle.ir.tile.program import TileProgram
-from treadle.ir.warp.lower import NoRoomForHandoffs, lower_schedule
 from treadle.ir.warp.nest import main_loop
 from treadle.solvers.pipeline import solve as pipeline
 from treadle.solvers.pipeline.ranked import others
 from treadle.solvers.pipeline.second_encoding import with_second_opinions
 
 Tell = Callable[[str], None]
-
-HANDOFF_ROUNDS = 4
-"""How often a loop is scheduled anew to make room for what its groups hand over."""
 
 
 class LoopsDoNotShare(TreadleError):
@@ -73,32 +68,10 @@ def _twice(plan: WarpPlan) -> WarpPlan:
 
 
 def schedule_over_groups(program: TileProgram, machine: Machine, options: pipeline.Options, tell: Tell) -> WarpPlan:
-    """Return a loop's schedule over warp groups whose handoffs have room beside its rings.
-
-    The scheduling problem counts rings alone; where values handed between groups find no room, it is solved again with
-    what they lack taken from the memory.
-
-    Raises:
-        NoRoomForHandoffs: they have none after `HANDOFF_ROUNDS`.
-        TreadleError: as `pipeline.schedule`.
-    """
-    whole, room = lower_warps(program, machine), Room()
-    refusal: NoRoomForHandoffs | None = None
-    for _ in range(HANDOFF_ROUNDS):
-        warps = room.taken_from(whole)
-        solved = pipeline.schedule(warps, options, tell)
-        try:
-            lower_schedule(whole, solved.schedule, facts_of(program, machine, whole, solved.schedule))
-        except NoRoomForHandoffs as error:
-            if error.fields["memory"] != "shared":
-                raise
-            refusal = error
-            room = Room(handoff_bytes=max(room.handoff_bytes, error.needed_bytes))
-            tell(f"{program.name}: handoffs need {error.needed_bytes} bytes beside the rings; back to the solver")
-        else:
-            return WarpPlan(warps, solved.schedule, solved.certificate, room)
-    assert refusal is not None
-    raise refusal
+    """Return a loop's schedule over warp groups; raises as `pipeline.schedule`."""
+    warps = lower_warps(program, machine)
+    solved = pipeline.schedule(warps, options, tell)
+    return WarpPlan(warps, solved.schedule, solved.certificate)
 
 
 def _aligned(kernel: KernelPlan, main: WarpPlan, loop: ScheduledLoop, groups: WarpPlan) -> ScheduledLoop:
