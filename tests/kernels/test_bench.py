@@ -18,6 +18,7 @@ import torch
 
 from treadle.cli.bench import chosen_cases
 from treadle.cli.kernel_report import measured_line
+from treadle.cli.main import main as command_line
 from treadle.codegen.folder import write_plan
 from treadle.costmodels.machines import load_machine, load_machine_file
 from treadle.driver import measure
@@ -25,14 +26,15 @@ from treadle.driver.bench import Suite, make_suite
 from treadle.driver.bench_cases import Case, cases, useful_flops
 from treadle.driver.gpu import contenders, suite
 from treadle.driver.gpu.families import FAMILIES, Source
-from treadle.driver.gpu.report import judge, lines_of, lines_table, plot, statistics_of, text_table
+from treadle.driver.gpu.plot import plot
+from treadle.driver.gpu.report import judge, lines_of, lines_table, statistics_of, text_table
 from treadle.driver.gpu.run import write
 from treadle.driver.gpu.suite import Bench
 from treadle.driver.gpu.timing import Deadline, Run, medians_us, rotating_sets, spearman
 from treadle.driver.gpu_machine import checked_record, machine_text, measured_machine, write_machine
 from treadle.driver.kernel import KernelRequest
 from treadle.driver.kernels import KernelOptions
-from treadle.driver.tune import NothingMeasured, tune
+from treadle.driver.tune import NothingMeasured, OtherKernels, candidates, measured_elsewhere, tune
 from treadle.frontends import programs
 from treadle.ir.errors import InvalidValue
 from treadle.ir.tile.kernel import Measured
@@ -260,9 +262,12 @@ def test_every_family_has_contenders_or_a_reason(monkeypatch: pytest.MonkeyPatch
 
 def row(case: str, time_us: float, predicted_us: float, **more: Any) -> dict[str, Any]:
     return {
-        "case": case, "group": case, "state": "measured", "times_us": {"treadle": time_us, "cublas": 2 * time_us},
+        "case": case, "group": case, "problem": case, "language": "triton", "state": "measured",
+        "times_us": {"treadle": time_us, "cublas": 2 * time_us},
         "speedup": {"cublas": 2.0}, "predicted_us": predicted_us, "prediction_error": predicted_us / time_us - 1,
-        "tflops": 100.0, "gb_per_s": 50.0, "flops": 1, "tile_sizes": {"block_m": 64}, **more,
+        "tflops": 100.0, "gb_per_s": 50.0, "flops": 1, "bytes": 1, "tile_sizes": {"block_m": 64},
+        "predicted_cycles": 1.5e3 * predicted_us, "measured_cycles": 1.6e3 * time_us, "clock_mhz": 1600.0,
+        "cycles_error": 1.5 * predicted_us / (1.6 * time_us) - 1, **more,
     }  # fmt: skip
 
 
@@ -270,6 +275,7 @@ def test_statistics_of_predictions() -> None:
     rows = [row("a", 10.0, 11.0), row("a", 20.0, 18.0), row("a", 30.0, 33.0), {"case": "b", "state": "refused"}]
     found = statistics_of(rows)
     assert found["prediction_mape"] == pytest.approx(0.1)
+    assert found["cycles_mape"] == pytest.approx((0.03125 + 0.15625 + 0.03125) / 3)
     assert found["rank_correlation"] == 1.0
     assert (found["measured"], found["refused"], found["rows"]) == (3, 1, 4)
     assert statistics_of([])["prediction_mape"] is None
@@ -301,7 +307,7 @@ def test_lines_are_judged_over_their_problems() -> None:
         return row(problem, 1.0, 1.0, bandwidth_share=share, **more)
 
     rows = [gemm("a", 10.0, 0.9), gemm("a", 9.0, 1.0), gemm("b", 5.0, 1.21), decode("c", 0.9), decode("d", 0.8)]
-    figures = {"prediction_mape": 0.1, "rank_correlation": None}
+    figures = {"cycles_mape": 0.1, "rank_correlation": None}
     found = lines_of(rows, figures)
     assert [(line["line"], line["verdict"]) for line in found] == [
         ("gemm", "met"), ("decode", "missed"), ("predictions", "met"), ("predictions", "not measured")
@@ -327,20 +333,26 @@ def test_every_promised_line_has_problems_and_contenders_by_name(monkeypatch: py
 
 
 def test_table_and_plot_show_every_row(tmp_path: Path) -> None:
-    rows = [row("gemm <1>", 10.0, 11.0, goal={"tflops": 90}), {"case": "none", "state": "refused", "refused": "no <b>"}]
-    record = {"rows": rows, "environment": {"gpu": "H200 & co"}, "bandwidth_gb_per_s": None}
+    rows = [
+        row("gemm <1>", 10.0, 11.0, goal={"tflops": 90}),
+        row("memory", 40.0, 30.0, flops=0, language="gluon", bandwidth_share=0.87),
+        {"case": "none", "state": "refused", "refused": "no <b>"},
+        {"case": "late", "state": suite.OUT_OF_TIME, "predicted_cycles": 7e3},
+    ]
+    environment = {"gpu": "H200 & co", "driver_version": "580.1", "torch": "2.11", "date": "2026-11-21"}
+    record = {"rows": rows, "environment": environment, "seed": 3, "bandwidth_gb_per_s": None, "spent_s": {"time": 9.0}}
     assert write(record, tmp_path) == 0
     table = (tmp_path / "kernel_gpu.txt").read_text()
-    assert "gemm <1>" in table
-    assert "+10%" in table
-    assert "met" in table
-    assert "refused" in table
+    assert table.startswith("H200 & co, driver 580.1, torch 2.11, seed 3, time 9 s, 2026-11-21")
+    for words in ("gemm <1>", "+3%", "met", "refused", "no <b>", "not measured (budget)", "87% of memory bandwidth"):
+        assert words in table
+    assert record["figures"]["not_measured_budget"] == 1
     svg = (tmp_path / "kernel_gpu.svg").read_text()
-    assert "gemm &lt;1&gt;" in svg
-    assert "H200 &amp; co" in svg
-    assert svg.count("<rect") == 3
-    assert len(text_table(rows).splitlines()) == 4
-    assert "</svg>" in plot([], "nothing")
+    for words in ("gemm &lt;1&gt;", "H200 &amp; co", "treadle, gluon", "40 us", "cublas", "15 % off", "driver 580.1"):
+        assert words in svg
+    assert svg.count("<circle") == 2
+    assert len(text_table(rows).splitlines()) == 6
+    assert "</svg>" in plot([], {})
 
 
 @pytest.mark.parametrize(
@@ -467,6 +479,39 @@ def test_an_unknown_language_is_refused() -> None:
         status, text = invoke(*verb, "--language", "cuda")
         assert status == 2
         assert "no kernels are emitted in `cuda`" in text
+
+
+def test_candidates_are_timed_elsewhere_and_the_record_is_that_of_the_same_kernels(tmp_path: Path) -> None:
+    """Prepared here, run on another machine, and its record taken back here."""
+    two = replace(QUICK, top=2)
+    candidates(REQUEST, two, quiet, ("triton",)).write(tmp_path / "there")
+    record = measured_as([30.0, 20.0])(tmp_path / "there")
+    file = tmp_path / "kernel_gpu.json"
+
+    def taken(**changed: Any) -> dict[str, Any]:
+        file.write_text(json.dumps({**record, **changed}))
+        return measured_elsewhere(file)(tmp_path / "there")
+
+    other = [{**one, "kernel": "other"} for one in record["rows"]]
+    assert len(taken(rows=[*record["rows"], *other])["rows"]) == 2
+    with pytest.raises(OtherKernels, match="gemm_triton_1 is not in it"):
+        taken(rows=other)
+    with pytest.raises(OtherKernels, match="gemm_triton_2 has another source"):
+        taken(rows=[record["rows"][0], {**record["rows"][1], "sha256": "0"}])
+    with pytest.raises(OtherKernels, match="was not taken on a GPU"):
+        taken(rehearsed=True)
+    with pytest.raises(OtherKernels, match="with `rows` and `environment`"):
+        taken(rows=None)
+    file.write_text(json.dumps(record))
+    plan, _, _ = tune(REQUEST, two, tmp_path / "here", measured_elsewhere(file), quiet, ("triton",))
+    (kernel,) = plan.body.kernels
+    assert (kernel.measured.time_us, kernel.measured.gpu) == (20.0, "Test GPU")
+
+
+def test_two_ends_of_a_run_are_two_commands(tmp_path: Path) -> None:
+    both = ["--prepare", str(tmp_path / "there"), "--measured", str(tmp_path / "x.json")]
+    assert command_line(["tune", "gemm", *both]) == 2
+    assert command_line(["tune", "gemm", "--shape", "m=512 n=512 k=512", *both[2:]]) == 2
 
 
 # --- machine files ----------------------------------------------------------------------------------------------------

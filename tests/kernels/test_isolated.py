@@ -15,6 +15,7 @@ import pytest
 from treadle.driver.bench import make_suite
 from treadle.driver.bench_cases import Case
 from treadle.driver.gpu import session
+from treadle.driver.gpu.run import STEP_NAMES
 from treadle.driver.gpu.session import Step
 from treadle.driver.kernels import KernelOptions
 from treadle.solvers.backend import Limits
@@ -71,9 +72,9 @@ def test_kernels_that_hang_or_end_the_process_cost_their_row_alone(tmp_path: Pat
     for row, text in zip(manifest["rows"], (HANGS, ENDS), strict=False):
         _spoil(folder, row, text)
     (folder / "suite.json").write_text(json.dumps(manifest))
-    rows = _run(folder, tmp_path / "out", "--check", "--row-seconds", "4", status=1)["rows"]
+    rows = _run(folder, tmp_path / "out", "--check", "--row-seconds", "9", "--processes", "2", status=1)["rows"]
     assert [row["state"] for row in rows] == ["failed", "failed", "checked"]
-    assert "no answer within 4 s" in rows[0]["reason"]
+    assert "no answer within 9 s" in rows[0]["reason"]
     assert "ended with status 7" in rows[1]["reason"]
     assert rows[2]["check"]["correct"]
 
@@ -100,6 +101,12 @@ def test_a_session_goes_through_its_steps(tmp_path: Path, monkeypatch: pytest.Mo
     assert found["slow"]["note"] == "ended after 3 s"
     assert (tmp_path / "good.txt").read_text().split()[-3:] == ["--only", "gemm", "--rehearse"]
     assert sum(step.seconds + 60 for step in session.STEPS) <= 30 * 60
+    assert tuple(step.name for step in session.STEPS) == STEP_NAMES
+    again = session.steps_called(["machine"])
+    assert [step.name for step in again] == ["machine"]
+    assert session.hold(folder, tmp_path, rehearse=True, steps=again) == 0
+    names = [outcome["name"] for outcome in json.loads((tmp_path / "session.json").read_text())]
+    assert names == ["good", "bad", "gpu", "slow", "machine"]
 
 
 def test_a_rehearsal_does_all_that_a_run_does(tmp_path: Path) -> None:
@@ -112,8 +119,10 @@ def test_a_rehearsal_does_all_that_a_run_does(tmp_path: Path) -> None:
         languages=("gluon",),
     )
     folder = _prepared(tmp_path / "suite", NORM, gluon)
-    record = _run(folder, tmp_path / "out", "--rehearse")
+    record = _run(folder, tmp_path / "out", "--rehearse", "--processes", "2")
     assert record["rehearsed"]
+    assert all(row["sample"]["correct"] and row["sample"]["rows"] > 1 for row in record["rows"])
+    assert record["spent_s"]["check"] > 0 < record["estimate_s"]["check"]
     assert [row["state"] for row in record["rows"]] == ["measured", "measured"], record["rows"]
     assert all(row["times_us"]["treadle"] > 0 and row["check"]["correct"] for row in record["rows"])
     for name in ("kernel_gpu.txt", "kernel_gpu.svg"):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from treadle.driver.gpu.timing import spearman
@@ -20,6 +20,7 @@ def statistics_of(rows: Sequence[Row]) -> dict[str, Any]:
     """
     measured = [row for row in rows if row["state"] == "measured"]
     errors = [abs(row["prediction_error"]) for row in measured]
+    cycles = [abs(row["cycles_error"]) for row in measured if "cycles_error" in row]
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in measured:
         groups[row["group"]].append(row)
@@ -31,14 +32,20 @@ def statistics_of(rows: Sequence[Row]) -> dict[str, Any]:
     states = [row["state"] for row in rows]
     return {
         "rows": len(rows),
-        **{state.replace(" ", "_"): states.count(state) for state in sorted(set(states))},
+        **{_key(state): states.count(state) for state in sorted(set(states))},
         "prediction_mape": statistics.mean(errors) if errors else None,
+        "cycles_mape": statistics.mean(cycles) if cycles else None,
         "prediction_median_error": statistics.median(errors) if errors else None,
         "rank_correlation": statistics.mean(known.values()) if known else None,
         "rank_correlation_of": known,
         "goals_met": sum(row.get("goal_met") is True for row in rows),
         "goals_measured": sum(row.get("goal_met") is not None for row in rows),
     }
+
+
+def _key(state: str) -> str:
+    """A state as the key of a figure: `not measured (budget)` is `not_measured_budget`."""
+    return re.sub(r"\W+", "_", state).strip("_")
 
 
 def judge(rows: Sequence[Row], bandwidth_gb_per_s: float | None) -> None:
@@ -62,8 +69,8 @@ def judge(rows: Sequence[Row], bandwidth_gb_per_s: float | None) -> None:
         row["goal_met"] = all(verdicts) if verdicts else None
 
 
-PREDICTIONS = (("prediction_mape", "most", 0.15), ("rank_correlation", "least", 0.8))
-"""Goals of the predictions: mean absolute error of all, rank correlation over the candidates of a case."""
+PREDICTIONS = (("cycles_mape", "most", 0.15), ("rank_correlation", "least", 0.8))
+"""Goals of the predictions: mean absolute error of the cycles of all, rank correlation over candidates of a case."""
 
 
 def lines_of(rows: Sequence[Row], figures: Mapping[str, Any]) -> list[Row]:
@@ -130,9 +137,32 @@ def lines_table(lines: Sequence[Row]) -> str:
     return _aligned(cells)
 
 
+HEADING = {
+    "driver": "driver_version", "CUDA": "cuda", "cuDNN": "cudnn", "torch": "torch", "triton": "triton",
+    "clock at most MHz": "clocks.max.sm", "power W": "power.limit",
+}  # fmt: skip
+"""What is said of the environment of a run, by its key there."""
+
+
+def heading(record: Mapping[str, Any]) -> str:
+    """Return where and when a run was: GPU, driver, clocks, versions, seed, and how long it took."""
+    found = record.get("environment", {})
+    words = [str(found.get("gpu", "no GPU"))]
+    for name, key in HEADING.items():
+        if found.get(key):
+            words.append(f"{name} {found[key]}")
+    words += [f"seed {record['seed']}"] if "seed" in record else []
+    words += [f"{name} {spent:.0f} s" for name, spent in record.get("spent_s", {}).items()]
+    if record.get("bandwidth_gb_per_s"):
+        words.append(f"memory reads {record['bandwidth_gb_per_s']:,.0f} GB/s")
+    if record.get("rehearsed"):
+        words.append("REHEARSED: times of the host, no figures")
+    return ", ".join([*words, *([found["date"]] if "date" in found else [])])
+
+
 def text_table(rows: Sequence[Row]) -> str:
     """Return the rows as an aligned table."""
-    header = ("case", "tiles", "us", "TFLOP/s", "GB/s", "against", "predicted us", "error", "goal")
+    header = ("case", "tiles", "us", "TFLOP/s", "GB/s", "MHz", "kcycles", "predicted", "error", "goal", "against")
     lines = [header, *(_cells(row) for row in rows)]
     return _aligned(lines)
 
@@ -147,50 +177,36 @@ def _aligned(lines: Sequence[tuple[str, ...]]) -> str:
 
 def _cells(row: Row) -> tuple[str, ...]:
     tiles = "x".join(str(size) for size in row.get("tile_sizes", {}).values())
+    predicted = f"{row['predicted_cycles'] / 1e3:,.0f}" if row.get("predicted_cycles") else ""
     if row["state"] != "measured":
-        reason = row.get("reason") or row.get("refused") or row.get("check", {}).get("reason", "")
-        return row["case"], tiles, row["state"], "", "", str(reason)[:60], f"{row.get('predicted_us', 0):.1f}", "", ""
-    against = "  ".join(f"{name} {ratio:.2f}x" for name, ratio in row["speedup"].items())
+        reason = reason_of(row)
+        return row["case"], tiles, "", "", "", "", "", predicted, "", row["state"], _cut(reason)
+    against = [f"{name} {ratio:.2f}x" for name, ratio in row["speedup"].items()]
+    if row.get("bandwidth_share"):
+        against.append(f"{row['bandwidth_share']:.0%} of memory bandwidth")
     verdict = {True: "met", False: "missed", None: ""}[row.get("goal_met")]
+    error = row.get("cycles_error", row["prediction_error"])
     return (
         row["case"],
         tiles,
-        f"{row['times_us']['treadle']:.1f}",
-        f"{row['tflops']:.0f}" if row["flops"] else "",
-        f"{row['gb_per_s']:.0f}",
-        against,
-        f"{row['predicted_us']:.1f}",
-        f"{row['prediction_error']:+.0%}",
+        f"{row['times_us']['treadle']:,.1f}",
+        f"{row['tflops']:,.0f}" if row["flops"] else "",
+        f"{row['gb_per_s']:,.0f}",
+        f"{row['clock_mhz']:.0f}" if row.get("clock_mhz") else "",
+        f"{row['measured_cycles'] / 1e3:,.0f}" if row.get("measured_cycles") else "",
+        predicted,
+        f"{error:+.0%}",
         verdict,
+        "  ".join(against),
     )
 
 
-BAR, GAP, LEFT, WIDTH = 14, 10, 250, 980
+def reason_of(row: Row) -> str:
+    """Return why a row has no time, or what is wrong with its results; empty where all is well."""
+    checks = (row.get("check") or {}, row.get("sample") or {})
+    found = row.get("reason") or row.get("refused") or next((one["reason"] for one in checks if one.get("reason")), "")
+    return str(found)
 
 
-def plot(rows: Sequence[Row], title: str) -> str:
-    """Return an SVG: for every measured row the time of each contender as a bar, in units of the kernel's own."""
-    measured = [row for row in rows if row["state"] == "measured"]
-    longest = max([1.0, *(max(row["speedup"].values(), default=1.0) for row in measured)])
-    scale = (WIDTH - LEFT - 150) / longest
-    parts: list[str] = []
-    y = 46
-    for row in measured:
-        parts.append(_text(LEFT - 10, y + BAR - 3, row["case"], "end"))
-        for name, ratio in (("treadle", 1.0), *row["speedup"].items()):
-            colour = "#2b6cb0" if name == "treadle" else "#a0aec0"
-            parts.append(f'<rect x="{LEFT}" y="{y}" width="{ratio * scale:.1f}" height="{BAR - 2}" fill="{colour}"/>')
-            time_us = row["times_us"][name]
-            parts.append(_text(LEFT + ratio * scale + 6, y + BAR - 4, f"{name} {time_us:.0f} us", "start"))
-            y += BAR
-        y += GAP
-    head = _text(12, 24, f"{title}: time beside treadle's (shorter is faster)", "start")
-    body = "\n".join([head, *parts])
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y + 10}" font-family="sans-serif" '
-        f'font-size="11"><rect width="100%" height="100%" fill="white"/>\n{body}\n</svg>\n'
-    )
-
-
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y}" text-anchor="{anchor}" fill="#1a202c">{escape(text)}</text>'
+def _cut(text: str, most: int = 90) -> str:
+    return text if len(text) <= most else f"{text[: most - 3].rstrip()}..."

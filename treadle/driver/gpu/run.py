@@ -159,15 +159,16 @@ def _passed_on(chosen: argparse.Namespace) -> list[str]:
 
 def write(record: dict[str, Any], out: Path) -> int:
     """Judge, print and write a record; returns the exit status."""
-    from treadle.driver.gpu.report import judge, lines_of, lines_table, plot, statistics_of, text_table
+    from treadle.driver.gpu.plot import plot
+    from treadle.driver.gpu.report import heading, judge, lines_of, lines_table, statistics_of, text_table
 
     rows = record["rows"]
     judge(rows, record.get("bandwidth_gb_per_s"))
     record["figures"] = statistics_of(rows)
     record["lines"] = lines_of(rows, record["figures"])
-    table = f"{text_table(rows)}\n\n{lines_table(record['lines'])}"
+    table = f"{heading(record)}\n\n{text_table(rows)}\n\n{lines_table(record['lines'])}"
     sys.stdout.write(table + "\n")
     (out / "kernel_gpu.json").write_text(json.dumps(record, indent=1) + "\n")
     (out / "kernel_gpu.txt").write_text(table + "\n")
-    (out / "kernel_gpu.svg").write_text(plot(rows, record["environment"].get("gpu", "no GPU")))
+    (out / "kernel_gpu.svg").write_text(plot(rows, record["environment"]))
     return int(any(row["state"] in ("wrong", "failed") for row in rows))

@@ -24,6 +24,7 @@ from treadle.driver.gpu.contenders import WITHOUT, contenders, forget_graphs, in
 from treadle.driver.gpu.correct import check_kernel, ragged_shape
 from treadle.driver.gpu.emulator import emulate
 from treadle.driver.gpu.families import FAMILIES, Source
+from treadle.driver.gpu.report import reason_of
 from treadle.driver.gpu.sampled import check_sample, trusted
 from treadle.driver.gpu.timing import Deadline, EventTimer, Run, Timer, clock_ghz, medians_us, rotating_sets
 
@@ -232,9 +233,10 @@ def _figures(row: Row) -> None:
     row["gb_per_s"] = row["bytes"] / own / 1e3
     row["speedup"] = {name: time_us / own for name, time_us in row["times_us"].items() if name != "treadle"}
     row["prediction_error"] = row["predicted_us"] / own - 1
+    row["predicted_cycles"] = row["predicted_us"] * row["predicted_clock_ghz"] * 1e3
     if row["clock_mhz"]:
         row["measured_cycles"] = own * row["clock_mhz"]
-        row["predicted_cycles"] = row["predicted_us"] * row["predicted_clock_ghz"] * 1e3
+        row["cycles_error"] = row["predicted_cycles"] / row["measured_cycles"] - 1
 
 
 def one_line(row: Row) -> str:
@@ -245,13 +247,6 @@ def one_line(row: Row) -> str:
         rate = f"{row['tflops']:8.1f} TFLOP/s" if row["flops"] else f"{row['gb_per_s']:8.0f} GB/s"
         return f"{head} {row['times_us']['treadle']:10.1f} us {rate}  {others}"
     return f"{head} {reason_of(row)}"
-
-
-def reason_of(row: Row) -> str:
-    """Return why a row has no time, or that its results were not seen at its own shape; empty where all is well."""
-    checks = (row.get("check") or {}, row.get("sample") or {})
-    found = row.get("reason") or row.get("refused") or next((one["reason"] for one in checks if one.get("reason")), "")
-    return str(found)
 
 
 def check_source(path: Path, sha256: str) -> None:
