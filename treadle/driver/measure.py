@@ -69,6 +69,28 @@ def require_suite(folder: Path, only: Sequence[str] = ()) -> None:
         raise InvalidValue(message=message, expected=f"words of names such as {', '.join(list(names)[:4])}")
 
 
+class NoTimes(TreadleError):
+    """A file that is not the record of a run on a GPU."""
+
+    code = "TRD563"
+    template = "{path} is no record of times on a GPU: {reason}"
+    hint = "`python SUITE/run.py --out FOLDER` writes FOLDER/kernel_gpu.json on a machine with a GPU"
+
+
+def read_times(path: Path) -> dict[str, Any]:
+    """Return the record of a run on a GPU; raises UnreadableFile, MalformedText, NoTimes."""
+    record: Any = parse_json(read_text(path), str(path))
+    if not isinstance(record, dict) or not isinstance(record.get("rows"), list):
+        raise NoTimes(path=path, reason="it has no `rows`")
+    for key in ("environment", "figures", "lines"):
+        if key not in record:
+            raise NoTimes(path=path, reason=f"it has no `{key}`")
+    if record.get("rehearsed") or not record["environment"].get("gpu"):
+        raise NoTimes(path=path, reason="its times are those of a rehearsal or of no GPU")
+    found: dict[str, Any] = record
+    return found
+
+
 def run_suite(folder: Path, out: Path, more: Sequence[str] = (), result: str = "kernel_gpu.json") -> dict[str, Any]:
     """Run a suite and return its record.
 

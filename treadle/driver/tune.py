@@ -19,10 +19,11 @@ from treadle.driver.gluon import file_fitted
 from treadle.driver.kernel import KernelRequest, envelope_of, machine_input
 from treadle.driver.kernel_groups import simulated
 from treadle.driver.kernels import KernelOptions
+from treadle.driver.measure import read_times
 from treadle.ir.codec import encode
 from treadle.ir.diagnostics import ExitCode, TreadleError
 from treadle.ir.machine import Machine
-from treadle.ir.plan import Plan, parse_json, read_text
+from treadle.ir.plan import Plan
 from treadle.ir.tile.kernel import KernelBody, KernelPlan, Measured
 
 Tell = Callable[[str], None]
@@ -73,15 +74,11 @@ def candidates(
 def measured_elsewhere(path: Path) -> Measure:
     """Return a measure that takes the record of a run on another machine.
 
-    It raises UnreadableFile, MalformedText, and OtherKernels where the record is not of the suite's kernels.
+    It raises UnreadableFile, MalformedText, NoTimes, and OtherKernels where the record is not of the suite's kernels.
     """
 
     def measure(folder: Path) -> dict[str, Any]:
-        record: Any = parse_json(read_text(path), str(path))
-        if not isinstance(record, dict) or not isinstance(record.get("rows"), list) or "environment" not in record:
-            raise OtherKernels(record=path, reason="it is no kernel_gpu.json, with `rows` and `environment`")
-        if record.get("rehearsed") or "gpu" not in record["environment"]:
-            raise OtherKernels(record=path, reason="it was not taken on a GPU")
+        record = read_times(path)
         found = {row.get("kernel"): row.get("sha256") for row in record["rows"]}
         planned = json.loads((folder / "suite.json").read_text())["rows"]
         for row in planned:
