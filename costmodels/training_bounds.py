@@ -87,11 +87,15 @@ class Quick:
         self._domain = setting.cluster.domain
         self._known_ends: dict[tuple[int, int, Group], tuple[Pass, ...]] = {}
         self._speakers: dict[tuple[object, ...], Speaking] = {}
+        self.fitting: dict[tuple[object, ...], list[StageLayout]] = {}
+        """Layouts of several chunks that fit, by what the need for memory hangs on."""
+        self.traffic: dict[tuple[object, ...], float] = {}
+        """Of a rank's gradients and parameters after its last backward, by what it hangs on."""
 
     def limited(self, setting: Setting) -> Quick:
         """Return the same for another memory limit; what is known about times is shared."""
         found = copy(self)
-        found.setting, found._room = setting, self._room.limited(setting)
+        found.setting, found._room, found.fitting = setting, self._room.limited(setting), {}
         return found
 
     def bound_us(self, degrees: Degrees) -> float:
@@ -278,12 +282,13 @@ def interleaved_waits(setting: Setting, degrees: Degrees, least_us: float, hop: 
     ]
 
 
-def best_contiguous(setting: Setting, degrees: Degrees, timer: LayerTimer) -> Bound:
+def best_contiguous(setting: Setting, degrees: Degrees, timer: LayerTimer, cutoff_us: float = math.inf) -> Bound:
     """Return the least value of the largest inequality over all 1F1B layouts that fit the memory, and such a layout.
 
+    Layouts that take as long as the cutoff may be left out.
     Matrices are over (first layer, layer after the last). O(p L^2) elementary operations.
     """
-    return best_of(Tables(setting, degrees, timer))
+    return best_of(Tables(setting, degrees, timer, cutoff_us))
 
 
 def best_of(tables: Tables) -> Bound:
@@ -294,6 +299,8 @@ def best_of(tables: Tables) -> Bound:
     choices: list[NDArray[np.int64]] = []
     for rank in reversed(range(ranks)):
         view, rows, columns = tables.window(rank)
+        if rows.start >= rows.stop or columns.start >= columns.stop:
+            return Bound(math.inf)
         value = np.maximum(view.inequality(rank), after[None, columns])
         value[~view.allowed(rank)] = np.inf
         choice = np.zeros(layers + 1, dtype=np.int64)

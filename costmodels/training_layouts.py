@@ -6,8 +6,13 @@ The family: even shares, with embedding and loss counted as up to two layers and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
 
 from treadle.costmodels.training_bounds import Bound, Quick, best_contiguous
 from treadle.costmodels.training_memory import (
@@ -21,8 +26,8 @@ from treadle.costmodels.training_memory import (
 )
 from treadle.costmodels.training_mixed import best_mixed
 from treadle.costmodels.training_replay import again_pass, peak_saved_bytes, saved_again
+from treadle.costmodels.training_room import memory_key
 from treadle.costmodels.training_step import (
-    LayerTimer,
     Setting,
     embedding_pass,
     hop_us,
@@ -30,27 +35,39 @@ from treadle.costmodels.training_step import (
     predictor_pass,
     tail_us,
     tied_sum_us,
+    traffic_us,
 )
 from treadle.ir.training.plan import Degrees, StageLayout
 from treadle.ir.training.spec import Pipeline, Recompute
 
+Line = NDArray[np.float64]
+"""A value for every virtual stage, or for every rank."""
 
-def choices(setting: Setting, degrees: Degrees, quick: Quick) -> list[Bound]:
+
+def choices(setting: Setting, degrees: Degrees, quick: Quick, cutoff_us: float = math.inf) -> list[Bound]:
     """Return the layouts to replay with their bounds, least first: of 1F1B one, otherwise those of the family that fit.
 
-    The bound of 1F1B holds for all its layouts, the others each for their own.
+    The bound of 1F1B holds for all its layouts, the others each for their own. Of 1F1B, layouts that take as long as
+    the cutoff may be left out.
     """
     if degrees.virtual == 1:
-        solve = best_mixed if degrees.placement else best_contiguous
-        found = solve(setting, degrees, quick.timer)
+        if degrees.placement:
+            found = best_mixed(setting, degrees, quick.timer)
+        else:
+            found = best_contiguous(setting, degrees, quick.timer, cutoff_us)
         return [found] if found.layout else []
     only = degrees.recompute is Recompute.STAGES and Recompute.NONE in setting.spec.search.recompute
     if only and quick.surely_fits(degrees):
         return []
-    judge = _Judge(setting, degrees, quick.timer)
-    tried = (judge.fitted(layout) for layout in layouts(setting.model.layers, degrees))
-    fitting = [layout for layout in tried if layout is not None]
-    return sorted((Bound(judge.bound_us(layout), layout) for layout in fitting), key=lambda bound: bound.step_us)
+    key = (degrees.micro_batch, *memory_key(degrees))
+    if quick.fitting.get(key) == []:
+        return []
+    judge = _Judge(setting, degrees, quick)
+    if key not in quick.fitting:
+        tried = (judge.fitted(layout) for layout in layouts(setting.model.layers, degrees))
+        quick.fitting[key] = [layout for layout in tried if layout is not None]
+    bounds = (Bound(judge.bound_us(layout), layout) for layout in quick.fitting[key])
+    return sorted(bounds, key=lambda bound: bound.step_us)
 
 
 def layouts(layers: int, degrees: Degrees) -> Iterator[StageLayout]:
@@ -76,9 +93,11 @@ def layouts(layers: int, degrees: Degrees) -> Iterator[StageLayout]:
 class _Judge:
     """Bounds and memory of layouts of one choice of degrees."""
 
-    def __init__(self, setting: Setting, degrees: Degrees, timer: LayerTimer) -> None:
-        self.setting, self.degrees = setting, degrees
+    def __init__(self, setting: Setting, degrees: Degrees, quick: Quick) -> None:
+        self.setting, self.degrees, timer = setting, degrees, quick.timer
         self.known_tails: dict[tuple[float, float, float, int], float] = {}
+        self.known_traffic, mesh = quick.traffic, (degrees.data, degrees.tensor, degrees.context, degrees.pipeline)
+        self.traffic_key = (*mesh, degrees.expert, degrees.expert_tensor, degrees.zero, degrees.sharding, degrees.order)
         self.microbatches = degrees.microbatches(setting.spec.global_batch)
         model, spec = setting.model, setting.spec
         names = model.sequence()
@@ -93,13 +112,15 @@ class _Judge:
         states = {name: state_bytes(setting, degrees, *size) for name, size in sizes.items()}
         partial = degrees.recompute is Recompute.STAGES
         self.kinds, self.partial = names, partial
+        self.falling = len(kinds) == 1 or not degrees.schedule.splits_backward
+        """From the first on, no further layer that runs again needs more room (`Tables.again`)."""
         more = {name: again_pass(timer, name, degrees).backward_us if partial else 0.0 for name in kinds}
         drop = {name: saved_again(setting, name, degrees) if partial else 0.0 for name in kinds}
-        self.more_us, self.drop = (_prefix([item[name] for name in names]) for item in (more, drop))
-        self.forward = _prefix([passes[name].forward_us for name in names])
-        self.backward = _prefix([passes[name].backward_us for name in names])
-        self.dense = _prefix([sizes[name][0] for name in names])
-        self.routed = _prefix([sizes[name][1] for name in names])
+        self.drop = _prefix([drop[name] for name in names])
+        more_us = [more[name] for name in names]
+        times = [passes[name].forward_us for name in names], [passes[name].backward_us for name in names], more_us
+        counted = [sizes[name][0] for name in names], [sizes[name][1] for name in names]
+        self.lines = tuple(np.array(_prefix(values)) for values in (*times, *counted))
         self.saved = _prefix([saved[name] for name in names])
         self.whole = _prefix([whole[name] for name in names])
         self.hosted = _prefix([hosted[name] for name in names])
@@ -125,62 +146,82 @@ class _Judge:
         first chunks before it, its work, the way back and the tails on it; and: the way of the first microbatch to the
         rank's first backward, its work in between, and the way of the last microbatch home.
         """
-        ranks, last = self.degrees.pipeline, self.degrees.slots - 1
-        forward = [self.forward[end] - self.forward[start] for start, end in layout.cuts()]
-        backward = [self.backward[end] - self.backward[start] for start, end in layout.cuts()]
-        for slot, (count, (start, _)) in enumerate(zip(layout.recomputed, layout.cuts(), strict=False)):
-            backward[slot] += self.more_us[start + count] - self.more_us[start]
-        forward[0], backward[0] = forward[0] + self.embedding.forward_us, backward[0] + self.embedding.backward_us
-        forward[last], backward[last] = forward[last] + self.loss.forward_us, backward[last] + self.loss.backward_us
+        ranks, hop, microbatches = self.degrees.pipeline, self.hop, self.microbatches
+        forward, backward = self._times(layout)
+        busy = microbatches * self._summed(forward + backward)
         tails = self._tails(layout, backward)
-        fill = worst = after = 0.0
-        for rank in range(ranks):
-            mine = self.degrees.slots_of(rank)
-            busy = self.microbatches * sum(forward[slot] + backward[slot] for slot in mine)
-            if self.degrees.schedule is Pipeline.ZERO_BUBBLE_V:
-                worst = max(worst, fill + rank * self.hop + busy + tails[rank])
-                fill += forward[rank]
-                continue
-            after = max(tails[rank], after + backward[rank - 1] + self.hop) if rank else tails[0]
-            paths = self._paths(rank, forward, backward, busy, after)
-            worst = max(worst, fill + rank * self.hop + busy + after, paths)
-            fill += forward[rank]
-        return worst
+        entry = np.concatenate(([0.0], forward[: ranks - 1].cumsum())) + hop * np.arange(ranks)
+        if self.degrees.schedule is Pipeline.ZERO_BUBBLE_V:
+            return float((entry + busy + tails).max())
+        after = self._afterwards(tails, backward)
+        return float(np.maximum(entry + busy + after, self._paths(forward, backward, busy, after)).max())
 
-    def _tails(self, layout: StageLayout, backward: list[float]) -> list[float]:
+    def _times(self, layout: StageLayout) -> tuple[Line, Line]:
+        """Return forward and backward of every virtual stage for one microbatch, ends and what runs again included."""
+        ends = np.cumsum(layout.layers)
+        starts = ends - layout.layers
+        forward, backward = self.lines[0][ends] - self.lines[0][starts], self.lines[1][ends] - self.lines[1][starts]
+        if layout.recomputed:
+            backward += self.lines[2][starts + layout.recomputed] - self.lines[2][starts]
+        for slot, item in ((0, self.embedding), (self.degrees.slots - 1, self.loss)):
+            forward[slot] += item.forward_us
+            backward[slot] += item.backward_us
+        return forward, backward
+
+    def _summed(self, values: Line) -> Line:
+        """Return the sums over each rank's virtual stages."""
+        ranks = self.degrees.pipeline
+        if self.degrees.schedule is Pipeline.ZERO_BUBBLE_V:
+            return np.asarray(values[:ranks] + values[: ranks - 1 : -1])
+        return np.asarray(values.reshape(-1, ranks).sum(axis=0))
+
+    def _tails(self, layout: StageLayout, backward: Line) -> Line:
         """Return what every rank does after its last backward."""
-        cuts, found = layout.cuts(), list[float]()
-        for rank in range(self.degrees.pipeline):
-            slots = self.degrees.slots_of(rank)
-            mine = [cuts[slot] for slot in slots]
-            dense = sum(self.dense[end] - self.dense[start] for start, end in mine)
-            routed = sum(self.routed[end] - self.routed[start] for start, end in mine)
-            for extra, here in zip((self.size_first, self.size_last), self.ends, strict=True):
-                dense, routed = (dense + extra[0], routed + extra[1]) if here == rank else (dense, routed)
-            layers = sum(end - start for start, end in mine)
-            window = sum(backward[slot] for slot in slots)
-            key = (dense, routed, window, layers)
+        ends = np.cumsum(layout.layers)
+        starts, last = ends - layout.layers, self.ends[1]
+        dense, routed = (self._summed(line[ends] - line[starts]) for line in self.lines[3:])
+        for extra, rank in zip((self.size_first, self.size_last), self.ends, strict=True):
+            dense[rank] += extra[0]
+            routed[rank] += extra[1]
+        layers, windows = self._summed(np.array(layout.layers)), self._summed(backward)
+        found: list[float] = []
+        for key in zip(dense.tolist(), routed.tolist(), windows.tolist(), layers.tolist(), strict=True):
             if key not in self.known_tails:
-                self.known_tails[key] = tail_us(self.setting, self.degrees, *key)
-            tail = self.known_tails[key]
-            found.append(tail + (self.tied_us if (rank == 0) != (rank == self.ends[1]) else 0.0))
-        return found
+                self.known_tails[key] = tail_us(self.setting, self.degrees, *key, self._moved(key[:2]))
+            found.append(self.known_tails[key])
+        if last:
+            found[0], found[last] = found[0] + self.tied_us, found[last] + self.tied_us
+        return np.array(found)
 
-    def _paths(self, rank: int, forward: list[float], backward: list[float], busy: float, after: float) -> float:
-        """Return the bound by the ways of the first and the last microbatch."""
-        ranks, chunks, total = self.degrees.pipeline, self.degrees.virtual, self.microbatches * self.degrees.virtual
-        early = min(total, 2 * (ranks - rank - 1) + (chunks - 1) * ranks + 1)
-        cycles, rest = divmod(early, ranks * chunks)
-        counts = [cycles * ranks + min(max(rest - chunk * ranks, 0), ranks) for chunk in range(chunks)]
-        warm = sum(count * forward[chunk * ranks + rank] for chunk, count in enumerate(counts))
-        cool = sum(count * backward[chunk * ranks + rank] for chunk, count in enumerate(counts))
-        end = (chunks - 1) * ranks + rank
-        around = 2 * (self.degrees.slots - 1 - end) * self.hop
-        out = sum(forward) + sum(backward[end + 1 :]) + end * self.hop + around
-        home = sum(forward[end + 1 :]) + sum(backward[rank:]) + (end - rank) * self.hop + around + after
-        if early < total:
-            return out + busy - warm - cool + home
-        return max(out + busy - warm + after, home)
+    def _moved(self, sizes: tuple[float, float]) -> float:
+        """Return the traffic of a rank with so many parameters, outside routed experts and in them."""
+        key = (*self.traffic_key, *sizes)
+        if key not in self.known_traffic:
+            self.known_traffic[key] = traffic_us(self.setting, self.degrees, *sizes)
+        return self.known_traffic[key]
+
+    def _afterwards(self, tails: Line, backward: Line) -> Line:
+        """Return what comes after every rank's last backward: its tail, or the way back and the tails on it."""
+        found, after = list[float](), 0.0
+        for rank, (tail, before) in enumerate(zip(tails.tolist(), [0.0, *backward.tolist()], strict=False)):
+            after = max(tail, after + before + self.hop) if rank else tail
+            found.append(after)
+        return np.array(found)
+
+    def _paths(self, forward: Line, backward: Line, busy: Line, after: Line) -> Line:
+        """Return the bounds of every rank by the ways of the first and the last microbatch."""
+        ranks, chunks, slots = self.degrees.pipeline, self.degrees.virtual, self.degrees.slots
+        counts, some_left = _early(ranks, chunks, self.microbatches * chunks)
+        warm = (counts * forward.reshape(chunks, ranks)).sum(axis=0)
+        cool = (counts * backward.reshape(chunks, ranks)).sum(axis=0)
+        ahead, back = (np.concatenate((line[::-1].cumsum()[::-1], [0.0])) for line in (forward, backward))
+        rank = np.arange(ranks)
+        end = slots - ranks + rank
+        around = 2 * (slots - 1 - end) * self.hop
+        out = ahead[0] + back[end + 1] + end * self.hop + around
+        home = ahead[end + 1] + back[rank] + (end - rank) * self.hop + around + after
+        steady = out + busy - warm - cool + home
+        return np.asarray(np.where(some_left, steady, np.maximum(out + busy - warm + after, home)))
 
     def fitted(self, layout: StageLayout) -> StageLayout | None:
         """Return the layout if every rank's peak fits the memory, or None.
@@ -189,6 +230,8 @@ class _Judge:
         """
         cuts, again = layout.cuts(), [0] * len(layout.layers)
         known: dict[tuple[float, ...], int] = {}
+        if self.falling and not all(self._ever(rank, cuts) for rank in self.ends):
+            return None
         for rank in range(self.degrees.pipeline):
             slots = self.degrees.slots_of(rank)
             mine = [cuts[slot] for slot in slots]
@@ -202,6 +245,11 @@ class _Judge:
                 again[slot] = min(count, end - start)
         return StageLayout(layout.layers, tuple(again)) if self.partial else layout
 
+    def _ever(self, rank: int, cuts: tuple[tuple[int, int], ...]) -> bool:
+        """Whether a rank fits when all that may run again does."""
+        mine = [cuts[slot] for slot in self.degrees.slots_of(rank)]
+        return self._fits(rank, mine, max(end - start for start, end in mine) if self.partial else 0)
+
     def _fewest(self, rank: int, mine: list[tuple[int, int]], before: int | None) -> int | None:
         """Return the fewest layers per chunk to run again so that the rank fits, or None.
 
@@ -213,8 +261,17 @@ class _Judge:
                 before -= 1
             return before
         most = max(end - start for start, end in mine) if self.partial else 0
-        count = next((count for count in range(most) if self._fits(rank, mine, count)), most)
-        return count if count < most or self._fits(rank, mine, most) else None
+        if self._fits(rank, mine, 0):
+            return 0
+        if not self.falling:
+            return next((count for count in range(1, most + 1) if self._fits(rank, mine, count)), None)
+        if not most or not self._fits(rank, mine, most):
+            return None
+        low = 1
+        while low < most:
+            middle = (low + most) // 2
+            low, most = (low, middle) if self._fits(rank, mine, middle) else (middle + 1, most)
+        return most
 
     def _sizes(self, start: int, end: int) -> tuple[float, float, float]:
         """Return state, kept bytes and host bytes of a range of layers."""
@@ -245,6 +302,16 @@ class _Judge:
         if sum(kept) > room or (hosted and hosted > host_capacity_bytes(self.setting)):
             return False
         return peak_saved_bytes(rank, self.degrees, self.microbatches, tuple(kept), tuple(whole)) <= room
+
+
+@lru_cache(maxsize=4096)
+def _early(ranks: int, chunks: int, total: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return how many forwards of each chunk (rows) every rank (columns) runs before its first backward, and whether
+    that leaves some of all its forwards."""
+    early = np.minimum(total, 2 * (ranks - np.arange(ranks) - 1) + (chunks - 1) * ranks + 1)
+    cycles, rest = np.divmod(early, ranks * chunks)
+    counts = cycles * ranks + np.clip(rest - np.arange(chunks)[:, None] * ranks, 0, ranks)
+    return counts, early < total
 
 
 def sizes_of(setting: Setting, degrees: Degrees) -> dict[str, tuple[float, float]]:

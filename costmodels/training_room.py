@@ -20,7 +20,7 @@ from treadle.costmodels.training_memory import (
 )
 from treadle.costmodels.training_step import Setting
 from treadle.ir.training.plan import Degrees
-from treadle.ir.training.spec import Pipeline, Recompute, Sharding
+from treadle.ir.training.spec import ContextMode, Pipeline, Recompute, Sharding
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +180,17 @@ class Room:
                 found.append((kept, whole, transient_bytes(setting, degrees, {name: 1}, False)))
             self._known_saved[key] = tuple(found), transient_bytes(setting, degrees, {}, True)
         return self._known_saved[key]
+
+
+def memory_key(degrees: Degrees) -> tuple[object, ...]:
+    """Return what the need for memory hangs on, but for the microbatch: what ranks exchange and when does not count.
+
+    Only a ring in both directions has buffers of its own, and groups inside a domain need the order.
+    """
+    mesh = degrees.data, degrees.tensor, degrees.context, degrees.pipeline, degrees.expert, degrees.expert_tensor
+    kept = degrees.zero, degrees.sharding, degrees.recompute, degrees.offload, degrees.schedule, degrees.virtual
+    order = None if degrees.sharding is Sharding.GLOBAL else degrees.order
+    return (*mesh, *kept, order, degrees.context_mode is ContextMode.BIDIRECTIONAL, degrees.placement)
 
 
 def _sizes(need: Need) -> tuple[float, float, float, float]:

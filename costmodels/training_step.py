@@ -387,7 +387,15 @@ def hop_us(setting: Setting, degrees: Degrees) -> float:
     return send_us(size, crosses, setting.links, far.hop if far else 0.0)
 
 
-def tail_us(setting: Setting, degrees: Degrees, dense: float, routed: float, window_us: float, layers: int) -> float:
+def tail_us(
+    setting: Setting,
+    degrees: Degrees,
+    dense: float,
+    routed: float,
+    window_us: float,
+    layers: int,
+    traffic: float | None = None,
+) -> float:
     """Return what a rank does after its last backward: gradient reduction, update, parameter gathering.
 
     Args:
@@ -397,9 +405,11 @@ def tail_us(setting: Setting, degrees: Degrees, dense: float, routed: float, win
         routed: parameters on the rank in routed experts.
         window_us: backward time of the last microbatch, beside which reduction may run.
         layers: layers on the rank; with overlap at least one layer's share of the traffic stays exposed.
+        traffic: `traffic_us` of the same, where it is known.
     """
     spec, cluster = setting.spec, setting.cluster
-    traffic = moved = traffic_us(setting, degrees, dense, routed)
+    moved = traffic_us(setting, degrees, dense, routed) if traffic is None else traffic
+    traffic = moved
     if spec.overlap_gradients:
         traffic = max(moved / max(1, layers), moved - window_us)
         traffic += cluster.contention * (moved - traffic)

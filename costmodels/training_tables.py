@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import copy
 from dataclasses import replace
 
@@ -37,14 +38,20 @@ from treadle.ir.training.spec import Offload, Recompute
 Matrix = NDArray[np.float64]
 
 
+_ROUNDED = 1e-12
+"""Part of the room left free, so that sums in another order fit too."""
 _SQUARE = ("forward", "backward", "weight", "saved", "whole")
 """What `Tables` has for every first layer and layer after the last."""
 
 
 class Tables:
-    """Prefix sums of one choice of degrees, and the matrices over (first layer, layer after the last)."""
+    """Prefix sums of one choice of degrees, and the matrices over (first layer, layer after the last).
 
-    def __init__(self, setting: Setting, degrees: Degrees, timer: LayerTimer) -> None:
+    With a cutoff, ranges whose work alone takes as long are not asked how many of their layers run again: they may be
+    refused as if they did not fit.
+    """
+
+    def __init__(self, setting: Setting, degrees: Degrees, timer: LayerTimer, cutoff_us: float = math.inf) -> None:
         self.setting, self.degrees = setting, degrees
         self.microbatches = degrees.microbatches(setting.spec.global_batch)
         model, spec = setting.model, setting.spec
@@ -80,6 +87,9 @@ class Tables:
         drop = {name: saved_again(setting, name, degrees) if self.partial else 0.0 for name in passes}
         self.more_us, self.drop = (np.cumsum([0.0, *(item[name] for name in names)]) for item in (more, drop))
         self.until = {name: np.cumsum([0.0, *(float(item == name) for item in names)]) for name in passes}
+        self.cutoff_us = cutoff_us
+        self._views: dict[int, tuple[Tables, slice, slice]] = {}
+        self._times: dict[int, tuple[Matrix, Matrix]] = {}
         self._again: dict[int, Matrix] = {}
         self._fixed: dict[int, tuple[Matrix, Matrix, NDArray[np.bool_]]] = {}
         self._transients: dict[tuple[str, bool, bool], float] = {}
@@ -91,16 +101,32 @@ class Tables:
 
         Every rank between the ends has a layer, so the ranks before and after take at least one each.
         """
+        if rank not in self._views:
+            self._views[rank] = self._window(rank)
+        return self._views[rank]
+
+    def _most_layers(self) -> int:
+        """Return how many layers a rank runs at the most below the cutoff."""
+        layers = self.setting.model.layers
+        if not math.isfinite(self.cutoff_us):
+            return layers
+        least = float((self.forward + self.backward)[np.arange(layers), np.arange(1, layers + 1)].min())
+        return min(layers, int(self.cutoff_us / (self.microbatches * least)))
+
+    def _window(self, rank: int) -> tuple[Tables, slice, slice]:
         layers, last = self.setting.model.layers, self.degrees.pipeline - 1
-        start = slice(max(0, rank - 1), 1 if rank == 0 else layers - max(0, last - rank) + 1)
-        end = slice(layers if rank == last else rank, layers - max(0, last - 1 - rank) + 1)
+        most = self._most_layers()
+        low, high = max(0, rank - 1, layers - (last - rank + 1) * most), layers - max(0, last - rank)
+        start = slice(low, max(low, min(0 if rank == 0 else high, rank * most) + 1))
+        low = max(layers if rank == last else rank, layers - (last - rank) * most)
+        end = slice(low, max(low, min(layers - max(0, last - 1 - rank), (rank + 1) * most) + 1))
         view = copy(self)
         for name in _SQUARE:
             setattr(view, name, getattr(self, name)[start, end])
         view.presence = {name: item[start, end] for name, item in self.presence.items()}
         view.passed = self.passed[0][start], self.passed[1][start]
         view.coming, view.rows, view.columns = self.coming[:, end], self.rows[start], self.columns[:, end]
-        view._sizes, view._tails, view._again, view._fixed = {}, {}, {}, {}
+        view._sizes, view._tails, view._again, view._fixed, view._times = {}, {}, {}, {}, {}
         return view, start, end
 
     @staticmethod
@@ -119,6 +145,11 @@ class Tables:
 
     def times(self, rank: int) -> tuple[Matrix, Matrix]:
         """Return forward and backward time of one microbatch on the rank, for every range of layers."""
+        if rank not in self._times:
+            self._times[rank] = self._both(rank)
+        return self._times[rank]
+
+    def _both(self, rank: int) -> tuple[Matrix, Matrix]:
         first, last = self._ends(rank)
         forward = self.forward + (self.embedding.forward_us if first else 0) + (self.loss.forward_us if last else 0)
         backward = self.backward + (self.embedding.backward_us if first else 0)
@@ -135,7 +166,8 @@ class Tables:
         if rank not in self._again:
             layers = self.columns - self.rows
             found = np.zeros(layers.shape)
-            open_ranges = (layers > 0) & ~self._fits(rank, found)
+            least_us = self.microbatches * (self.forward + self.backward)
+            open_ranges = (layers > 0) & ~self._fits(rank, found) & (least_us < self.cutoff_us)
             if len(self.presence) == 1 or not self.split:
                 found = self._bisected(rank, open_ranges)
                 open_ranges = np.zeros_like(open_ranges)
@@ -155,15 +187,11 @@ class Tables:
         What one more frees is held at least once, and no less than what it brings while it runs. Between a backward and
         its weight gradients it is held whole: then only layers of one kind are alike from the first on.
         """
-        most = np.where(open_ranges, self.columns - self.rows, 0).astype(np.float64)
-        low, high = np.where(open_ranges, 1.0, 0.0), most.copy()
-        hopeless = ~self._fits(rank, most)
-        while (low < high).any():
-            middle = np.floor((low + high) / 2)
-            fits = self._fits(rank, middle)
-            high = np.where(fits, middle, high)
-            low = np.where(fits, low, np.minimum(middle + 1, high))
-        return np.where(hopeless, 0.0, high)
+        found = np.zeros(open_ranges.shape)
+        places = np.nonzero(open_ranges)
+        if places[0].size:
+            found[places] = _Ranges(self, rank, places).fewest()
+        return found
 
     def weights(self, rank: int) -> Matrix:
         """Return the time of one microbatch's weight gradients that run apart, for every range of layers."""
@@ -255,16 +283,16 @@ class Tables:
 
     def _fits(self, rank: int, again: Matrix | None) -> NDArray[np.bool_]:
         """Return which ranges fit the memory when so many of their first layers run again."""
-        states, transient, hosted = self._unchanged(rank)
+        states, transient, hosted = self.unchanged(rank)
         need = states + self._held(rank, again)
         if again is not None:
             after = self.rows + again.astype(np.int64)
             for name, until in self.until.items():
-                size = self._transient(name, self._ends(rank)[1], twice=True)
+                size = self.transient(name, self._ends(rank)[1], twice=True)
                 transient = np.maximum(transient, np.where(until[after] > until[self.rows], size, 0.0))
         return np.asarray((need + transient <= capacity_bytes(self.setting)) & hosted)
 
-    def _unchanged(self, rank: int) -> tuple[Matrix, Matrix, NDArray[np.bool_]]:
+    def unchanged(self, rank: int) -> tuple[Matrix, Matrix, NDArray[np.bool_]]:
         """Return what of a rank's memory does not change with what runs again: states, transients, room of the host."""
         if rank not in self._fixed:
             setting, degrees, last = self.setting, self.degrees, self._ends(rank)[1]
@@ -272,14 +300,15 @@ class Tables:
             states = dense * state_bytes(setting, degrees, 1.0, 0.0) + routed * state_bytes(setting, degrees, 0.0, 1.0)
             transient = np.full_like(states, transient_of(setting, degrees, {}, last))
             for name, presence in self.presence.items():
-                transient = np.maximum(transient, np.where(presence > 0, self._transient(name, last, twice=False), 0.0))
+                transient = np.maximum(transient, np.where(presence > 0, self.transient(name, last, twice=False), 0.0))
             hosted = np.ones_like(states, dtype=np.bool_)
             if degrees.offload is not Offload.NONE:
                 hosted = np.asarray(self._hosted(dense, routed) <= host_capacity_bytes(setting))
             self._fixed[rank] = states, transient, hosted
         return self._fixed[rank]
 
-    def _transient(self, name: str, last: bool, *, twice: bool) -> float:
+    def transient(self, name: str, last: bool, *, twice: bool) -> float:
+        """Return what comes and goes where a rank has a layer of a kind, and where such a layer runs again."""
         key = name, last, twice
         if key not in self._transients:
             self._transients[key] = transient_of(self.setting, self.degrees, {name: 1}, last, (name,) if twice else ())
@@ -291,12 +320,20 @@ class Tables:
         saved = self.saved + (self.extra_saved if last else 0.0)
         if again is not None:
             saved = saved - (self.drop[self.rows + again.astype(np.int64)] - self.drop[self.rows])
+        sets = self.held_sets(rank)
         if not self.split:
-            return np.asarray(min(self.microbatches, self.degrees.pipeline - rank) * saved)
+            return np.asarray(sets[0][0] * saved)
         whole = self.whole + (self.extra_whole if last else 0.0)
-        count = settled(self.degrees, self.microbatches)
-        sets = holdings(rank, self.degrees.pipeline, 1, self.degrees.schedule, count)
         return np.asarray(np.max([kept * saved + later * whole for kept, later in sets], axis=0))
+
+    def held_sets(self, rank: int) -> list[tuple[float, float]]:
+        """Return the sets of microbatches a rank holds at once: before their backward, and until weight gradients."""
+        if not self.split:
+            return [(float(min(self.microbatches, self.degrees.pipeline - rank)), 0.0)]
+        count = settled(self.degrees, self.microbatches)
+        return [
+            (few, many) for few, many in holdings(rank, self.degrees.pipeline, 1, self.degrees.schedule, count).tolist()
+        ]
 
     def _hosted(self, dense: Matrix, routed: Matrix) -> Matrix:
         """Return the bytes in the host's memory, for every range of layers."""
@@ -305,6 +342,56 @@ class Tables:
         for name, presence in self.presence.items():
             total = total + presence * host_bytes(setting, degrees, 0.0, 0.0, {name: 1})
         return np.asarray(total)
+
+
+class _Ranges:
+    """Some ranges of layers of a rank, one after the other: how many of their first layers run again at the fewest."""
+
+    def __init__(self, tables: Tables, rank: int, places: tuple[NDArray[np.int64], ...]) -> None:
+        self._tables, last = tables, rank == tables.degrees.pipeline - 1
+        self._starts = np.broadcast_to(tables.rows, tables.saved.shape)[places]
+        self._most = np.broadcast_to(tables.columns, tables.saved.shape)[places] - self._starts
+        states, transient, hosted = tables.unchanged(rank)
+        self._transient, self._hosted = transient[places], hosted[places]
+        self._room = capacity_bytes(tables.setting) - states[places]
+        self._saved = tables.saved[places] + (tables.extra_saved if last else 0.0)
+        self._whole = tables.whole[places] + (tables.extra_whole if last else 0.0)
+        self._brings = {name: tables.transient(name, last, twice=True) for name in tables.until}
+        self._sets = tables.held_sets(rank)
+
+    def fewest(self) -> NDArray[np.int64]:
+        """Return the fewest of every range with which it fits, 0 where none do."""
+        everyone = np.arange(self._most.size)
+        here = everyone[self._fits(everyone, self._most)]
+        brought = np.maximum(self._transient, max(self._brings.values()))[here]
+        low = np.maximum(1, self._least(here, self._transient[here]) - 1)
+        high = np.minimum(self._most[here], np.maximum(low, self._least(here, brought) + 1))
+        while (low < high).any():
+            middle = (low + high) // 2
+            enough = self._fits(here, middle)
+            high, low = np.where(enough, middle, high), np.where(enough, low, np.minimum(middle + 1, high))
+        found = np.zeros_like(self._most)
+        found[here] = high
+        return found
+
+    def _least(self, here: NDArray[np.int64], passing: Matrix) -> NDArray[np.int64]:
+        """Return, but for rounding, how many must run again to free what is needed when so much comes and goes."""
+        drop, starts, needed = self._tables.drop, self._starts[here], np.zeros(len(here))
+        for few, many in self._sets:
+            if few:
+                room = self._room[here] - passing - many * self._whole[here]
+                needed = np.maximum(needed, self._saved[here] - room / few)
+        return np.asarray(np.minimum(np.searchsorted(drop, drop[starts] + needed) - starts, self._most[here]))
+
+    def _fits(self, here: NDArray[np.int64], again: NDArray[np.int64]) -> NDArray[np.bool_]:
+        starts = self._starts[here]
+        after = starts + again
+        kept = self._saved[here] - (self._tables.drop[after] - self._tables.drop[starts])
+        held = np.max([few * kept + many * self._whole[here] for few, many in self._sets], axis=0)
+        passing = self._transient[here]
+        for name, until in self._tables.until.items():
+            passing = np.maximum(passing, np.where(until[after] > until[starts], self._brings[name], 0.0))
+        return np.asarray((held + passing <= self._room[here] * (1 - _ROUNDED)) & self._hosted[here])
 
 
 def tail_linear(setting: Setting, degrees: Degrees) -> tuple[float, float, float, float, float]:

@@ -10,6 +10,7 @@ After rank i's last backward, rank i - 1 still has one to do, and then its own t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -53,7 +54,7 @@ def best_with_tails(
         value = _value(MixedTables(setting, degrees, blocks, boundary_of(blocks, first)), first)
         known = Bound(value, first) if value < cutoff_us else Bound(cutoff_us)
         return best_mixed_with_tails(setting, degrees, blocks, known, _below)
-    tables = Tables(setting, degrees, timer)
+    tables = Tables(setting, degrees, timer, cutoff_us)
     value = _value(tables, first)
     if value < cutoff_us:
         found = _below(tables, value)
@@ -70,6 +71,8 @@ def _value(tables: Tables, layout: StageLayout) -> float:
     after = worst = before = 0.0
     for rank, (start, end) in enumerate(layout.cuts()):
         view, rows, columns = tables.window(rank)
+        if start not in range(rows.start, rows.stop) or end not in range(columns.start, columns.stop):
+            return math.inf
         here = start - rows.start, end - columns.start
         until, tail, backward = (float(part[here]) for part in _parts(view, rank))
         after = max(tail, tables.hop + before + after) if rank else tail
@@ -103,6 +106,9 @@ def _search(tables: Tables, cutoff_us: float) -> Bound | None:
 def _extended(tables: Tables, labels: _Labels, rank: int, cutoff_us: float) -> _Labels:
     """Return the labels one rank on: every range it may hold after every label, without those that another beats."""
     view, rows, columns = tables.window(rank)
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        none = np.zeros(0)
+        return _Labels(np.zeros(0, dtype=np.int64), none, none, none, np.zeros(0, dtype=np.int64))
     until, tail, backward = _parts(view, rank)
     useful = view.allowed(rank) & (until + tail < cutoff_us)
     if rank == tables.degrees.pipeline - 1:

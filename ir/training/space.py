@@ -126,7 +126,8 @@ class Space:
         key = (*mesh, family.schedule, bool(family.placement))
         if key not in self._branches:
             leaves = self._shared_leaves(family, (*mesh, bool(family.placement)))
-            grouped = tuple(leaf for leaf in leaves if self._has_groups(leaf.of(family)))
+            with_groups = {order for order in {leaf.order for leaf in leaves} if self._has_groups(family, order)}
+            grouped = tuple(leaf for leaf in leaves if leaf.order in with_groups)
             pairs = (
                 (state, leaves if state.sharding is Sharding.GLOBAL else grouped) for state in self._remembered(family)
             )
@@ -144,8 +145,9 @@ class Space:
             self._known_leaves[key] = tuple(self._leaves(family))
         return self._known_leaves[key]
 
-    def _has_groups(self, degrees: Degrees) -> bool:
-        return not check_sharding(self.cluster, replace(degrees, zero=1, sharding=Sharding.NODE))
+    def _has_groups(self, family: Degrees, order: Order) -> bool:
+        """Whether data ranks in several domains have several in each; hierarchical groups ask for no more."""
+        return not check_sharding(self.cluster, replace(family, zero=1, sharding=Sharding.NODE, order=order))
 
     def _remembered(self, family: Degrees) -> tuple[State, ...]:
         """Return the states of a family: they hang on whether there are data ranks and stages, and the trainer."""

@@ -13,12 +13,13 @@ import heapq
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from treadle.costmodels.training_bounds import Quick, says_less
 from treadle.costmodels.training_group_costs import holds_longest, longest_held
 from treadle.costmodels.training_layouts import choices
 from treadle.costmodels.training_replay import Replay, replay
+from treadle.costmodels.training_room import memory_key
 from treadle.costmodels.training_step import LayerTimer, Setting
 from treadle.costmodels.training_tails import best_with_tails
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
@@ -221,12 +222,19 @@ def _branches(space: Space, quick: Quick, number: int, family: Degrees, state: S
 
 def _members(quick: Quick, number: int, branch: Degrees, leaves: tuple[Leaf, ...], state: Search) -> Iterator[_Node]:
     """Yield a branch's members, each with its quick bound; groups inside a domain hang on the rank order."""
+    fits: dict[tuple[Order, bool], bool] = {}
     for place, leaf in enumerate(leaves):
-        degrees = leaf.of(branch)
-        if branch.sharding is Sharding.GLOBAL or quick.may_fit(degrees):
-            yield quick.bound_us(degrees), _MEMBER, number + place, 0, degrees, None
-        else:
-            state.too_large += 1
+        degrees = None
+        if branch.sharding is not Sharding.GLOBAL:
+            key = leaf.order, leaf.context_mode is ContextMode.BIDIRECTIONAL
+            if key not in fits:
+                degrees = leaf.of(branch)
+                fits[key] = quick.may_fit(degrees)
+            if not fits[key]:
+                state.too_large += 1
+                continue
+        degrees = degrees or leaf.of(branch)
+        yield quick.bound_us(degrees), _MEMBER, number + place, 0, degrees, None
 
 
 def _of_share(space: Space, share: int, shares: int, state: Search) -> Iterator[tuple[int, Degrees]]:
@@ -268,29 +276,19 @@ class _Oversized:
 
     def __init__(self, setting: Setting) -> None:
         self.batch = setting.spec.global_batch
-        self._least: dict[Degrees, int] = {}
+        self._least: dict[tuple[object, ...], int] = {}
 
     def add(self, degrees: Degrees) -> None:
         """Remember that nothing fits."""
-        key = _memory_key(degrees)
+        key = memory_key(degrees)
         self._least[key] = min(degrees.micro_batch, self._least.get(key, degrees.micro_batch))
 
     def known(self, degrees: Degrees) -> bool:
         """Whether a smaller microbatch did not fit, both in the regime where that decides."""
-        least = self._least.get(_memory_key(degrees))
+        least = self._least.get(memory_key(degrees))
         if least is None or degrees.micro_batch < least:
             return False
         return degrees.microbatches(self.batch) >= 2 * degrees.pipeline
-
-
-def _memory_key(degrees: Degrees) -> Degrees:
-    """Return what the need for memory hangs on, but for the microbatch: what ranks exchange and when does not count.
-
-    Only a ring in both directions has buffers of its own, and groups inside a domain need the order.
-    """
-    plain = degrees.context_mode if degrees.context_mode is ContextMode.BIDIRECTIONAL else ContextMode.RING
-    order = Order.DATA_FIRST if degrees.sharding is Sharding.GLOBAL else degrees.order
-    return replace(degrees, micro_batch=1, context_mode=plain, overlap_tensor=False, order=order)
 
 
 def _order(found: Found) -> tuple[float, int, float]:

@@ -70,7 +70,7 @@ class Ranking:
             bound, number, stage, degrees, layout = heapq.heappop(heap)
             problem, quick = self._problem(degrees)
             if layout is None:
-                for option in choices(problem, degrees, quick):
+                for option in choices(problem, degrees, quick, below_us):
                     heapq.heappush(heap, (max(bound, option.step_us), number, 1, degrees, option.layout))
             elif stage == 1 and degrees.virtual == 1 and degrees.pipeline > 1:
                 sharp = best_with_tails(problem, degrees, self.timer, layout, below_us)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from treadle.costmodels.training_group_rounds import RoundPrices
 from treadle.costmodels.training_grouping import bounds_us, fewest_rounds, priced_us, rounds_us, time_us, work_us
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.training.grouping import Group, GroupingBody, GroupingProblem
@@ -18,6 +19,8 @@ COST_MODEL = "treadle sequence groups (costmodels/training_grouping.py)"
 _STRETCHES = (1.0, 1.02, 1.05, 1.1, 1.2)
 """Targets tried, over the average."""
 _PATIENCE = 0.7
+_LONGS, _HALVINGS = (1, 2, 3, 4, 6, 8, 12), 6
+"""Numbers of sequences that are priced one by one, and steps to the highest price of each."""
 
 
 @dataclass
@@ -55,22 +58,30 @@ class _Packer:
         return self._alone[length, patient]
 
     def packed(
-        self, waiting: list[int], planned: int, stretch: float, least_size: int, patient: bool = False
+        self, waiting: list[int], planned: int, stretch: float, least_size: int, patient: bool | None = False
     ) -> list[Round]:
         """Return rounds that hold the sequences `waiting` (longest first), with groups of at least `least_size`.
 
         `planned` rounds are aimed at; where sequences are left over there are more. A round lasts at least as long as
-        its longest sequence on the group that is fastest for it, or, when `patient`, on the one that wastes least.
+        its longest sequence on the group that is fastest for it, or, when `patient`, on the one that wastes least; or,
+        when that is None, on the one of both that gets more work done per time.
         """
         problem, found = self.problem, list[Round]()
         while waiting:
             left = max(1, planned - len(found))
             volume = sum(self.work[number] for number in waiting) / problem.ranks
             target = (volume / left + problem.costs.fixed_us) * stretch
-            least = self.alone(problem.lengths[waiting[0]], patient)
-            bins, waiting = self._round(waiting, max(target, least), least_size)
+            manners = (True, False) if patient is None else (patient,)
+            least = {self.alone(problem.lengths[waiting[0]], manner): None for manner in manners}
+            trials = [self._round(waiting, max(target, end), least_size) for end in least]
+            bins, waiting = max(trials, key=lambda trial: self._pace(trial[0])) if len(trials) > 1 else trials[0]
             found.append(bins)
         return found
+
+    def _pace(self, bins: Round) -> float:
+        """Return the work a round gets done per time."""
+        done = sum(self.work[number] for group in bins for number in group.items)
+        return done / max(group.end_us for group in bins)
 
     def _round(self, waiting: list[int], target: float, least_size: int) -> tuple[Round, list[int]]:
         problem, lengths = self.problem, self.problem.lengths
@@ -133,15 +144,15 @@ def _add(problem: GroupingProblem, item: _Bin, number: int, length: int) -> None
 def quick(problem: GroupingProblem) -> GroupingBody:
     """Return a grouping in tens of milliseconds."""
     packer, planned = _Packer(problem), fewest_rounds(problem)
+    manners = ((True, least) for least in problem.sizes[:3:2])
     plans = [
         packer.packed(packer.order, planned, 1.0, least, patient)
-        for patient in (True, False)
-        for least in problem.sizes[:3:2]
+        for patient, least in (*manners, (None, problem.sizes[min(2, len(problem.sizes) - 1)]))
     ]
     return _body(problem, min(plans, key=_total))
 
 
-def solve(problem: GroupingProblem, repacks: int = 800, seed: int = 0) -> GroupingBody:
+def solve(problem: GroupingProblem, repacks: int = 600, seed: int = 0) -> GroupingBody:
     """Return a better grouping: more targets and group sizes, then rounds repacked two at a time.
 
     Args:
@@ -153,7 +164,7 @@ def solve(problem: GroupingProblem, repacks: int = 800, seed: int = 0) -> Groupi
     best = min(
         (
             packer.packed(packer.order, rounds, stretch, least, patient)
-            for patient in (True, False)
+            for patient in (True, None)
             for rounds in (planned, planned + 1)
             for stretch in _STRETCHES
             for least in problem.sizes[:5]
@@ -176,7 +187,7 @@ def _repacked(packer: _Packer, best: list[Round], chance: random.Random, place: 
     items = sorted((number for at in chosen for group in best[at] for number in group.items), key=place.__getitem__)
     stretch = 1.0 + 0.06 * chance.random() ** 2
     planned, least = chance.choice((count, max(1, count - 1))), chance.choice(packer.problem.sizes[:5])
-    trial = packer.packed(items, planned, stretch, least, chance.random() < _PATIENCE)
+    trial = packer.packed(items, planned, stretch, least, chance.random() < _PATIENCE or None)
     kept = [bins for at, bins in enumerate(best) if at not in chosen]
     return min(best, kept + trial, key=_total)
 
@@ -203,6 +214,29 @@ def prices(problem: GroupingProblem, rounds: int = 6) -> list[float]:
     return weights
 
 
+def round_prices(problem: GroupingProblem) -> tuple[list[float], float]:
+    """Return prices of the longest sequences that make the bound by rounds large, and that bound.
+
+    Each in turn, the longest first, as high as the others let it be.
+    """
+    best: tuple[list[float], float] = ([], 0.0)
+    for longs in _LONGS:
+        if longs > len(problem.lengths):
+            break
+        table = RoundPrices(problem, longs)
+        prices = table.least.copy()
+        for place in range(longs):
+            low, high = float(table.least[place]), float(table.most[place])
+            prices[place] = high
+            for _ in range(_HALVINGS if high > low and not table.valid(prices) else 0):
+                prices[place] = middle = (low + high) / 2
+                low, high = (middle, high) if table.valid(prices) else (low, middle)
+                prices[place] = low
+        if table.total_us(prices) > best[1]:
+            best = prices.tolist(), table.bound_us(prices)
+    return best
+
+
 def _with(problem: GroupingProblem, weights: list[float], place: int, value: float) -> float:
     return priced_us(problem, [*weights[:place], value, *weights[place + 1 :]])
 
@@ -210,7 +244,8 @@ def _with(problem: GroupingProblem, weights: list[float], place: int, value: flo
 def certificate(body: GroupingBody) -> Certificate:
     """Return the claim: total time, and the best of the bounds."""
     value, weights = sum(rounds_us(body)), prices(body.problem)
-    bounds = bounds_us(body.problem) | {"priced": priced_us(body.problem, weights)}
+    by_rounds, rounds_us_bound = round_prices(body.problem)
+    bounds = bounds_us(body.problem) | {"priced": priced_us(body.problem, weights), "rounds": rounds_us_bound}
     bound = max(bounds.values())
     closed = bound >= value * (1 - 1e-9)
     level = Level(
@@ -220,7 +255,7 @@ def certificate(body: GroupingBody) -> Certificate:
         value if closed else bound,
         Status.OPTIMAL if closed else Status.FEASIBLE,
         ProofKind.LP_DUAL,
-        {"weights": weights},
+        {"weights": weights, "prices": by_rounds},
     )
     return Certificate("sequence-groups", COST_MODEL, (level,))
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,12 +18,20 @@ from tests.parallel.test_cli import SPEC, write
 from treadle.cli.main import main
 from treadle.codegen.training.grouping_files import groups_text, parse_groups
 from treadle.costmodels.training_group_costs import group_costs
-from treadle.costmodels.training_grouping import bounds_us, group_us, one_size_us, priced_us, rounds_us
+from treadle.costmodels.training_group_rounds import RoundPrices
+from treadle.costmodels.training_grouping import (
+    bounds_us,
+    group_us,
+    grouping_predictions,
+    one_size_us,
+    priced_us,
+    rounds_us,
+)
 from treadle.costmodels.training_step import LayerTimer
 from treadle.frontends.sequence_lengths import read_lengths
 from treadle.ir.certificate import ProofKind
 from treadle.ir.diagnostics import ExitCode
-from treadle.ir.plan import load
+from treadle.ir.plan import Plan, load
 from treadle.ir.training.grouping import (
     Group,
     GroupCosts,
@@ -33,8 +42,9 @@ from treadle.ir.training.grouping import (
     check_grouping,
 )
 from treadle.ir.training.plan import Degrees
-from treadle.solvers.sequence_groups.solve import certificate, prices, quick, solve
+from treadle.solvers.sequence_groups.solve import certificate, prices, quick, round_prices, solve
 from treadle.verification.core import review_plan, verify
+from treadle.verification.grouping import review_grouping
 
 COSTS = GroupCosts(2000.0, 100.0, 0.004, 200.0, 0.5, 4.0)
 
@@ -90,6 +100,47 @@ def test_bounds_and_groupings_surround_the_optimum(grouping: GroupingProblem) ->
         assert check_grouping(body) == []
         assert sum(rounds_us(body)) >= best * (1 - 1e-9)
     assert sum(rounds_us(solve(grouping, repacks=40))) <= 1.35 * best
+
+
+@settings(max_examples=150, deadline=None)
+@given(small(), st.lists(st.floats(0, 1), min_size=1, max_size=5), st.floats(0.5, 2))
+def test_prices_of_rounds_bound_the_optimum(grouping: GroupingProblem, uplifts: list[float], scale: float) -> None:
+    """Whatever prices are let pass, no grouping is faster than they add up to; work alone always passes."""
+    longs = min(len(uplifts), len(grouping.lengths))
+    costs = replace(grouping.costs, quadratic_us=scale * grouping.costs.quadratic_us)
+    table = RoundPrices(replace(grouping, costs=costs), longs)
+    best = least_us(table.problem)
+    assert table.valid(table.least)
+    for raised in (np.array(uplifts[:longs]), np.ones(longs), 0.2 * np.array(uplifts[:longs])):
+        assert table.bound_us(table.least + raised * (table.most - table.least)) <= best * (1 + 1e-9)
+    assert round_prices(table.problem)[1] <= best * (1 + 1e-9)
+
+
+def three_long() -> GroupingProblem:
+    """Three sequences that take four of six ranks each, and many short ones."""
+    lengths = (4000, 4000, 4000, *(100 for _ in range(20)))
+    return replace(of(lengths, ranks=4, costs=replace(COSTS, quadratic_us=1.0)), ranks=6)
+
+
+def test_a_round_with_a_long_sequence_leaves_little_to_others() -> None:
+    """Two ranks wait for each of the long ones: short sequences fill their memory long before it ends."""
+    grouping = three_long()
+    table = RoundPrices(grouping, 3)
+    alone = group_us(grouping, 4, (4000,))
+    assert table.bound_us(table.most) > 0.95 * 3 * alone > 1.3 * max(bounds_us(grouping).values())
+    assert table.bound_us(2 * table.most) == 0.0
+
+
+def test_forged_prices_are_found() -> None:
+    body = quick(three_long())
+    found = certificate(body)
+    plan = Plan("sequence-groups", (), {}, {}, body, (found,), grouping_predictions(body))
+    assert review_grouping(plan) == []
+    for given_prices in ([], [1e12], ["x"], None, [float("inf")], [1.0] * 99):
+        evidence = {"weights": [0.0] * 3, "prices": given_prices}
+        forged = replace(found, levels=(replace(found.levels[0], evidence=evidence),))
+        codes = {finding.code for finding in review_grouping(replace(plan, certificates=(forged,)))}
+        assert codes == {"TRD646"}
 
 
 @settings(max_examples=15, deadline=None)

@@ -64,7 +64,8 @@ def legal_choices(setting: Setting) -> set[tuple[object, ...]]:
                 trial = Degrees(data, tensor, context, pipeline, micro, virtual, expert, 1, *picked)
                 if trial.zero == 0 or data * context > 1:
                     base, rest = divmod(setting.model.layers, trial.slots)
-                    layout = StageLayout(tuple(base + (slot < rest) for slot in range(trial.slots)))
+                    again = (0,) * trial.slots if trial.recompute is Recompute.STAGES else ()
+                    layout = StageLayout(tuple(base + (slot < rest) for slot in range(trial.slots)), again)
                     findings = check(setting.model, setting.cluster, setting.spec, trial, layout)
                     if all(finding.code == "TRD437" for finding in findings):
                         found.add(meaning(setting, trial))
