@@ -152,7 +152,8 @@ class _Machine:
             unit.name: [0] * (unit.count or 1) for unit in loop.units if unit.count is not None
         }
         self.groups = [
-            _Group([(i, step - i.stage) for step, line in group.steps(trips) for i in line]) for group in program.groups
+            _Group([(i, step - i.stage) for step, line in program.steps(group, trips) for i in line])
+            for group in program.groups
         ]
         fetches = [self.operations[name] for names in self.bound.values() for name in names]
         self.ports = {fetch.unit: Port() for fetch in fetches if fetch.unit in self.units and fetch.occupancy_cycles}

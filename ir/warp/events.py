@@ -86,7 +86,7 @@ class _Unrolling:
     def unrolled(self) -> Unrolled:
         for position, group in enumerate(self.program.groups):
             last: int | None = None
-            for step, instructions in group.steps(self.out.trips):
+            for step, instructions in self.program.steps(group, self.out.trips):
                 for instruction in instructions:
                     iteration = step - instruction.stage
                     label = f"{group.name}: {instruction.action.value} {instruction.subject}, iteration {iteration}"

@@ -70,7 +70,7 @@ class Execution:
 
     def __post_init__(self) -> None:
         self.lists: list[list[tuple[Instruction, int]]] = [
-            [(instruction, step - instruction.stage) for step, line in group.steps(self.trips) for instruction in line]
+            [(i, step - i.stage) for step, line in self.program.steps(group, self.trips) for i in line]
             for group in self.program.groups
         ]
         self.channels = {channel.name: channel for channel in self.program.channels}

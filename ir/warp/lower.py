@@ -99,9 +99,16 @@ class _Lowering:
             for consumer in channel.consumers:
                 self._consume(channel, consumer)
         turns, cuts = self._turns()
+        ahead = max(last - first for _, first, last in cuts)
         groups = tuple(
             assemble_group(
-                self._group_name(position), self.made.registers[position], timed, cuts[position], self.ii, self.facts
+                self._group_name(position),
+                self.made.registers[position],
+                timed,
+                cuts[position],
+                ahead,
+                self.ii,
+                self.facts,
             )
             for position, timed in enumerate(self.timed)
         )

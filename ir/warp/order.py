@@ -86,8 +86,10 @@ def step_cut(timed: list[Timed], ii: int) -> Cut:
     return min(choices)[2]
 
 
-def assemble_group(name: str, registers: int, timed: list[Timed], cut: Cut, ii: int, facts: Facts) -> WarpGroup:
-    """Return the group that runs the timed instructions, its steps cut at `cut`."""
+def assemble_group(
+    name: str, registers: int, timed: list[Timed], cut: Cut, ahead: int, ii: int, facts: Facts
+) -> WarpGroup:
+    """Return the group that runs the timed instructions, its steps cut at `cut`; few iterations go one by one."""
     begin, first, last = cut
 
     def stage(item: Timed) -> int:
@@ -104,7 +106,7 @@ def assemble_group(name: str, registers: int, timed: list[Timed], cut: Cut, ii: 
     serial = [
         Entry(item.instruction, item.awaits)
         for item in sorted(timed, key=lambda item: (item.cycle, item.order is not Order.DONE, item.rank, item.order))
-        if last - first > 1 and item.instruction.action not in (Action.TAKE, Action.PASS)
+        if ahead > 1 and item.instruction.action not in (Action.TAKE, Action.PASS)
     ]
-    settled = settle(Template(tuple(steady), tuple(serial), last - first + 1), facts.queues)
+    settled = settle(Template(tuple(steady), tuple(serial), last - first + 1, ahead), facts.queues)
     return WarpGroup(name, facts.warps_per_group, registers, *settled)

@@ -1,12 +1,14 @@
 """Warp programs: the instruction list of every warp group of a software-pipelined loop, ready to be printed.
 
-How a group runs a loop of `trips` iterations (the same number in all groups), with `stages` = S:
+How a group of `stages` = S runs a loop of `trips` iterations (the same number in all groups), where no group has more
+than A + 1 stages:
 
-- `trips >= S - 1`: the S - 1 steps of `prologue` (steps 0, 1, ...), then `steady` for every step S - 1 <= step < trips,
+- `trips >= A`: the S - 1 steps of `prologue` (steps 0, 1, ...), then `steady` for every step S - 1 <= step < trips,
   then the S - 1 steps of `epilogue` (steps trips, trips + 1, ...). An instruction of stage k in a step works for the
   iteration step - k; lists hold exactly the instructions whose iteration exists, so nothing is guarded.
-- `trips < S - 1`: `serial` for every iteration, one after the other (all its stages are 0). It is empty for S <= 2,
-  where that means no iteration at all.
+- `trips < A`: all groups run `serial` for every iteration, one after the other (all its stages are 0). It is empty for
+  A <= 1, where that means no iteration at all. (Groups that overlap iterations beside one that does not may wait for
+  each other: it hands over what an iteration needs only after all of the iteration before.)
 
 What goes between groups goes through *channels* over *buffers*. Iteration i uses slot i % slots of a buffer. The
 producer acquires a slot (waits until it is empty), fills it, and puts it (it is full); each consumer gets it (waits
@@ -135,11 +137,8 @@ class WarpGroup:
         return len(self.prologue) + 1
 
     def steps(self, trips: int) -> Iterator[tuple[int, Step]]:
-        """Yield (step, instructions) as the group runs them; an instruction's iteration is step - stage - distance."""
+        """Yield (step, instructions) as the group runs enough iterations, those of stage k for iteration step - k."""
         ahead = len(self.prologue)
-        if trips < ahead:
-            yield from ((iteration, self.serial) for iteration in range(trips))
-            return
         yield from enumerate(self.prologue)
         yield from ((step, self.steady) for step in range(ahead, trips))
         yield from enumerate(self.epilogue, start=trips)
@@ -236,6 +235,17 @@ class WarpProgram:
             if len(set(names)) != len(names):
                 doubled = next(name for name in names if names.count(name) > 1)
                 raise InvalidValue(message=f"warp program `{self.name}` has the {kind} `{doubled}` twice")
+
+    @property
+    def ahead(self) -> int:
+        """Iterations below which all groups run one after the other: the most that any of them works ahead."""
+        return max((group.stages for group in self.groups), default=1) - 1
+
+    def steps(self, group: WarpGroup, trips: int) -> Iterator[tuple[int, Step]]:
+        """Yield (step, instructions) as a group runs them; an instruction's iteration is step - stage - distance."""
+        if trips < self.ahead:
+            return ((iteration, group.serial) for iteration in range(trips))
+        return group.steps(trips)
 
     def buffer(self, name: str) -> Buffer:
         """Return the buffer called `name`; raises KeyError."""

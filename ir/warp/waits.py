@@ -30,6 +30,8 @@ class Template:
     steady: tuple[Entry, ...]
     serial: tuple[Entry, ...]
     stages: int
+    ahead: int
+    """Trip counts below run the serial list."""
 
 
 Part = tuple[str, int]
@@ -44,10 +46,12 @@ class _Lists:
 
     parts: dict[Part, list[Entry | None]]
     stages: int
+    least: int
+    """Trip counts below run the serial list."""
 
     def steps(self, trips: int) -> Iterator[tuple[int, Part]]:
         ahead = self.stages - 1
-        if trips < ahead:
+        if trips < self.least:
             yield from ((iteration, ("serial", 0)) for iteration in range(trips))
             return
         yield from ((step, ("prologue", step)) for step in range(ahead))
@@ -68,7 +72,7 @@ def settle(template: Template, queues: tuple[Queue, ...]) -> tuple[tuple[Step, .
     for step in range(ahead):
         parts["prologue", step] = [e for e in template.steady if e.every_step or _exists(e, step)]
         parts["epilogue", step] = [e for e in template.steady if e.every_step or e.instruction.stage > step]
-    lists = _Lists(parts, template.stages)
+    lists = _Lists(parts, template.stages, template.ahead)
     _fill_depths(lists, {queue.name: queue for queue in queues})
     _drop_superfluous(lists)
     return (
@@ -90,7 +94,7 @@ def _step(lists: _Lists, part: Part) -> Step:
 
 
 def _trip_counts(lists: _Lists) -> range:
-    return range(lists.stages - 1, 3 * lists.stages + 3)
+    return range(lists.least, lists.least + 2 * lists.stages + 4)
 
 
 def _fill_depths(lists: _Lists, queues: dict[str, Queue]) -> None:
@@ -125,7 +129,7 @@ def _drains(lists: _Lists, key: Key, queues: dict[str, Queue]) -> bool:
 def _count(lists: _Lists, drained: set[str]) -> dict[Key, list[int]]:
     """Return, for every wait, how many operations were issued behind its target, over all trip counts."""
     counts: dict[Key, list[int]] = defaultdict(list)
-    for trips in (*range(lists.stages - 1), *_trip_counts(lists)):
+    for trips in (*range(lists.least), *_trip_counts(lists)):
         issued: dict[str, list[tuple[str, int]]] = defaultdict(list)
         over: dict[str, int] = {}
         for step, key, entry in lists.run(trips):
@@ -160,7 +164,7 @@ def _drop_superfluous(lists: _Lists) -> None:
 
 def _known_over(lists: _Lists, at: Key, wait: Entry) -> bool:
     """Whether the target of a removed wait (everything, for a draining one) is over whenever the group gets there."""
-    for trips in (*range(lists.stages - 1), *_trip_counts(lists)):
+    for trips in (*range(lists.least), *_trip_counts(lists)):
         issued: list[tuple[str, int]] = []
         over = 0
         for step, part in lists.steps(trips):

@@ -29,7 +29,7 @@ def _steps(group: WarpGroup, part: str) -> tuple[Step, ...]:
     if part == "steady":
         return (group.steady,)
     if part == "serial":
-        return (group.serial,) if group.stages > 2 else ()
+        return (group.serial,)
     return group.prologue if part == "prologue" else group.epilogue
 
 

@@ -138,3 +138,19 @@ def test_registers_by_the_order_of_the_program_are_those_of_the_schedule(name: s
     found = registers_in_order(solved.lowered, solved.warps)
     roles = len(solved.warps.roles)
     assert found[roles:] == solved.made.registers[roles:]
+
+
+def test_a_slot_full_before_the_loop_is_given_back_by_a_group_that_never_reads_it() -> None:
+    solved = case("attention", "h100")
+    homes = dict.fromkeys(solved.made.groups, 1)
+    homes |= {"load_k": 0, "load_v": 0, "row_max": 2}
+    homes |= dict.fromkeys(("shifted", "weights", "tile_sum", "weights_low", "rescaled", "acc"), 3)
+    made = pipeline.schedule_groups(solved.warps, 2000, homes, pipeline.Options(Limits(deterministic_s=1.0)))
+    assert made is not None
+    facts = facts_of(solved.program, solved.machine, solved.warps, made)
+    lowered = lower_schedule(solved.warps, made, facts)
+    channel = next(channel for channel in lowered.channels if channel.name == "row_max")
+    assert (channel.primed, channel.consumers) == (1, (1, 3))
+    assert check_warp_program(lowered, solved.warps, made, facts) == []
+    semantics = MixedSemantics()
+    assert not differences(interpret(lowered, 5, semantics, 0), reference(facts, 5, semantics))
