@@ -37,7 +37,8 @@ def estimate_line(rows: Sequence[Mapping[str, Any]], processes: int, limit_s: fl
     own = [row for row in rows if not row.get("refused")]
     taken = estimate(rows, processes, timed=timed)
     by = "1 process" if processes == 1 else f"{processes} processes"
-    words = f"{len(own)} kernels: about {taken['check']:.0f} s to compile and check by {by}"
+    kernels = "1 kernel" if len(own) == 1 else f"{len(own)} kernels"
+    words = f"{kernels}: about {taken['check']:.0f} s to compile and check by {by}"
     if timed:
         words += f", {taken['time']:.0f} s to time"
     over = sum(taken.values()) > limit_s
