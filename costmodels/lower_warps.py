@@ -7,12 +7,14 @@ with `tensor_memory` accumulators are no register values at all.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from math import ceil
 
 from treadle.costmodels.lower import lower, primary
 from treadle.costmodels.tile_cycles import MUFU, TENSOR_CORE, TENSOR_PORT, memory_unit
 from treadle.ir.machine import Machine
+from treadle.ir.tile.cycles import longest_paths
 from treadle.ir.tile.loop import Loop, Operation, Reader
 from treadle.ir.tile.program import Memory, OperationKind, Tile, TileOperation, TileProgram
 from treadle.ir.tile.warps import Crossing, FlightLimit, Issue, RegisterValue, WarpLimits, WarpLoop
@@ -27,6 +29,10 @@ SMALL_REGISTERS = 4
 """Values of at most so many registers (row statistics) count as fixed in every group instead of being tracked."""
 LANES_OF_A_ROW = 4
 """Lanes that share a row of a product's fragment (PTX ISA)."""
+LEAST_STAGES = 6
+"""Most stages of a schedule, where latencies ask for no more: deeper pipelines only lengthen filling and draining."""
+STAGES_FOR_HANDOFFS = 2
+"""Stages beside those of latencies and loads, for handoffs between groups."""
 MOST_GROUPS = 5
 """Most groups that are tried: FlashAttention-4 has load, MMA, two softmax and a correction group."""
 REGISTER_GRANULARITY = 8
@@ -250,7 +256,32 @@ class _Warps:
             reallocation=self.machine.has("register_reallocation"),
             flights=self._flights(),
             handoff_memory="shared",
+            most_stages=max(LEAST_STAGES, self._stages() + STAGES_FOR_HANDOFFS),
         )
+
+    def _stages(self) -> int:
+        """Return the stages over which an iteration stretches at the unit's own pace: latencies and handoffs of loads.
+
+        With fewer a loop whose interval is short beside its latency would wait for memory, not for a unit.
+        """
+        busy: dict[str, int] = defaultdict(int)
+        for operation in self.loop.operations:
+            busy[operation.unit] += operation.occupancy_cycles
+        pace = max([1, *(-(-busy[unit.name] // unit.count) for unit in self.loop.units if unit.count)])
+        index, latency = self.loop.index, [operation.latency_cycles for operation in self.loop.operations]
+        edges = [
+            (index[d.source], index[d.target], d.delay_cycles + self._waited_cycles(position, d.source, d.target))
+            for position, d in enumerate(self.loop.dependences)
+            if d.distance == 0
+        ]
+        paths = longest_paths(len(latency), edges)
+        assert paths is not None
+        return -(-max(start + own for start, own in zip(paths[0], latency, strict=True)) // pace)
+
+    def _waited_cycles(self, position: int, source: str, target: str) -> int:
+        """Return what a handoff takes where groups differ in any case: between operations of different roles."""
+        roles = [self._role(self.loop.operation(name)) for name in (source, target) if not name.endswith(".operands")]
+        return self._crossing(position).delay_cycles if len(set(roles)) > 1 else 0
 
     def _flights(self) -> tuple[FlightLimit, ...]:
         """Return what may be in flight at once, by the figures that a machine has for it.
