@@ -24,14 +24,13 @@ from treadle.costmodels.machines import load_machine
 from treadle.costmodels.warp_facts import facts_of
 from treadle.costmodels.warp_interpreter import differences, interpret, reference
 from treadle.costmodels.warp_semantics import FamilySemantics
-from treadle.driver.gluon import Fitted, fit, for_groups
+from treadle.driver.gluon import Fitted, fit, for_groups, program_findings
 from treadle.driver.gpu.correct import check_kernel, ragged_shape
 from treadle.driver.gpu.emulator import emulated_figures
 from treadle.driver.kernels import KernelOptions, plan_program
 from treadle.frontends import programs
 from treadle.ir.diagnostics import TreadleError
 from treadle.ir.machine import Machine
-from treadle.ir.warp.check import check_warp_program
 from treadle.solvers.backend import Limits
 
 SQUARE = {"m": 8192, "n": 8192, "k": 8192}
@@ -136,19 +135,19 @@ def _rows_of(case: str, described: Case, machine: Machine, pythons: list[str]) -
         return [{**common, "refused": f"{error.code}: {error}"}]
     kernel = warp_kernel(fitted.kernel, machine)
     judged = {**common, **_judged(kernel, fitted)}
-    shown = [(fitted.binary, fitted.evidence), *((other.binary, other.evidence) for other in fitted.elsewhere)]
-    return [{**judged, **_compiled(binary, evidence)} for binary, evidence in shown]
-
-
-def _refused_elsewhere(evidence: Evidence) -> bool:
-    """Whether a binary is not to be used: it spills, or differs in more than how many registers it names."""
-    return bool(evidence.spill_bytes or not evidence.short_of_registers)
+    rows = [_compiled(fitted.binary, fitted.evidence)]
+    for other in fitted.elsewhere:
+        if other.refused or other.binary is None or other.evidence is None:
+            rows.append({"refused": other.refused})
+        else:
+            rows.append(_compiled(other.binary, other.evidence))
+    return [{**judged, **row} for row in rows]
 
 
 def _judged(kernel: WarpKernel, fitted: Fitted) -> dict[str, Any]:
     """Return what does not depend on the compiler: the schedule, the rounds, the checked and interpreted program."""
     facts = facts_of(kernel.program, kernel.machine, kernel.warps, kernel.made)
-    findings = check_warp_program(kernel.warp_program, kernel.warps, kernel.made, facts)
+    findings = program_findings(kernel)
     small = FamilySemantics(kernel.program)
     unequal = 0
     # Kernels pad shorter loops with empty iterations.
@@ -165,7 +164,7 @@ def _judged(kernel: WarpKernel, fitted: Fitted) -> dict[str, Any]:
         "rounds": len(fitted.kernel.attempts) + 1,
         "attempts": list(fitted.kernel.attempts),
         "room": asdict(groups.room),
-        "findings": len(findings),
+        "findings": [str(finding) for finding in findings],
         "interpreted_differences": unequal,
         "emulated": _emulated(kernel, fitted.source),
         "measured": "not measured",
@@ -183,9 +182,7 @@ def _emulated(kernel: WarpKernel, source: str) -> dict[str, Any]:
 
 
 def _compiled(binary: KernelBinary, evidence: Evidence) -> dict[str, Any]:
-    """Return what the binary of one Triton shows; one that does not keep the plan is refused."""
-    if _refused_elsewhere(evidence):
-        return {"compiler": binary.compiler, "refused": f"{binary.compiler}: {'; '.join(evidence.mismatches)}"}
+    """Return what the binary of one Triton shows."""
     return {
         "kernel": binary.kernel,
         "compiler": binary.compiler,
@@ -211,7 +208,7 @@ def gluon_figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "gluon_as_planned": sum(not row["mismatches"] for row in compiled),
         "gluon_interpreted_equal": sum(not row["interpreted_differences"] for row in compiled),
         "gluon_emulated_correct": sum(row["emulated"]["correct"] for row in compiled),
-        "gluon_program_findings": sum(row["findings"] for row in compiled),
+        "gluon_program_findings": sum(len(row["findings"]) for row in compiled),
         "gluon_most_rounds": max((row["rounds"] for row in compiled), default=0),
         "gluon_largest_register_difference": max(
             (abs(group["registers_used"] - group["registers_planned"]) for group in computing if not _issues(group)),

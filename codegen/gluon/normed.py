@@ -144,7 +144,7 @@ class NormedFrame(MadeOperandFrame):
                 ]
         return lines
 
-    def taken(self, suffix: str, layout: str) -> Lines:
+    def sums_taken(self, suffix: str, layout: str) -> Lines:
         """Return how sums that were handed over are read."""
         return [
             f"mbarrier.wait(sums{suffix}_full.index(0), _parity(tiles_done, 1))",
@@ -154,7 +154,7 @@ class NormedFrame(MadeOperandFrame):
 
     def _store(self, suffix: str) -> Lines:
         """Stage the output; sums that another group has made are read first."""
-        taken = self.taken(suffix, "OPERAND_ROWS") if self.handed_over(suffix) else []
+        taken = self.sums_taken(suffix, "OPERAND_ROWS") if self.handed_over(suffix) else []
         return [*taken, *super()._store(suffix)]
 
 
@@ -200,4 +200,4 @@ class TensorNormedFrame(NormedFrame, TensorMatrixFrame):
 
     def before_pieces(self, suffix: str) -> Lines:
         """Return what the writing group does before the pieces of a tile."""
-        return self.taken(suffix, "ttgl.SliceLayout(1, PIECE)")
+        return self.sums_taken(suffix, "ttgl.SliceLayout(1, PIECE)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from treadle.codegen.gluon.apart import ApartFrame
 from treadle.codegen.gluon.attention import AttentionFrame
 from treadle.codegen.gluon.errors import NotEmittable
 from treadle.codegen.gluon.frames import Extra
@@ -17,11 +18,7 @@ PIECE_COLUMNS = 64
 """Columns of an output that are rescaled at once: as many registers of a thread."""
 
 
-OWN = ("seq", "kv_seq", "heads", "kv_heads")
-"""Sizes that groups compute with: what groups have in common, compilers make before them and keep in local memory."""
-
-
-class TensorAttentionFrame(AttentionFrame):
+class TensorAttentionFrame(ApartFrame, AttentionFrame):
     """As on Hopper; row sums are handed to the group that holds the output, where that is another one.
 
     Outputs are rescaled where they lie, piece by piece: read, multiplied and written back they would take all columns
@@ -154,15 +151,6 @@ class TensorAttentionFrame(AttentionFrame):
 
     # --- tiles ------------------------------------------------------------------------------------------------------
 
-    def opening(self, group: WarpGroup) -> Lines:
-        """Return what a group does before its first tile."""
-        own = [key for key, value in self.scalars().items() if key in OWN and isinstance(value, int)]
-        return [*(f"{key} = _own({key})" for key in own), *super().opening(group)]
-
-    def tile_loop(self, tile: Lines) -> Lines:
-        """Return the walk over the tiles of an instance around what is done with one of them."""
-        return [read_by_group(line) for line in super().tile_loop(tile)]
-
     def start(self, group: WarpGroup) -> Lines:
         """Return what a group does before the loop of a tile."""
         if self.is_load(group):
@@ -232,8 +220,3 @@ class TensorAttentionFrame(AttentionFrame):
             "tma.store_wait(0)",
             *self.written(suffix, self._staging(suffix, own)),
         ]
-
-
-def read_by_group(line: str) -> str:
-    """Return a line of a walk over tiles in which each group reads for itself which instance it is."""
-    return line.replace("ttgl.program_id(0)", "_instance(tiles)").replace("ttgl.num_programs(0)", "_stride(tiles)")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from treadle.codegen.gluon.apart import ApartFrame
 from treadle.codegen.gluon.backward import BackwardFrame
 from treadle.codegen.gluon.errors import NotEmittable
 from treadle.codegen.gluon.frames import barriers
@@ -20,7 +21,7 @@ PIECE_COLUMNS = 32
 """Columns of a finished sum that are in registers at once."""
 
 
-class TensorBackwardFrame(BackwardFrame):
+class TensorBackwardFrame(ApartFrame, BackwardFrame):
     """As on Hopper, with accumulators in tensor memory and groups of one warp that issue products."""
 
     least_rows = TENSOR_ROWS
@@ -86,6 +87,10 @@ class TensorBackwardFrame(BackwardFrame):
         if value.endswith(".to_tensor"):
             return f"_reinterpret({slot}, {self.element}, {[TENSOR_ROWS, self.queries]}, LOW_MEMORY)"
         return super().view(value, slot, role, reader)
+
+    def layout(self, value: str) -> str:
+        """Return the layout of a value in registers: a key a thread, whatever it is."""
+        return "QUERIES_IN_COLUMNS" if value.startswith("load_") else "SCORES"
 
     def statement(self, operation: TileOperation, operands: Sequence[str], iteration: str) -> str:
         """Return the expression of an operation on registers."""

@@ -187,7 +187,8 @@ def _run_worker(
         )
     except subprocess.TimeoutExpired:
         return {}, f"no answer within {LONGEST_S * len(sources)} s"
-    answers = [json.loads(line) for line in run.stdout.splitlines()]
+    # Compilers may print there too, as ptxas does where it gives up.
+    answers = [json.loads(line) for line in run.stdout.splitlines() if line.startswith('{"')]
     complaint = run.stderr.strip().splitlines()[-1:] or ["no message"]
     told = next((line for line in run.stderr.splitlines() if ": error: " in line), "")
     for answer in answers:

@@ -16,11 +16,13 @@ from treadle.codegen.gluon.errors import EvidenceMismatch, NoGluonFrame, NoShare
 from treadle.codegen.gluon.evidence import Evidence, GroupEvidence, examine
 from treadle.codegen.gluon.kernel import TENSOR_ROWS, WarpKernel, warp_kernel
 from treadle.codegen.triton.compile import KernelBinary, compile_sources
+from treadle.codegen.triton.errors import CompilationFailed
 from treadle.costmodels.lower_warps import lower_warps
 from treadle.costmodels.warp_facts import facts_of
 from treadle.driver.kernels import COST_MODEL, KernelOptions, plan_program
 from treadle.frontends import programs
 from treadle.frontends.programs.rows import ROW_PARTS, splits_rows
+from treadle.ir.diagnostics import Finding
 from treadle.ir.machine import Machine
 from treadle.ir.tile.kernel import Compiled, KernelPlan, Room, WarpPlan
 from treadle.ir.tile.program import TileProgram
@@ -66,9 +68,12 @@ class Elsewhere:
     """The same source compiled by another Triton."""
 
     python: str
-    binary: KernelBinary
-    evidence: Evidence
+    binary: KernelBinary | None
+    """None where this Triton cannot compile the source."""
+    evidence: Evidence | None
     """Beside a plan whose registers are those that this Triton's binary uses."""
+    refused: str = ""
+    """Why this Triton's binary is not to be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +258,8 @@ def fit(
             refit = _refit_elsewhere(outcome, machine)
             if refit is None or fallback is not None:
                 return outcome if refit is None and _as_short(outcome, fallback) else fallback or outcome
-            outcome, fallback = refit, outcome
-        elif fallback is not None:
+            fallback, outcome = outcome, refit
+        elif fallback is not None and not outcome.budget:
             return fallback
         reasons = "; ".join(outcome.reasons)
         attempts.append(f"{room.registers} registers, {room.shared_bytes} bytes left free: {reasons}")
@@ -375,10 +380,10 @@ def _attempt(
 def _refit_elsewhere(fitted: Fitted, machine: Machine) -> Refit | None:
     """Return why another Triton's binary does not keep the plan, and what would help; None where all keep it."""
     for found in fitted.elsewhere:
-        if found.evidence.mismatches:
-            refit = _refit(warp_kernel(fitted.kernel, machine), found.evidence)
-            reasons = tuple(f"{found.binary.compiler}: {reason}" for reason in refit.reasons)
-            return replace(refit, reasons=reasons, budget=())
+        if found.refused:
+            lowered = warp_kernel(fitted.kernel, machine)
+            refit = _refit(lowered, found.evidence) if found.evidence is not None else Refit(())
+            return replace(refit, reasons=(found.refused,), budget=())
     return None
 
 
@@ -396,13 +401,17 @@ def _compiled_elsewhere(kernel: WarpKernel, source: str, python: str) -> Elsewhe
     What `setmaxnreg` grants does not depend on the registers that were seen, so the text is the same.
     """
     name, architecture = kernel.name, kernel.machine.architecture
-    binary = compile_sources({name: source}, architecture, python=python)[name][0]
+    try:
+        binary = compile_sources({name: source}, architecture, python=python)[name][0]
+    except CompilationFailed as error:
+        return Elsewhere(python, None, None, f"{error.code}: {error}")
     evidence = examine(kernel, binary)
     if evidence.mismatches and evidence.short_of_registers:
         own = replace(kernel, budget=compiled_budget(kernel, evidence) or kernel.budget)
         if register_budgets(own) == register_budgets(kernel):
             evidence = examine(own, binary)
-    return Elsewhere(python, binary, evidence)
+    reasons = "; ".join(evidence.mismatches)
+    return Elsewhere(python, binary, evidence, f"{binary.compiler}: {reasons}" if reasons else "")
 
 
 def _short_in_order(kernel: WarpKernel) -> int:
@@ -413,7 +422,15 @@ def _short_in_order(kernel: WarpKernel) -> int:
 
 
 def checked(kernel: WarpKernel) -> WarpKernel:
-    """Return the kernel; raises NotEmittable where its warp program is not legal.
+    """Return the kernel; raises NotEmittable where its warp program is not legal."""
+    findings = program_findings(kernel)
+    if findings:
+        raise NotEmittable(kernel=kernel.name, reason=f"its warp program is not legal: {findings[0]}")
+    return kernel
+
+
+def program_findings(kernel: WarpKernel) -> list[Finding]:
+    """Return why the warp program that is printed is not legal.
 
     Loops shorter than what overlaps do not count: kernels pad them with empty iterations.
     """
@@ -421,10 +438,7 @@ def checked(kernel: WarpKernel) -> WarpKernel:
     findings = check_warp_program(kernel.warp_program, kernel.warps, kernel.made, facts)
     least = max(group.stages for group in kernel.warp_program.groups) - 1
     short = tuple(f", {trips} iterations" for trips in range(least))
-    findings = [finding for finding in findings if not any(words in str(finding) for words in short)]
-    if findings:
-        raise NotEmittable(kernel=kernel.name, reason=f"its warp program is not legal: {findings[0]}")
-    return kernel
+    return [finding for finding in findings if not any(words in str(finding) for words in short)]
 
 
 def compiled_budget(kernel: WarpKernel, evidence: Evidence) -> tuple[int, ...]:
