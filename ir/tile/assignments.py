@@ -78,6 +78,8 @@ class _Walk:
     """Bytes that the fewest slots of all rings leave to handoffs."""
     peaks: dict[tuple[int, frozenset[int]], int] = field(default_factory=dict[tuple[int, frozenset[int]], int])
     """Fewest registers of a group, by how many classes are placed and which of them are in it: nothing else counts."""
+    partial: bool = False
+    """Whether operations are left out, so that nothing is asked of whole assignments."""
     most_nodes: int = 0
     nodes: int = 0
     leaves: int = 0
@@ -109,11 +111,12 @@ def assignments(
     *,
     from_ii: int | None = None,
     refutes: Callable[[dict[str, int]], bool] | None = None,
+    most_nodes: int | None = None,
 ) -> Iterator[Needs]:
     """Yield every assignment, up to names of groups, that no bound refutes at `ii` and whose levels keep to `most`.
 
     With `from_ii`, those that no bound refutes at all intervals from it to `ii` at once. `refutes` is asked about the
-    groups of some operations as well.
+    groups of some operations as well. `most_nodes` is less than `MOST_NODES`, for what need not be gone through.
 
     Raises:
         WalkTooLong: there are too many of them.
@@ -122,13 +125,14 @@ def assignments(
         walk = _started(warps, ii, dict(most), large_first=large_first)
         walk.from_ii = ii if from_ii is None else from_ii
         walk.refutes = refutes
-        any_left = False
+        walk.most_nodes = min(walk.most_nodes, most_nodes or MOST_NODES)
+        yielded = False
         try:
             for needs in _extend(walk, [], [0] * warps.limits.most_groups, (0, 0)):
-                any_left = True
+                yielded = True
                 yield needs
         except WalkTooLong:
-            if any_left or large_first:
+            if yielded or large_first:
                 raise
         else:
             return
@@ -199,16 +203,24 @@ def least_roomy(warps: WarpLoop, low: int, to_ii: int) -> int:
     return low
 
 
-def any_left(warps: WarpLoop, ii: int, from_ii: int | None = None, *, paced_only: bool = False) -> bool:
+def any_left(
+    warps: WarpLoop,
+    ii: int,
+    from_ii: int | None = None,
+    *,
+    paced_only: bool = False,
+    among: frozenset[str] | None = None,
+) -> bool:
     """Whether an assignment is left at an interval (or all intervals from `from_ii` to it at once).
 
-    With `paced_only` registers are not looked at.
+    With `paced_only` registers are not looked at. With `among` only classes that have some of these operations get a
+    group: where none is left, those alone are the reason.
 
     Raises:
         WalkTooLong: there are too many assignments.
     """
     for large_first in (True, False):
-        walk = _started(warps, ii, {}, large_first=large_first)
+        walk = _started(warps, ii, {}, large_first=large_first, among=among)
         walk.from_ii = ii if from_ii is None else from_ii
         try:
             return any(True for _ in _extend(walk, [], [0] * warps.limits.most_groups, (0, 0), paced_only=paced_only))
@@ -218,7 +230,14 @@ def any_left(warps: WarpLoop, ii: int, from_ii: int | None = None, *, paced_only
     return True
 
 
-def _started(warps: WarpLoop, ii: int, most: dict[str, int], *, large_first: bool = False) -> _Walk:
+def _started(
+    warps: WarpLoop,
+    ii: int,
+    most: dict[str, int],
+    *,
+    large_first: bool = False,
+    among: frozenset[str] | None = None,
+) -> _Walk:
     """Return a walk at its beginning, through classes in order of first issue or those of most issue cycles first.
 
     Where large ones do not fit together, nothing is asked about the many groups that small ones may be in.
@@ -227,6 +246,9 @@ def _started(warps: WarpLoop, ii: int, most: dict[str, int], *, large_first: boo
     cycles = {issue.operation: issue.issue_cycles for issue in warps.issues}
     role = {issue.operation: issue.role for issue in warps.issues}
     found = sorted(classes(warps), key=lambda names: role[names[0]] == "")
+    if among is not None:
+        found = [names for names in found if among.intersection(names)]
+        walk.partial = True
     walk.most_nodes = min(LARGE_FIRST_NODES, MOST_NODES) if large_first else MOST_NODES
     if large_first:
         found.sort(key=lambda names: (role[names[0]] == "", -sum(cycles[name] for name in names)))
@@ -237,17 +259,19 @@ def _started(warps: WarpLoop, ii: int, most: dict[str, int], *, large_first: boo
     walk.edges = [[] for _ in found]
     for crossing in warps.crossings:
         ends = warps.loop.dependences[crossing.dependence]
-        first, last = sorted((home[ends.source], home[ends.target]))
-        if first != last:
+        first, last = sorted((home.get(ends.source, -1), home.get(ends.target, -1)))
+        if -1 != first != last:
             walk.edges[last].append((first, crossing.bytes, crossing.barriers))
     walk.ahead = _ahead(walk)
     for handoff in warps.handoffs:
-        source = home[handoff.source]
-        walk.handoffs.append((source, tuple({home[name] for name in handoff.targets} - {source}), handoff.bytes))
+        source = home.get(handoff.source, -1)
+        targets = {home.get(name, -1) for name in handoff.targets} - {source, -1}
+        if source >= 0:
+            walk.handoffs.append((source, tuple(targets), handoff.bytes))
     walk.rounds = _rounds(warps, ii, home, len(found))
     if longest(len(warps.loop.operations), list(arcs(warps.loop)), ii) is not None:
         walk.reach = Reach(warps, list(arcs(warps.loop)), ii)
-        walk.handoff_room = _handoff_room(warps, walk.reach, ii)
+        walk.handoff_room = handoff_room(warps, walk.reach, ii)
     return walk
 
 
@@ -260,7 +284,7 @@ def _ahead(walk: _Walk) -> list[tuple[int, int]]:
     return found[::-1]
 
 
-def _handoff_room(warps: WarpLoop, reach: Reach, ii: int) -> int:
+def handoff_room(warps: WarpLoop, reach: Reach, ii: int) -> int:
     """Return the bytes that rings leave to handoffs at an interval, and so at any shorter one: paths get no longer."""
     memory = warps.limits.handoff_memory
     rings = [ring for ring in warps.loop.rings if ring.memory == memory]
@@ -281,7 +305,9 @@ def _rounds(warps: WarpLoop, ii: int, home: dict[str, int], count: int) -> list[
     """Return, per class, the recurrences among dependences that are complete when that class has a group."""
     index, delays = warps.loop.index, [0] * len(warps.loop.dependences)
     for crossing in warps.crossings:
-        delays[crossing.dependence] = max(delays[crossing.dependence], crossing.delay_cycles)
+        given = warps.loop.dependences[crossing.dependence]
+        if given.source in home and given.target in home:
+            delays[crossing.dependence] = max(delays[crossing.dependence], crossing.delay_cycles)
     ends = [(index[d.source], index[d.target]) for d in warps.loop.dependences]
     found: list[list[_Round]] = [[] for _ in range(count)]
     for members in components(len(warps.loop.operations), ends):
@@ -413,6 +439,8 @@ def _needs(walk: _Walk, chosen: list[int], cost: tuple[int, int], *, paced_only:
     if walk.leaves > MOST_LEAVES:
         raise WalkTooLong
     warps = walk.warps
+    if walk.partial:
+        return Needs({}, {})
     groups = {name: group for names, group in zip(walk.members, chosen, strict=True) for name in names}
     every = assigned_arcs(warps, groups)
     heads = longest(len(warps.loop.operations), every, walk.ii)

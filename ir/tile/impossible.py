@@ -50,7 +50,9 @@ def impossible_over_groups(warps: WarpLoop, *, walk: bool) -> str:
             f"and it has {room - limits.fixed_registers} besides {limits.fixed_registers} fixed ones"
         )
     if walk and _unassignable(warps, interval):
-        return f"no assignment of its operations to at most {limits.most_groups} groups leaves them enough registers"
+        return (
+            f"no assignment of its operations to at most {limits.most_groups} groups leaves enough registers and memory"
+        )
     return ""
 
 

@@ -24,7 +24,9 @@ MOST_ASSIGNMENTS = 60
 """Assignments that are asked about at an interval."""
 MOST_OF_A_STEP = 12
 """Of those, how many with the same limits of groups and traffic."""
-FACTOR = 2
+WALK_NODES = 3_000
+"""Partial assignments that are looked at for a step."""
+FACTOR = 4
 """Between the bytes of steps."""
 
 
@@ -45,7 +47,7 @@ def _frugal(warps: WarpLoop, ii: int) -> Iterator[dict[str, int]]:
         for traffic in _ladder(warps):
             try:
                 most = {"groups": groups, "traffic_bytes": traffic}
-                found = list(islice(assignments(warps, ii, most), MOST_OF_A_STEP))
+                found = list(islice(assignments(warps, ii, most, most_nodes=WALK_NODES), MOST_OF_A_STEP))
             except WalkTooLong:
                 break
             for needs in found:

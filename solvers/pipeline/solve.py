@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
+from treadle.ir.tile.conflict import smallest_conflict
 from treadle.ir.tile.register_bound import register_bound as least_registers
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule
 from treadle.solvers.backend import Limits, SolverReport
@@ -24,8 +25,9 @@ from treadle.solvers.pipeline.bounds import (
 )
 from treadle.solvers.pipeline.budget import Budget
 from treadle.solvers.pipeline.closing import Found, closed_in
-from treadle.solvers.pipeline.errors import NoWarpSchedule, RegistersExceeded
+from treadle.solvers.pipeline.errors import GroupsExceeded, NoWarpSchedule, RegistersExceeded
 from treadle.solvers.pipeline.fallback import any_interval
+from treadle.solvers.pipeline.late import with_late_copies
 from treadle.solvers.pipeline.logs import with_logs
 from treadle.solvers.pipeline.points import Point, value_at, warp_schedule
 from treadle.solvers.pipeline.search import Answer, Search, Target, any_schedule, least, least_traffic, searched
@@ -93,6 +95,7 @@ def schedule(warps: WarpLoop, options: Options | None = None, tell: Callable[[st
     Raises:
         MemoryExceeded, RingTooShallow: no interval is feasible for the loop itself.
         RegistersExceeded: values that must share a group do not fit its registers at any interval.
+        GroupsExceeded: no assignment to groups fits registers and memory at any interval.
         NoWarpSchedule: none was found.
     """
     options = options or Options()
@@ -102,6 +105,8 @@ def schedule(warps: WarpLoop, options: Options | None = None, tell: Callable[[st
     longest = max(bound.value, serial_interval(network))
     _refuse_too_many_registers(warps, longest)
     bound, walkable = paced_bound(warps, bound, 2 * longest)
+    if bound.value >= 2 * longest:
+        _refuse_unassignable(warps, 2 * longest)
     first = searched(warps, network, bound.value, Budget.of(options.limits), walkable=walkable)
     search, point, bound = _least_interval(first, bound, options, tell)
     ii = search.ii
@@ -112,6 +117,7 @@ def schedule(warps: WarpLoop, options: Options | None = None, tell: Callable[[st
         plain = _bound(warps, network, ii, name, fixed)
         value, point, bounds[name] = _next_level(search, name, plain, fixed, point, tell, share)
         fixed[name] = value
+    point = with_late_copies(warps, network, ii, point, tuple(bounds))
     # A later level may have found better values of earlier ones whose optimum was left open.
     decided = {name: value_at(warps, network, ii, name, point) for name in bounds}
     levels = [_level("ii", ii, bound)]
@@ -205,8 +211,26 @@ def refuse_impossible(warps: WarpLoop) -> None:
     network = network_of(warps.loop)
     longest = max(interval_bound(warps, network).value, serial_interval(network))
     _refuse_too_many_registers(warps, longest)
-    if refuted_by_walk(warps, 2 * longest):
-        raise NoWarpSchedule(loop=warps.loop.name, groups=warps.limits.most_groups, ii=2 * longest)
+    _refuse_unassignable(warps, 2 * longest)
+
+
+def _refuse_unassignable(warps: WarpLoop, long_ii: int) -> None:
+    """Refuse a loop whose operations fit no groups however long the interval is, by the fewest that do not."""
+    if not refuted_by_walk(warps, long_ii):
+        return
+    found = smallest_conflict(warps, long_ii)
+    if found is None:
+        raise NoWarpSchedule(loop=warps.loop.name, groups=warps.limits.most_groups, ii=long_ii)
+    limits = warps.limits
+    raise GroupsExceeded(
+        loop=warps.loop.name,
+        operations=", ".join(f"`{name}`" for name in found.operations),
+        needed=found.registers,
+        most=limits.registers_per_group,
+        file=limits.registers_of_file,
+        free=found.handoff_bytes,
+        memory=limits.handoff_memory or "shared",
+    )
 
 
 def _refuse_too_many_registers(warps: WarpLoop, long_ii: int) -> None:

@@ -1,0 +1,102 @@
+"""What groups hand over takes memory beside the rings: the checker, walks, both searches and the refusal count it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from tests.scheduling.warp_loops import small_warps, two_tiles
+from treadle.costmodels.lower_warps import lower_warps
+from treadle.costmodels.machines import load_machine
+from treadle.frontends import programs
+from treadle.ir.certificate import Status
+from treadle.ir.tile.assignments import assignments
+from treadle.ir.tile.conflict import smallest_conflict
+from treadle.ir.tile.exhaustive_warps import TooLarge, best_rank
+from treadle.ir.tile.loop import Capacity
+from treadle.ir.tile.warp_claims import recheck_warps, value_of
+from treadle.ir.tile.warps import WarpLoop, check_warps, handoff_bytes
+from treadle.solvers.backend import Limits
+from treadle.solvers.modulo.network import network_of
+from treadle.solvers.pipeline.budget import Budget
+from treadle.solvers.pipeline.errors import GroupsExceeded, NoWarpSchedule, RegistersExceeded
+from treadle.solvers.pipeline.frugal import frugal_schedule
+from treadle.solvers.pipeline.points import warp_schedule
+from treadle.solvers.pipeline.search import searched
+from treadle.solvers.pipeline.solve import OBJECTIVE, Options, refuse_impossible, schedule
+
+
+def with_memory(warps: WarpLoop, capacity_bytes: int) -> WarpLoop:
+    loop = replace(warps.loop, capacities=(Capacity("shared", capacity_bytes),))
+    return replace(warps, loop=loop, limits=replace(warps.limits, handoff_memory="shared"))
+
+
+@settings(max_examples=15, deadline=None)
+@given(small_warps(), st.sampled_from([0, 4, 8]))
+def test_equals_exhaustive_search(warps: WarpLoop, capacity_bytes: int) -> None:
+    crowded = with_memory(warps, capacity_bytes)
+    try:
+        solution = schedule(crowded, Options(Limits(deterministic_s=0.5)))
+    except (NoWarpSchedule, RegistersExceeded):
+        try:
+            assert best_rank(crowded, 4, 30_000) is None
+        except TooLarge:
+            assume(False)
+        return
+    made = solution.schedule
+    assert not check_warps(crowded, made)
+    assert not recheck_warps(crowded, made, solution.certificate).findings
+    assert solution.certificate.status is Status.OPTIMAL
+    try:
+        best = best_rank(crowded, made.schedule.ii_cycles, 60_000)
+    except TooLarge:
+        assume(False)
+    assert best == tuple(value_of(crowded, made, name) for name in OBJECTIVE)
+
+
+def test_what_finds_no_room_stays_together() -> None:
+    """One group for both tiles takes 22 cycles; a group for each product, 19 and nothing handed over."""
+    warps = two_tiles()
+    for capacity_bytes, handed in ((40, 0), (40 + 64, 64), (40 + 128, 128)):
+        crowded = with_memory(warps, capacity_bytes)
+        found = max(handoff_bytes(crowded, n.groups).get("shared", 0) for n in assignments(crowded, 60, {}))
+        assert found <= handed
+
+
+def test_a_checker_that_finds_no_room() -> None:
+    warps = with_memory(two_tiles(), 200)
+    solution = schedule(warps, Options(Limits(deterministic_s=0.5)))
+    groups = {"load": 0, "mma_a": 1, "soft_a": 2, "mma_b": 1, "soft_b": 2}
+    made = replace(solution.schedule, groups=groups)
+    assert handoff_bytes(warps, groups) == {"shared": 4 * 64}
+    assert "TRD608" in {finding.code for finding in check_warps(warps, made)}
+
+
+def test_the_smallest_conflict_is_named() -> None:
+    machine = load_machine("a100")
+    shape = {"points": 65536, "centroids": 4096, "dimension": 128}
+    warps = lower_warps(programs.build("kmeans_assign", shape, {"block_m": 128, "block_n": 128}), machine)
+    with pytest.raises(GroupsExceeded) as caught:
+        refuse_impossible(warps)
+    assert "`x.to_registers`, `load_c.to_registers`, `dots` need 286 registers per thread" in str(caught.value)
+    found = smallest_conflict(warps, 100_000)
+    assert found is not None
+    assert found.registers > warps.limits.registers_per_group
+    fitting = lower_warps(programs.build("kmeans_assign", shape, {"block_m": 128, "block_n": 64}), machine)
+    assert smallest_conflict(fitting, 100_000) is None
+
+
+def test_little_traffic_gives_a_first_schedule() -> None:
+    """Un-sub-tiled attention on B200 has more assignments than can be gone through."""
+    machine = load_machine("b200")
+    sizes = {"block_m": 128, "block_n": 128, "sub_tiles": 1}
+    shape = {"heads": 8, "kv_heads": 8, "seq": 1024, "qk_head_dim": 128}
+    warps = lower_warps(programs.build("attention_fwd", shape, sizes), machine)
+    network = network_of(warps.loop)
+    search = searched(warps, network, 2_500, Budget.of(Limits(deterministic_s=0.5)), walkable=False)
+    point = frugal_schedule(search)
+    assert point is not None
+    assert not check_warps(warps, warp_schedule(warps, network, 2_500, point))
