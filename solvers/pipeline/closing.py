@@ -12,7 +12,7 @@ from treadle.solvers.pipeline.turning import CLAIM_NODES, INTERVAL_NODES, Ranges
 
 FIRST_STEP = 64
 """The first interval that is tried is longer by this part; steps double."""
-CLOSING_NODES = 1_500
+CLOSING_NODES = 2_500
 """Nodes of a question for a schedule at an interval between one without and one with."""
 
 
