@@ -80,7 +80,12 @@ class _Refuted:
     """How often turns failed."""
 
     def early(self, groups: dict[str, int]) -> bool:
-        """Whether few nodes refute the assignment of some operations, whatever the groups of all others are."""
+        """Whether few nodes refute the assignment of some operations, whatever the groups of all others are.
+
+        Raises SearchTooLong where no node is left: the rest of the walk would be for nothing.
+        """
+        if self.effort.left <= 0:
+            raise SearchTooLong
         if self._covered(groups):
             return True
         if len(groups) == len(self.warps.issues):
