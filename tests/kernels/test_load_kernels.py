@@ -120,6 +120,19 @@ def test_tensors_it_does_not_take_are_refused_with_a_code(planned: Planned, reas
     assert caught.value.code == "TRD540"
 
 
+def test_several_devices_and_wrong_ranks_are_refused_without_data_too(planned: Planned) -> None:
+    """Where one tensor has no data, torch asks the fake kernel alone."""
+    attention = planned(
+        "attention_fwd", {"heads": 2, "kv_heads": 1, "seq": 32, "qk_head_dim": 16},
+        {"block_m": 16, "block_n": 16, "sub_tiles": 1},
+    )  # fmt: skip
+    q = random(1, "bfloat16", 1, 2, 20, 16)
+    with pytest.raises(UnsupportedTensors, match="they are on cpu and meta; expected one device"):
+        attention(q, q.to("meta"), q)
+    with pytest.raises(UnsupportedTensors, match=r"their shapes are \(1, 2, 20, 16\), \(1, 2, 20, 16\), \(\)"):
+        attention(q.to("meta"), q.to("meta"), q.sum().to("meta"))
+
+
 def test_without_the_interpreter_cpu_tensors_are_refused(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
     gemm = planned("gemm", SQUARE, {**SMALL, "block_m": 64})  # a source, and so an operator, of its own
     monkeypatch.setattr(gemm.module, "INTERPRETED", False)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from treadle.driver.operators import Operator, operator_of
 from treadle.ir.diagnostics import TreadleError, closest
@@ -156,7 +156,7 @@ def _registered(kernel: Kernel) -> Callable[..., Any]:
         operator = torch.library.custom_op(
             f"treadle::{name}", _checked(kernel), mutates_args=(), schema=kernel.operator.schema
         )
-        operator.register_fake(_fake(kernel.operator))
+        operator.register_fake(_fake(kernel))
         _KEPT.append(operator)
     overload: Callable[..., Any] = getattr(torch.ops.treadle, name).default
     return overload
@@ -189,18 +189,28 @@ def _innermost(traceback: TracebackType | None) -> str:
     return file
 
 
-def _fake(operator: Operator) -> Callable[..., Any]:
-    """Return the fake kernel: results without data."""
+def _fake(kernel: Kernel) -> Callable[..., Any]:
+    """Return the fake kernel: results without data; raises UnsupportedTensors for several devices and wrong ranks."""
 
     def fake(*tensors: Any, **more: Any) -> Any:
         import torch
 
         given: list[Any] = [*tensors, *(value for value in more.values() if isinstance(value, torch.Tensor))]
+        devices = sorted({str(value.device) for value in given if isinstance(value, torch.Tensor)})
+        if len(devices) > 1:
+            _refuse(kernel, f"they are on {' and '.join(devices)}; expected one device")
         like = given[0]
+        try:
+            shapes = kernel.operator.results(*given)
+        except IndexError:
+            _refuse(kernel, f"their shapes are {', '.join(str(tuple(value.shape)) for value in given)}")
         results: list[Any] = [
-            like.new_empty(shape, dtype=getattr(torch, dtype) if dtype else like.dtype)
-            for shape, dtype in operator.results(*given)
+            like.new_empty(shape, dtype=getattr(torch, dtype) if dtype else like.dtype) for shape, dtype in shapes
         ]
         return tuple(results) if len(results) > 1 else results[0]
 
     return fake
+
+
+def _refuse(kernel: Kernel, reason: str) -> NoReturn:
+    raise UnsupportedTensors(kernel=kernel.name, reason=reason, path=str(kernel.path))
