@@ -59,7 +59,8 @@ def _tiles(shape: Shape, options: Options) -> tuple[TileSizes, ...]:
     if keys // 4 >= NARROW:
         # Slow, but its accumulators leave room where Triton's own layouts take more registers than are planned.
         tiles.append({"block_m": quarter, "block_n": keys // 4, "sub_tiles": 1})
-        tiles.append({"block_m": 16, "block_n": keys // 4, "sub_tiles": 1})
+        # Where shared memory is small, fewer queries leave room for as many keys.
+        tiles.append({"block_m": 16, "block_n": keys // 2, "sub_tiles": 1})
     return tuple(tiles)
 
 

@@ -46,6 +46,10 @@ def _complete(shape: Shape) -> Shape:
     return shape
 
 
+NARROW = 16
+"""Keys of an iteration that 4 warps share: 8 spill there, with half the registers each (CDNA3)."""
+
+
 def decode_tiles(shape: Shape, options: Options) -> tuple[TileSizes, ...]:
     """Return tile sizes of a decode, the usual choice first."""
     group = shape["heads"] // shape["kv_heads"]
@@ -53,7 +57,8 @@ def decode_tiles(shape: Shape, options: Options) -> tuple[TileSizes, ...]:
     rows = max(16, min(32 if wide else 64, next_power_of_two(group)))
     columns = max(16, min(64 if wide else 128, next_power_of_two(shape["kv_seq"])))
     choices: list[tuple[int, int, int]] = []
-    for block_n in (columns, max(16, columns // 2)):
+    # The narrowest fits shared memory of 64 KiB beside 512 columns of values.
+    for block_n in (columns, max(16, columns // 2), *([max(16, columns // 4)] if wide else [])):
         tiles = ceil_div(shape["kv_seq"], block_n)
         splits = [1 << bit for bit in range(7) if (1 << bit) * 4 <= tiles] or [1]
         choices += [(rows, block_n, split) for split in reversed(splits[-4:])]
@@ -97,7 +102,7 @@ def _assemble(shape: Shape, sizes: TileSizes, options: Options) -> TileProgram:
         shape=shape,
         tile_sizes=sizes,
         invariants=invariants,
-        warps=8 if shape["v_head_dim"] > 256 else 4,
+        warps=8 if shape["v_head_dim"] > 256 and sizes["block_n"] > NARROW else 4,
         options=options,
     )
 
