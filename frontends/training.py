@@ -34,9 +34,11 @@ from treadle.frontends.sequence_lengths import read_lengths
 from treadle.frontends.toml_files import Table, read_toml
 from treadle.frontends.training_cluster import ClusterTable, read_cluster
 from treadle.frontends.training_model import training_model
-from treadle.ir.diagnostics import Place, TreadleError
+from treadle.ir.codec import Locator, decode
+from treadle.ir.diagnostics import TreadleError
 from treadle.ir.errors import WrongType
 from treadle.ir.training.batches import nearest_batches
+from treadle.ir.training.check import check_tensor
 from treadle.ir.training.cluster import ClusterTopology
 from treadle.ir.training.model import TrainingModel
 from treadle.ir.training.space import divisors
@@ -135,11 +137,13 @@ def load_training(path: Path) -> TrainingProblem:
     except TreadleError as error:
         raise placed(error, "cluster") from None
     try:
-        spec = _spec(document, toml_place(text, str(path), ("search", "most_memory")))
+        spec = _spec(document, lambda steps: toml_place(text, str(path), ("search", *steps[:1])))
     except TreadleError as error:
-        raise placed(error, "training") from None
+        named = tuple(name for name in JobTable.model_fields if name in str(error))
+        raise placed(error, "training", *named[:1]) from None
     _require_fitting(spec, cluster, placed)
     model, config = _model(document.model, path.parent)
+    _require_splitting(model, cluster, spec, placed)
     _require_divisible(model, cluster, spec, placed)
     measured = tuple(("nccl-tests", path.parent / item.file) for item in document.cluster.measured)
     lengths = path.parent / document.training.lengths if document.training.lengths else None
@@ -158,14 +162,13 @@ def _model(name: str, folder: Path) -> tuple[TrainingModel, Path]:
     return model, config / "config.json" if config.is_dir() else config
 
 
-def _spec(document: TrainingFile, limit: Place) -> TrainingSpec:
-    from treadle.ir.codec import decode, file_locator
+def _spec(document: TrainingFile, locate: Locator) -> TrainingSpec:
 
     given = ((name, value) for name, value in document.search if value is not None)
     fields = {name: tuple(value) if isinstance(value, list) else value for name, value in given}
     if "most_memory" in fields:
-        fields["most_memory"] = int(parse_quantity(str(fields["most_memory"]), "memory", limit))
-    search = decode(SearchSpace, fields, file_locator("search"))
+        fields["most_memory"] = int(parse_quantity(str(fields["most_memory"]), "memory", locate(("most_memory",))))
+    search = decode(SearchSpace, fields, locate)
     job = {name: value for name, value in document.training if name != "lengths"}
     return TrainingSpec(**job, search=search)
 
@@ -173,21 +176,47 @@ def _spec(document: TrainingFile, limit: Place) -> TrainingSpec:
 def _require_fitting(spec: TrainingSpec, cluster: ClusterTopology, placed: Callable[..., TreadleError]) -> None:
     """Refuse a list of degrees of which none divides the GPUs, naming the nearest that do."""
     for name in ("data", "tensor", "context", "pipeline"):
-        values = getattr(spec.search, name)
-        if not values or any(cluster.gpus % value == 0 for value in values):
-            continue
-        near = {side for value in values for side in _around(value, divisors(cluster.gpus))}
-        raise placed(
-            WrongType(
-                field=f"search.{name}",
-                found=str(list(values)),
-                reason=f"none divides the {cluster.gpus} GPUs",
-                expected=f"divisors of {cluster.gpus}",
-                hint=f"nearest legal: {_either(tuple(sorted(near)))}",
-            ),
-            "search",
-            name,
-        )
+        reason, expected = f"none divides the {cluster.gpus} GPUs", f"divisors of {cluster.gpus}"
+        _require_some(spec, name, divisors(cluster.gpus), reason, expected, placed)
+
+
+def _require_splitting(
+    model: TrainingModel, cluster: ClusterTopology, spec: TrainingSpec, placed: Callable[..., TreadleError]
+) -> None:
+    """Refuse tensor, expert and expert-tensor degrees of which none splits the model, naming the nearest that do."""
+    inside = cluster.domain if spec.search.tensor_inside_domain else cluster.gpus
+    tensors = tuple(
+        degree
+        for degree in divisors(cluster.gpus)
+        if inside % degree == 0 and not any(check_tensor(kind, degree) for kind in model.kinds)
+    )
+    within = f" inside {inside} GPUs" if spec.search.tensor_inside_domain else ""
+    _require_some(spec, "tensor", tensors, f"none splits {model.name}{within}", _either(tensors), placed)
+    counts = [kind.experts.count for kind in model.kinds if kind.experts]
+    reason = f"none splits the {counts[0]} experts" if counts else f"{model.name} has no experts"
+    splits = divisors(counts[0]) if counts else (1,)
+    _require_some(spec, "expert", splits, reason, _either(splits), placed)
+    sides = tuple(sorted({side for degree in tensors for side in divisors(degree)})) if counts else (1,)
+    reason = "none divides a tensor degree" if counts else f"{model.name} has no experts"
+    _require_some(spec, "expert_tensor", sides, reason, _either(sides), placed)
+
+
+def _require_some(
+    spec: TrainingSpec,
+    name: str,
+    legal: tuple[int, ...],
+    reason: str,
+    expected: str,
+    placed: Callable[..., TreadleError],
+) -> None:
+    """Refuse a list of degrees without a legal one, naming the nearest legal to each of its values."""
+    values = getattr(spec.search, name)
+    if not values or set(values) & set(legal):
+        return
+    near = {side for value in values for side in _around(value, legal)}
+    hint = f"nearest legal: {_either(tuple(sorted(near)))}"
+    error = WrongType(field=f"search.{name}", found=str(list(values)), reason=reason, expected=expected, hint=hint)
+    raise placed(error, "search", name)
 
 
 def _around(value: int, legal: tuple[int, ...]) -> set[int]:

@@ -60,6 +60,8 @@ def said(folder: Path, capsys: pytest.CaptureFixture[str], spec: str, **files: s
         ('gpu = "a100"\n', "", "TRD103: training.toml:5:1: cluster: field `cluster.gpu`", 'add `gpu = "h100"`'),
         ("nodes = 4\n", "", "TRD103: training.toml:5:1: cluster: field `cluster.nodes`", "add `nodes = 1`"),
         ("nodes = 4", "nodes = 4\nconnections = [[0, 1]]", "TRD151: training.toml:8:1: ", "add [0, 2], [0, 3] to"),
+        ("[search]\n", "[search]\nexpert = [4]\n", "TRD104: training.toml:", "nearest legal: 1"),
+        ("[search]\n", "[search]\nrecompute = ['ful']\n", "TRD104: training.toml:", "did you mean `full`?"),
         ("nodes = 4", "nodes = 4\nconnections = [[0, 9]]", "TRD104: training.toml:8:1: ", "the nearest is [0, 3]"),
         ("nodes = 4", "nodes = 4\nconnections = [[0, 1, 2]]", "TRD104: training.toml:8:1: ", "the nearest is [0, 1]"),
         ('"25GB/s"', '"0GB/s"', "TRD151: training.toml:9:1: ", "give `network` above 0"),
