@@ -340,7 +340,13 @@ def test_table_and_plot_show_every_row(tmp_path: Path) -> None:
         {"case": "late", "state": suite.OUT_OF_TIME, "predicted_cycles": 7e3},
     ]
     environment = {"gpu": "H200 & co", "driver_version": "580.1", "torch": "2.11", "date": "2026-11-21"}
-    record = {"rows": rows, "environment": environment, "seed": 3, "bandwidth_gb_per_s": None, "spent_s": {"time": 9.0}}
+    record: dict[str, Any] = {
+        "rows": rows,
+        "environment": environment,
+        "seed": 3,
+        "bandwidth_gb_per_s": None,
+        "spent_s": {"time": 9.0},
+    }
     assert write(record, tmp_path) == 0
     table = (tmp_path / "kernel_gpu.txt").read_text()
     assert table.startswith("H200 & co, driver 580.1, torch 2.11, seed 3, time 9 s, 2026-11-21")

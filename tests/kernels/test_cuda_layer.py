@@ -71,12 +71,12 @@ def test_the_clock_is_counted_behind_the_kernels_own_work(
 
     monkeypatch.setattr(suite, "clock_ghz", counted)
     bench = Bench(tmp_path, 1, timing.EventTimer(), "cuda")
-    assert bench._clock_mhz(gpu.run, 10_000.0) == pytest.approx(1530.0)
+    assert bench.clock_mhz(gpu.run, 10_000.0) == pytest.approx(1530.0)
     assert gpu.log == [f"run {number}" for number in range(6)] + ["clock"]
     gpu.log.clear()
-    bench._clock_mhz(gpu.run, 1.0)
+    bench.clock_mhz(gpu.run, 1.0)
     assert len(gpu.log) == 1001
-    assert Bench(tmp_path, 1, timing.ClockTimer(), "cpu")._clock_mhz(gpu.run, 1.0) is None
+    assert Bench(tmp_path, 1, timing.ClockTimer(), "cpu").clock_mhz(gpu.run, 1.0) is None
 
 
 def test_bandwidth_that_cannot_be_measured_costs_no_row(
@@ -88,10 +88,10 @@ def test_bandwidth_that_cannot_be_measured_costs_no_row(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(machine, "memory_bandwidth", full)
-    assert run._bandwidth_gb_per_s() is None
+    assert run.bandwidth_gb_per_s() is None
     assert "bandwidth of memory not measured: OutOfMemoryError" in capsys.readouterr().err
     monkeypatch.setattr(machine, "memory_bandwidth", lambda: 4.2e12)
-    assert run._bandwidth_gb_per_s() == pytest.approx(4200.0)
+    assert run.bandwidth_gb_per_s() == pytest.approx(4200.0)
 
 
 def _rows(count: int, **more: Any) -> list[dict[str, Any]]:

@@ -106,7 +106,7 @@ def _kernels(folder: Path, chosen: argparse.Namespace) -> int:
     sys.stdout.flush()
     measuring = Rows(bench, command, limit_s, processes)
     record = bench.record(measuring.run(deadline, chosen.only))
-    record["bandwidth_gb_per_s"] = _bandwidth_gb_per_s() if bench.device == "cuda" and bench.is_timed else None
+    record["bandwidth_gb_per_s"] = bandwidth_gb_per_s() if bench.device == "cuda" and bench.is_timed else None
     record["rehearsed"] = chosen.rehearse
     record["processes"] = processes
     record["estimate_s"] = estimate(rows, processes, timed=bench.is_timed)
@@ -121,7 +121,7 @@ def _processes(device: str) -> int:
     return processes_for(torch.cuda.get_device_properties(0).total_memory) if device == "cuda" else 1
 
 
-def _bandwidth_gb_per_s() -> float | None:
+def bandwidth_gb_per_s() -> float | None:
     """Return what reads of device memory reach; None where that cannot be measured, which costs no row."""
     from treadle.driver.gpu.machine import memory_bandwidth
 

@@ -170,13 +170,13 @@ class Bench:
             runs[name] = _over(call, sets)
         working = self._working(runs, row)
         row["times_us"] = medians_us(working, self.timer, rounds=1 if self.rehearsed else ROUNDS)
-        row["clock_mhz"] = self._clock_mhz(working["treadle"], row["times_us"]["treadle"])
+        row["clock_mhz"] = self.clock_mhz(working["treadle"], row["times_us"]["treadle"])
         row["input_sets"] = count
         row["without"] = WITHOUT.get(family, "")
         forget_graphs()
         _figures(row)
 
-    def _clock_mhz(self, run: Run, time_us: float) -> float | None:
+    def clock_mhz(self, run: Run, time_us: float) -> float | None:
         """Return the clock under the kernel's own work: behind 50 ms of it, without a pause."""
         if self.device != "cuda":
             return None
