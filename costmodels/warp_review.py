@@ -9,7 +9,7 @@ from itertools import combinations
 from math import ceil
 
 from treadle.costmodels.warp_facts import facts_of
-from treadle.costmodels.warp_simulator import SETTLED, Pace, measure_pace, steady_cycles
+from treadle.costmodels.warp_simulator import SETTLED, Pace, fetches_of, measure_pace, simulate, steady_cycles
 from treadle.ir.diagnostics import Finding, Severity, TreadleError
 from treadle.ir.machine import Machine
 from treadle.ir.tile.program import TileProgram
@@ -42,6 +42,26 @@ class WarpReview:
 def lower_warp_program(program: TileProgram, machine: Machine, warps: WarpLoop, made: WarpSchedule) -> WarpProgram:
     """Return the warp program of a schedule of `lower_warps(program, machine)`, as `lower_at_pace`."""
     return lower_at_pace(warps, made, facts_of(program, machine, warps, made))[0]
+
+
+def observed_starts(warps: WarpLoop, made: WarpSchedule, facts: Facts) -> tuple[int, dict[str, int]] | None:
+    """Return the pace of a schedule's warp program and the starts of all operations in one steady iteration.
+
+    None where the schedule has no warp program. Groups that share a unit come by slices, so that starts differ by some
+    cycles from one iteration to the next.
+    """
+    try:
+        lowered = lower_schedule(warps, made, facts)
+        run = simulate(lowered, warps, facts, 3 * SETTLED)
+    except TreadleError:
+        return None
+    last = 3 * SETTLED - max(group.stages for group in lowered.groups) - 1
+    performed = {name for name, _ in run.starts}
+    pace = max(run.starts[name, last] - run.starts[name, SETTLED] for name in performed) / (last - SETTLED)
+    starts = {name: run.starts[name, last] for name in performed}
+    for name, followers in fetches_of(warps).items():
+        starts |= dict.fromkeys(followers, starts[name])
+    return round(pace), starts
 
 
 def lower_at_pace(warps: WarpLoop, made: WarpSchedule, facts: Facts) -> tuple[WarpProgram, Pace]:

@@ -136,7 +136,7 @@ class _Machine:
         self.operations = {operation.name: operation for operation in loop.operations}
         self.issue = {issue.operation: issue.issue_cycles for issue in warps.issues}
         self.delay = {(d.source, d.target, d.distance): d.delay_cycles for d in loop.dependences}
-        self.bound = _bound(warps)
+        self.bound = fetches_of(warps)
         self.staged = {performed.operation for performed in facts.operations if performed.staged}
         homes = {i.subject: at for at, g in enumerate(program.groups) for i in g.steady if i.action is Action.PERFORM}
         self.ready = ready_cycles(warps, homes)
@@ -374,7 +374,7 @@ class _Machine:
         return max((self.crossing.get((channel, reader), 0) for reader in readers), default=0)
 
 
-def _bound(warps: WarpLoop) -> dict[str, list[str]]:
+def fetches_of(warps: WarpLoop) -> dict[str, list[str]]:
     """Return the operations that nobody issues by the issued one whose start they share."""
     issued = {issue.operation for issue in warps.issues}
     pairs = {(d.source, d.target) for d in warps.loop.dependences if d.delay_cycles == 0 and d.distance == 0}

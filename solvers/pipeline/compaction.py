@@ -26,17 +26,28 @@ Arc = tuple[int, int, int, int]
 
 def compacted(warps: WarpLoop, network: Network, ii: int, point: Point, least: int) -> tuple[int, Point]:
     """Return a legal schedule of the same orders at a shorter interval, `least` or more; the given one if none is."""
-    arcs = list(_arcs(warps, network, ii, point))
-    interval = _least_interval(arcs, network.size, least, ii)
+    return in_orders(warps, network, ii, point, least, ii) or (ii, point)
+
+
+def in_orders(
+    warps: WarpLoop, network: Network, period: int, point: Point, least: int, below: int
+) -> tuple[int, Point] | None:
+    """Return a legal schedule at an interval from `least` on and below `below`, None if there is none.
+
+    Its orders are those that the starts of `point`, which need not be legal, have when they are repeated every `period`
+    cycles.
+    """
+    arcs = list(_arcs(warps, network, period, point))
+    interval = _least_interval(arcs, network.size, least, below)
     for _ in range(TRIES):
-        if interval >= ii:
+        if interval >= below:
             break
         for starts in _placed(arcs, network.size, interval):
             other = Point(tuple(starts), point.groups)
             if not check_warps(warps, warp_schedule(warps, network, interval, other)):
                 return interval, other
-        interval += max(1, (ii - interval) // 2)
-    return ii, point
+        interval += max(1, (below - interval) // 2)
+    return None
 
 
 def _arcs(warps: WarpLoop, network: Network, ii: int, point: Point) -> Iterator[Arc]:

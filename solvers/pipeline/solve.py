@@ -29,6 +29,7 @@ from treadle.solvers.pipeline.errors import GroupsExceeded, NoWarpSchedule, Regi
 from treadle.solvers.pipeline.fallback import any_interval
 from treadle.solvers.pipeline.late import with_late_copies
 from treadle.solvers.pipeline.logs import with_logs
+from treadle.solvers.pipeline.observed import Observe, as_observed
 from treadle.solvers.pipeline.points import Point, value_at, warp_schedule
 from treadle.solvers.pipeline.search import Answer, Search, Target, any_schedule, least, least_traffic, searched
 from treadle.solvers.pipeline.short import short_schedule
@@ -79,6 +80,8 @@ class Options:
     limits: Limits = field(default_factory=lambda: Limits(deterministic_s=0.5))
     objective: tuple[str, ...] = OBJECTIVE
     cost_model: str = "cycles of the loop as given"
+    observe: Observe | None = None
+    """How schedules run, for those whose interval is not proven least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +299,8 @@ def _least_interval(
     found = known if known is not None else any_interval(first, ii, last, tell)
     if found is None:
         raise NoWarpSchedule(loop=warps.loop.name, groups=warps.limits.most_groups, ii=last)
+    if options.observe is not None:
+        found = as_observed(first, found, bound.value, options.observe)
     return searched(warps, network, found.ii, budget, walkable=first.walkable), found.point, bound
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from treadle.costmodels.lower_warps import lower_warps
+from treadle.costmodels.warp_facts import facts_of
 from treadle.costmodels.warp_nest import align, run_kernel
+from treadle.costmodels.warp_review import observed_starts
 from treadle.driver.kernels import COST_MODEL, KernelOptions, unfit
 from treadle.driver.nearest import advice
 from treadle.ir.diagnostics import ExitCode, TreadleError
@@ -68,8 +70,14 @@ def _twice(plan: WarpPlan) -> WarpPlan:
 
 
 def schedule_over_groups(program: TileProgram, machine: Machine, options: pipeline.Options, tell: Tell) -> WarpPlan:
-    """Return a loop's schedule over warp groups; raises as `pipeline.schedule`."""
+    """Return a loop's schedule over warp groups; raises as `pipeline.schedule`.
+
+    Where its interval stays open, runs of its warp program say how to shorten it.
+    """
     warps = lower_warps(program, machine)
+    options = replace(
+        options, observe=lambda made: observed_starts(warps, made, facts_of(program, machine, warps, made))
+    )
     solved = pipeline.schedule(warps, options, tell)
     return WarpPlan(warps, solved.schedule, solved.certificate)
 
