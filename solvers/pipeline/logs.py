@@ -9,14 +9,21 @@ from typing import Any
 from treadle.ir.certificate import Level, ProofKind, Status
 from treadle.ir.proof_log.packed import LARGEST_CHARACTERS
 from treadle.ir.tile.assignments import WalkTooLong
+from treadle.ir.tile.turn_search import Effort, SearchTooLong
+from treadle.ir.tile.turns import first_found
 from treadle.ir.tile.warp_refutation import Question, questions, refuted_by_orders
 from treadle.ir.tile.warps import WarpLoop
+from treadle.solvers.pipeline.turning import SMALL_SIZE
 from treadle.solvers.refutation.log import logged_all
 
 MOST_LOGS = 16
 """Questions that are refuted one by one; with more of them the level stays on the solver's word."""
 LOG_S = 0.5
 """Wall-clock seconds for one log."""
+
+
+TURN_NODES = 5_000
+"""Nodes of a search over turns that is to say the same as the solver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +35,8 @@ class Logs:
 
 
 def with_logs(warps: WarpLoop, ii: int, levels: list[Level]) -> list[Level]:
-    """Return the levels, those that the solver calls optimal with proof logs where these are found in a short time.
+    """Return the levels, those that the solver calls optimal with proof logs where these are found in a short time,
+    or by turns where a search over them says the same.
 
     With the groups and the order of the full unit given, what is left is a problem of times in short windows, which is
     refuted for every assignment that counting leaves below the value.
@@ -37,7 +45,7 @@ def with_logs(warps: WarpLoop, ii: int, levels: list[Level]) -> list[Level]:
     for position, level in enumerate(levels):
         decided = {before.name: int(before.value) for before in levels[:position] if before.name != "ii"}
         by_solver = level.proof is ProofKind.SOLVER and level.status is Status.OPTIMAL
-        found = _of_level(warps, ii, decided, level) if by_solver else None
+        found = (_of_level(warps, ii, decided, level) or _by_turns(warps, ii, decided, level)) if by_solver else None
         better.append(level if found is None else replace(level, proof=found[0], evidence=found[1]))
     return better
 
@@ -65,6 +73,27 @@ def _of_level(
     if not logs.lines:
         return ProofKind.ENUMERATION, {**evidence, "orders": True}
     return ProofKind.PROOF_LOG, {**evidence, "logs": logs.lines, "exact": logs.exact}
+
+
+def _by_turns(
+    warps: WarpLoop, ii: int, decided: dict[str, int], level: Level
+) -> tuple[ProofKind, dict[str, Any]] | None:
+    """Return what a search over turns refutes of a level, where few nodes refute all of it."""
+    if len(warps.loop.operations) > SMALL_SIZE:
+        return None
+    effort, below = Effort(TURN_NODES), int(level.value) - 1
+    try:
+        if level.name != "ii":
+            if first_found(warps, ii, ii, {**decided, level.name: below}, effort) is not None:
+                return None
+            return ProofKind.ENUMERATION, {"interval": ii, "most": decided, "refuted": below, "turns": True}
+        refuted = level.evidence["refuted"]
+        if any(first_found(warps, interval, interval, {}, effort) is not None for interval in refuted):
+            return None
+    except (WalkTooLong, SearchTooLong):
+        return None
+    ranges = [(interval, interval) for interval in refuted]
+    return ProofKind.ENUMERATION, {"basis": level.evidence["basis"], "refuted": refuted, "turns": ranges}
 
 
 def logs_of(warps: WarpLoop, ii: int, most: dict[str, int]) -> Logs | None:

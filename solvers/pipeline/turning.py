@@ -35,7 +35,7 @@ CLAIM_NODES = 24_000
 """Nodes of all ranges that are refuted: a checker repeats them."""
 SMALL_SIZE = 24
 SMALL_NODES = 2_000
-ORDERED_NODES = 200
+ORDERED_NODES = 60
 """Nodes of a question that comes before the solver's, in loops of at most so many operations and in others."""
 FULL_SIZE = 48
 """Operations up to which a question has all its nodes."""
