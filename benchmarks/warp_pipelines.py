@@ -42,6 +42,7 @@ def row_of(solved: Solved) -> dict[str, Any]:
     return {
         **row,
         "tile_sizes": solved.program.tile_sizes,
+        **_instead_of(solved),
         "operations": len(warps.loop.operations),
         "levels": {
             level.name: [level.value, level.bound, level.status.value, level.proof.value]
@@ -55,6 +56,16 @@ def row_of(solved: Solved) -> dict[str, Any]:
         "proof_bytes": proof_bytes(certificate),
         "check_seconds": round(time.process_time() - begin, 3),
     }
+
+
+def _instead_of(solved: Solved) -> dict[str, Any]:
+    """Return the sizes that the case asks for and why no interval lets them run, where others stand in for them."""
+    wanted = CASES[solved.name]
+    if not wanted.sizes or solved.program is None or wanted.sizes == solved.program.tile_sizes:
+        return {}
+    whole = programs.build(wanted.family, wanted.shape, wanted.sizes, dict(wanted.switches))
+    loops = [loop for loop in (whole, *whole.siblings) if loop.name == (wanted.sibling or whole.name)]
+    return {"instead_of": {"tile_sizes": whole.tile_sizes, "refused": refusal(loops[0], solved.machine)}}
 
 
 def proof_bytes(certificate: Certificate) -> int:

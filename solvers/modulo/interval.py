@@ -288,10 +288,14 @@ def _refuse_full_memory(network: Network, depths: dict[str, int]) -> None:
             if sum(needs.values()) - need > free:
                 del needs[name]
         needed = sum(needs.values())
+        rings = ", ".join(f"`{name}` ({depths[name]} x {need // depths[name]})" for name, need in needs.items())
+        if free < 0:
+            capacity = sum(c.capacity_bytes for c in loop.capacities if c.memory == memory)
+            rings, needed, free = "tiles that no iteration changes", capacity - free, capacity
         raise MemoryExceeded(
             loop=loop.name,
             memory=memory,
-            rings=", ".join(f"`{name}` ({depths[name]} x {need // depths[name]})" for name, need in needs.items()),
+            rings=rings,
             needed=needed,
             free=max(free, 0),
             missing=needed - free,

@@ -20,6 +20,7 @@ from treadle.ir.tile.loop import Capacity
 from treadle.ir.tile.warp_claims import recheck_warps, value_of
 from treadle.ir.tile.warps import WarpLoop, check_warps, handoff_bytes
 from treadle.solvers.backend import Limits
+from treadle.solvers.modulo.errors import MemoryExceeded
 from treadle.solvers.modulo.network import network_of
 from treadle.solvers.pipeline.budget import Budget
 from treadle.solvers.pipeline.errors import GroupsExceeded, NoWarpSchedule, RegistersExceeded
@@ -87,6 +88,13 @@ def test_the_smallest_conflict_is_named() -> None:
     assert found.registers > warps.limits.registers_per_group
     fitting = lower_warps(programs.build("kmeans_assign", shape, {"block_m": 128, "block_n": 64}), machine)
     assert smallest_conflict(fitting, 100_000) is None
+
+
+def test_fixed_tiles_that_fill_a_memory_are_named() -> None:
+    warps = two_tiles()
+    full = replace(warps, loop=replace(warps.loop, capacities=(Capacity("shared", 40, 60),)))
+    with pytest.raises(MemoryExceeded, match="tiles that no iteration changes need at least 60 bytes together, and 40"):
+        schedule(full, Options())
 
 
 def test_little_traffic_gives_a_first_schedule() -> None:
