@@ -20,6 +20,7 @@ from treadle.cli.bench import chosen_cases
 from treadle.cli.kernel_report import measured_line
 from treadle.cli.main import main as command_line
 from treadle.codegen.folder import write_plan
+from treadle.codegen.gluon.errors import NotEmittable
 from treadle.costmodels.machines import load_machine, load_machine_file
 from treadle.driver import measure
 from treadle.driver.bench import Suite, make_suite
@@ -37,7 +38,7 @@ from treadle.driver.kernels import KernelOptions
 from treadle.driver.tune import NothingMeasured, OtherKernels, candidates, measured_elsewhere, tune
 from treadle.frontends import programs
 from treadle.ir.errors import InvalidValue
-from treadle.ir.tile.kernel import Measured
+from treadle.ir.tile.kernel import KernelPlan, Measured
 from treadle.solvers.backend import Limits
 from treadle.verification.core import review_plan
 
@@ -105,6 +106,24 @@ def test_cases_cover_every_family_a_user_would_time_and_name_known_ones() -> Non
     assert [case.family for case in chosen_cases(["kmeans"])] == ["kmeans_assign"]
     with pytest.raises(InvalidValue, match="no case is called nonsense"):
         chosen_cases(["nonsense"])
+
+
+def test_a_gluon_kernel_that_cannot_be_emitted_gives_way_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal stays a row; further candidates are tried, no more than a few."""
+    tried: list[str] = []
+
+    def emitted(made: Suite, plan: KernelPlan, language: str) -> tuple[KernelPlan, dict[str, bytes]]:
+        tried.append(plan.name)
+        if len(tried) == 1:
+            raise NotEmittable(kernel=plan.name, reason="of no frame")
+        source = f"kernels/{plan.name}.py"
+        return replace(plan, source=source, language=language), {source: b""}
+
+    monkeypatch.setattr(Suite, "_emitted", emitted)
+    case = replace(SMALL, shape={"m": 512, "n": 512, "k": 512}, languages=("gluon",), gluon_top=1)
+    rows = make_suite("h200", QUICK, quiet, (case,), ("gluon",)).rows
+    assert tried == ["gemm_small_gluon_1", "gemm_small_gluon_2"]
+    assert ["refused" in one for one in rows] == [True, False]
 
 
 def test_useful_work_is_that_of_the_problem() -> None:

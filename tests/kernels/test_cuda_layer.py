@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,6 +94,29 @@ def test_bandwidth_that_cannot_be_measured_costs_no_row(
     assert "bandwidth of memory not measured: OutOfMemoryError" in capsys.readouterr().err
     monkeypatch.setattr(machine, "memory_bandwidth", lambda: 4.2e12)
     assert run.bandwidth_gb_per_s() == pytest.approx(4200.0)
+
+
+def test_a_suite_for_another_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from treadle.driver.gpu import run
+
+    names = iter(["NVIDIA H200", "NVIDIA A100-SXM4-80GB"])
+
+    def properties(_device: int) -> Any:
+        return SimpleNamespace(name=next(names))
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+    about = {"machine_name": "NVIDIA H200 SXM"}
+    assert run.other_machine(about, "cuda") == ""
+    assert "prepared for NVIDIA H200 SXM, this is NVIDIA A100-SXM4-80GB" in run.other_machine(about, "cuda")
+    assert run.other_machine(about, "cpu") == ""
+
+
+def test_words_that_name_no_row_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from treadle.driver.gpu import run
+
+    (tmp_path / "suite.json").write_text(json.dumps({"rows": [{"case": "gemm small"}]}))
+    assert run.main(tmp_path, ["--check", "--only", "gem5", "--out", str(tmp_path / "out")]) == 2
+    assert "no row is called gem5; names are such as gemm small" in capsys.readouterr().err
 
 
 def _rows(count: int, **more: Any) -> list[dict[str, Any]]:

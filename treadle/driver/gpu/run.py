@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,7 +103,15 @@ def _kernels(folder: Path, chosen: argparse.Namespace) -> int:
     limit_s = chosen.seconds if chosen.rehearse else chosen.row_seconds
     processes = chosen.processes or _processes(bench.device)
     rows = [row for row in bench.planned() if bench.is_chosen(row, chosen.only)]
-    sys.stdout.write(estimate_line(rows, processes, chosen.seconds, timed=bench.is_timed) + "\n")
+    if not rows:
+        names = ", ".join(list(dict.fromkeys(row["case"] for row in bench.planned()))[:4])
+        sys.stderr.write(f"error TRD006: no row is called {' or '.join(chosen.only)}; names are such as {names}\n")
+        return 2
+    sys.stdout.write(
+        other_machine(bench.about(), bench.device)
+        + estimate_line(rows, processes, chosen.seconds, timed=bench.is_timed)
+        + "\n"
+    )
     sys.stdout.flush()
     measuring = Rows(bench, command, limit_s, processes)
     record = bench.record(measuring.run(deadline, chosen.only))
@@ -112,6 +121,18 @@ def _kernels(folder: Path, chosen: argparse.Namespace) -> int:
     record["estimate_s"] = estimate(rows, processes, timed=bench.is_timed)
     record["spent_s"] = measuring.spent_s
     return write(record, chosen.out)
+
+
+def other_machine(about: Mapping[str, Any], device: str) -> str:
+    """Return a line that says when the suite was prepared for another GPU than this one; empty where it is the one."""
+    if device != "cuda":
+        return ""
+    import torch
+
+    name, planned = torch.cuda.get_device_properties(0).name, str(about.get("machine_name", ""))
+    if planned.startswith(name) or name.startswith(planned):
+        return ""
+    return f"warning: the suite was prepared for {planned}, this is {name}: predictions are not for it\n"
 
 
 def _processes(device: str) -> int:

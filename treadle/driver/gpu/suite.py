@@ -77,6 +77,10 @@ class Bench:
         rows: list[Row] = self._manifest()["rows"]
         return rows
 
+    def about(self) -> dict[str, Any]:
+        """Return for which machine, from which plan and with which versions the suite was prepared."""
+        return {key: value for key, value in self._manifest().items() if key != "rows"}
+
     def _manifest(self) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads((self.folder / "suite.json").read_text())
         return manifest
@@ -105,7 +109,7 @@ class Bench:
     def record(self, rows: list[Row]) -> dict[str, Any]:
         """Return the record of a run."""
         return {
-            "suite": {key: value for key, value in self._manifest().items() if key != "rows"},
+            "suite": self.about(),
             "environment": environment(self.device),
             "seed": self.seed,
             "rows": rows,
