@@ -157,8 +157,8 @@ class TensorAttentionFrame(ApartFrame, AttentionFrame):
             return super().start(group)
         lines: Lines = []
         for suffix in self.suffixes:
-            wanted = [f"seen{suffix} = ", f"row_max{suffix} = "] if self.makes(group, f"row_max{suffix}") else []
-            wanted += [f"row_sum{suffix} = "] if self.makes(group, f"row_sum{suffix}") else []
+            wanted = [f"seen{suffix} = "] if self.makes(group, f"tile_max{suffix}") else []
+            wanted += [f"{name} = " for name in (f"row_max{suffix}", f"row_sum{suffix}") if self._holds(group, name)]
             wanted += [f"mbarrier.wait(q{suffix}_full"] if self.makes(group, f"scores{suffix}") else []
             lines += [line for line in self.first_values(suffix) if line.startswith(tuple(wanted))] if wanted else []
             if self.makes(group, f"acc{suffix}.to_registers"):
@@ -167,6 +167,11 @@ class TensorAttentionFrame(ApartFrame, AttentionFrame):
                 inside = bool(self.printed_at(f"{output}.to_registers"))
                 lines.append(f"{output}.index(0).store({zeros})" if inside else f"{output}_to_registers = {zeros}")
         return lines
+
+    def _holds(self, group: WarpGroup, value: str) -> bool:
+        """Whether a group makes a value or reads it from another one."""
+        reads = (i.action is Action.READ and i.subject == value for i in group.instructions())
+        return self.makes(group, value) or any(reads)
 
     def finish(self, group: WarpGroup) -> Lines:
         """Return what a group does after the loop of a tile: sums are handed over first, then outputs written."""

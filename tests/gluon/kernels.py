@@ -66,8 +66,8 @@ def kernel_of(case: str) -> WarpKernel:
     return warp_kernel(planned(case), load_machine(CASES[case][1]))
 
 
-def serial_kernel(program: TileProgram, machine_id: str) -> WarpKernel:
-    """Return a kernel whose operations follow each other, loads in one group and all else in another."""
+def serial_kernel(program: TileProgram, machine_id: str, apart: tuple[str, ...] = ()) -> WarpKernel:
+    """Return a kernel whose operations follow each other, loads in one group, all else in another, `apart` in a third."""
     machine = load_machine(machine_id)
     warps = lower_warps(program, machine)
     starts: dict[str, int] = {}
@@ -76,8 +76,10 @@ def serial_kernel(program: TileProgram, machine_id: str) -> WarpKernel:
         base = operation.name.removesuffix(".operands")
         starts[operation.name] = starts.get(base, clock)
         clock = max(clock, starts[operation.name] + operation.latency_cycles)
-    groups = {issue.operation: 0 if issue.role else 1 for issue in warps.issues}
+    groups = {i.operation: 0 if i.role else 2 if i.operation in apart else 1 for i in warps.issues}
     depths = {ring.name: 2 if ring.memory == "shared" else 1 for ring in warps.loop.rings}
-    made = WarpSchedule(Schedule(warps.loop.name, clock, starts, clock, depths), groups, (24, 232))
+    made = WarpSchedule(
+        Schedule(warps.loop.name, clock, starts, clock, depths), groups, (24, 232, 232)[: 3 if apart else 2]
+    )
     lowered = lower_schedule(warps, made, facts_of(program, machine, warps, made))
     return WarpKernel(program.name, program, machine, warps, made, Certificate("serial", "", ()), lowered)

@@ -30,13 +30,13 @@ KEPT = Evidence(0, {}, (), ())
 def _shown(monkeypatch: pytest.MonkeyPatch, *shown: Evidence) -> None:
     answers: Iterator[Evidence] = iter(shown)
 
-    def compiled(*_: object) -> tuple[KernelBinary, ...]:
-        return (BINARY,)
+    def compiled(sources: dict[str, str], *_: object, **__: object) -> dict[str, tuple[KernelBinary, ...]]:
+        return dict.fromkeys(sources, (BINARY,))
 
     def examined(*_: object) -> Evidence:
         return next(answers)
 
-    monkeypatch.setattr(gluon, "compile_source", compiled)
+    monkeypatch.setattr(gluon, "compile_sources", compiled)
     monkeypatch.setattr(gluon, "examine", examined)
 
 
@@ -76,8 +76,32 @@ def test_gives_up_after_five_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_refuses_at_once_what_no_register_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     _shown(monkeypatch, Evidence(0, {}, (), ("no wgmma instruction",)))
+    monkeypatch.setattr(gluon, "others", lambda *_: [])
     with pytest.raises(EvidenceMismatch, match="after 1 rounds: no wgmma"):
         fit(planned("gemm h200"), load_machine("h200"), OPTIONS, lambda _: None)
+
+
+def test_tries_another_schedule_of_the_same_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    _shown(monkeypatch, Evidence(0, {}, (), ("no wgmma instruction",)), KEPT)
+    monkeypatch.setattr(gluon, "others", lambda _, best, *__: [best])
+    fitted = fit(planned("gemm h200"), load_machine("h200"), OPTIONS, lambda _: None)
+    assert fitted.kernel.attempts == ("0 registers, 0 bytes left free: no wgmma instruction",)
+
+
+def test_no_triton_may_spill(monkeypatch: pytest.MonkeyPatch) -> None:
+    _shown(monkeypatch, KEPT, SPILL, KEPT, KEPT)
+    fitted = fit(planned("gemm h200"), load_machine("h200"), OPTIONS, lambda _: None, pythons=("this", "other"))
+    assert fitted.kernel.groups is not None
+    assert fitted.kernel.groups.room.registers > 0
+    assert [found.refused for found in fitted.elsewhere] == [""]
+
+
+def test_says_with_which_triton_a_plan_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    _shown(monkeypatch, KEPT, SPILL, KEPT, SPILL)
+    fitted = fit(planned("gemm h200"), load_machine("h200"), OPTIONS, lambda _: None, pythons=("this", "other"))
+    assert fitted.kernel.groups is not None
+    assert fitted.kernel.groups.room.registers == 0
+    assert "16 bytes of registers spill" in fitted.elsewhere[0].refused
 
 
 def test_plan_verifies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from treadle.codegen.gluon.emit import emit
 from treadle.codegen.gluon.errors import NotEmittable
 from treadle.codegen.gluon.evidence import examine
 from treadle.codegen.triton.compile import compile_source
+from treadle.driver.gpu.correct import check_kernel
+from treadle.driver.gpu.emulator import emulated_figures
 from treadle.frontends import programs
 
 SHAPE = {"heads": 4, "seq": 1024, "qk_head_dim": 64}
@@ -31,6 +33,21 @@ def test_emits_and_compiles() -> None:
     assert evidence.spill_bytes == 0
     assert evidence.counts["tcgen05"]
     assert evidence.groups[1].waits == evidence.groups[1].waits_planned > 0
+
+
+def test_first_values_are_handed_to_other_groups() -> None:
+    """The maximum of rows before the first keys lies in its slot when a tile begins, and leaves it when it ends."""
+    program = programs.build("attention_fwd", SHAPE, {"block_m": 128, "block_n": 64, "sub_tiles": 1})
+    kernel = serial_kernel(program, "b200", ("drop", "alpha"))
+    source = emit(kernel)
+    assert any(channel.primed for channel in kernel.warp_program.channels)
+    assert "row_max_empty" in source
+    small = {"batch": 2, "heads": 2, "kv_heads": 1, "seq": 300, "kv_seq": 333, "qk_head_dim": 64, "v_head_dim": 64}
+    options = {"dtype": kernel.dtype, **program.options}
+    figures = emulated_figures(
+        source, lambda m: check_kernel(m, "attention_fwd", {**program.shape, **small}, options, 7, "cpu"), range(3)
+    )
+    assert figures["correct"], figures["reason"]
 
 
 def test_refuses_narrow_tiles() -> None:

@@ -268,14 +268,14 @@ def fit(
             groups, budgets = replace(groups, budget=outcome.budget), budgets + 1
             continue
         rounds, budgets = rounds + 1, 0
-        if outcome.more is None and rounds <= ROUNDS:
+        if outcome.more is None and rounds < ROUNDS:
             waiting = _others(kernel, groups, options) if waiting is None else waiting
             if waiting:
                 tell(f"{kernel.name}: another schedule of the same interval: {reasons}")
                 groups = waiting.pop(0)
                 continue
-        if outcome.more is None or rounds > ROUNDS:
-            raise outcome.error or EvidenceMismatch(kernel=kernel.name, rounds=rounds, reason="; ".join(attempts))
+        if outcome.more is None or rounds == ROUNDS:
+            raise outcome.error or EvidenceMismatch(kernel=kernel.name, rounds=rounds, reason=reasons)
         tell(f"{kernel.name}: back to the solver: {reasons}")
         more, waiting = outcome.more, None
         if more.registers and _alike(kernel):
