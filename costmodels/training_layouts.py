@@ -158,11 +158,11 @@ class _Judge:
 
     def _times(self, layout: StageLayout) -> tuple[Line, Line]:
         """Return forward and backward of every virtual stage for one microbatch, ends and what runs again included."""
-        ends = np.cumsum(layout.layers)
-        starts = ends - layout.layers
+        starts, ends = _edges(layout)
         forward, backward = self.lines[0][ends] - self.lines[0][starts], self.lines[1][ends] - self.lines[1][starts]
         if layout.recomputed:
-            backward += self.lines[2][starts + layout.recomputed] - self.lines[2][starts]
+            again = starts + np.array(layout.recomputed, dtype=np.int64)
+            backward += self.lines[2][again] - self.lines[2][starts]
         for slot, item in ((0, self.embedding), (self.degrees.slots - 1, self.loss)):
             forward[slot] += item.forward_us
             backward[slot] += item.backward_us
@@ -177,8 +177,7 @@ class _Judge:
 
     def _tails(self, layout: StageLayout, backward: Line) -> Line:
         """Return what every rank does after its last backward."""
-        ends = np.cumsum(layout.layers)
-        starts, last = ends - layout.layers, self.ends[1]
+        (starts, ends), last = _edges(layout), self.ends[1]
         dense, routed = (self._summed(line[ends] - line[starts]) for line in self.lines[3:])
         for extra, rank in zip((self.size_first, self.size_last), self.ends, strict=True):
             dense[rank] += extra[0]
@@ -302,6 +301,13 @@ class _Judge:
         if sum(kept) > room or (hosted and hosted > host_capacity_bytes(self.setting)):
             return False
         return peak_saved_bytes(rank, self.degrees, self.microbatches, tuple(kept), tuple(whole)) <= room
+
+
+def _edges(layout: StageLayout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the first layer and the layer after the last of every virtual stage."""
+    counts = np.array(layout.layers, dtype=np.int64)
+    ends: NDArray[np.int64] = np.asarray(counts.cumsum(), dtype=np.int64)
+    return np.asarray(ends - counts, dtype=np.int64), ends
 
 
 @lru_cache(maxsize=4096)
