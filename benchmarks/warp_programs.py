@@ -2,7 +2,8 @@
 
 For every program and machine: the schedule over warp groups is lowered, checked, interpreted under random interleavings
 against float64 (arithmetic of the family, and uninterpreted functions), and run in the cycle simulator, whose steady
-state is set against the schedule's interval. Damaged schedules and damaged warp programs are all to be rejected.
+state is set against the schedule's interval; where they differ by more than 1 %, the row says why. Damaged schedules
+and damaged warp programs are all to be rejected.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tests.warp_programs.mutations import mutants
 from treadle.costmodels.lower_warps import lower_warps
 from treadle.costmodels.warp_facts import facts_of
 from treadle.costmodels.warp_interpreter import differences, interpret, reference
+from treadle.costmodels.warp_pace import why_off
 from treadle.costmodels.warp_review import TOLERANCE, grid_cycles, review_schedule
 from treadle.costmodels.warp_semantics import FamilySemantics, MixedSemantics
 from treadle.ir.tile.program import TileProgram
@@ -79,13 +81,15 @@ def measure(solved: Solved, each: int) -> dict[str, Any]:
     kinds, missed = damaged(case, review.program, each)
     schedules = list(damaged_schedules(case.warps, case.made, each))
     unnoticed = [kind for kind, wrong in schedules if not check_warps(case.warps, wrong)]
-    ii, pace = case.made.schedule.ii_cycles, review.pace
+    ii, pace = made.schedule.ii_cycles, review.pace
+    bound = int(solved.plan.certificate["ii"].bound or 0)
     return {
         **row,
         "ii_cycles": ii,
-        "ii_bound": solved.plan.certificate["ii"].bound,
+        "ii_bound": bound,
         "steady_cycles": round(pace.steady_cycles, 2),
         "off": round(pace.steady_cycles / ii - 1, 4),
+        "reason": why_off(review.program, warps, made, case.facts, pace.steady_cycles, bound),
         "fill_and_drain_cycles": round(pace.overhead_cycles),
         "short_cycles": list(pace.short_cycles),
         "grid_cycles": round(grid_cycles(case.program, solved.machine, pace)),
@@ -133,6 +137,15 @@ def main() -> int:
             print(f"{name}, {machine}: {told}", file=sys.stderr, flush=True)
     figures = summary(rows)
     _show(rows)
+    print()
+    table(
+        ("off by more than 1 %", "why"),
+        (
+            (f"{row['program']}, {row['machine']}: {row['off']:+.2%}", row["reason"])
+            for row in rows
+            if row.get("reason")
+        ),
+    )
     print()
     table(("figure", "value"), ((name, str(value)) for name, value in figures.items()))
     finish("warp_programs", {**figures, "limit_deterministic_s": chosen.limit}, rows, chosen.json)
