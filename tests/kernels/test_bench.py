@@ -366,7 +366,9 @@ def test_table_and_plot_show_every_row(tmp_path: Path) -> None:
         "bandwidth_gb_per_s": None,
         "spent_s": {"time": 9.0},
     }
+    rows[0]["differences"] = {"cublas": float("nan")}
     assert write(record, tmp_path) == 0
+    assert json.loads((tmp_path / "kernel_gpu.json").read_text())["rows"][0]["differences"] == {"cublas": None}
     table = (tmp_path / "kernel_gpu.txt").read_text()
     assert table.startswith("H200 & co, driver 580.1, torch 2.11, seed 3, time 9 s, 2026-11-21")
     for words in ("gemm <1>", "+3%", "met", "refused", "no <b>", "not measured (budget)", "87% of memory bandwidth"):

@@ -29,12 +29,15 @@ ENDS = "\n\ndef launch(*_, **__):\n    import os\n\n    os._exit(7)\n"
 
 
 STANDS_IN = """
-import sys, time
+import subprocess, sys, time
 from pathlib import Path
 
 out = Path(sys.argv[2])
 out.with_suffix(".txt").write_text(" ".join(sys.argv))
-time.sleep(60 * (out.name == "slow"))
+if out.name == "slow":
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    out.with_suffix(".pid").write_text(str(child.pid))
+    time.sleep(60)
 raise SystemExit(int("--check" in sys.argv))
 """
 
@@ -93,12 +96,14 @@ def test_a_session_goes_through_its_steps(tmp_path: Path, monkeypatch: pytest.Mo
         Step("gpu", ("--machine",), 9, True),
         Step("slow", (), 9),
     )
-    monkeypatch.setattr(session, "SPARE_S", -6.0)
+    monkeypatch.setattr(session, "SPARE_S", -1.0)
     assert session.hold(folder, tmp_path, ["--only", "gemm"], rehearse=True, steps=steps) == 1
     found = {outcome["name"]: outcome for outcome in json.loads((tmp_path / "session.json").read_text())}
     assert [outcome["status"] for outcome in found.values()] == [0, 1, None, None]
     assert found["gpu"]["note"] == session.LEFT_OUT
-    assert found["slow"]["note"] == "ended after 3 s"
+    assert found["slow"]["note"] == "ended after 8 s"
+    child = Path("/proc") / (tmp_path / "slow.pid").read_text()
+    assert not child.exists() or "(zombie)" in (child / "status").read_text(), "what it started still runs"
     assert (tmp_path / "good.txt").read_text().split()[-3:] == ["--only", "gemm", "--rehearse"]
     assert sum(step.seconds + 60 for step in session.STEPS) <= 30 * 60
     assert tuple(step.name for step in session.STEPS) == STEP_NAMES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -178,6 +179,15 @@ def _passed_on(chosen: argparse.Namespace) -> list[str]:
     return [*words, *(f"--{name}" for name in ("check", "rehearse") if getattr(chosen, name))]
 
 
+def finite(data: Any) -> Any:
+    """Return JSON data with None in the place of numbers that JSON does not have."""
+    if isinstance(data, dict):
+        return {key: finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
 def write(record: dict[str, Any], out: Path) -> int:
     """Judge, print and write a record; returns the exit status."""
     from treadle.driver.gpu.plot import plot
@@ -189,7 +199,7 @@ def write(record: dict[str, Any], out: Path) -> int:
     record["lines"] = lines_of(rows, record["figures"])
     table = f"{heading(record)}\n\n{text_table(rows)}\n\n{lines_table(record['lines'])}"
     sys.stdout.write(table + "\n")
-    (out / "kernel_gpu.json").write_text(json.dumps(record, indent=1) + "\n")
+    (out / "kernel_gpu.json").write_text(json.dumps(finite(record), indent=1, allow_nan=False) + "\n")
     (out / "kernel_gpu.txt").write_text(table + "\n")
     (out / "kernel_gpu.svg").write_text(plot(rows, record["environment"]))
     return int(any(row["state"] in ("wrong", "failed") for row in rows))

@@ -8,6 +8,8 @@ other. `session.json` says what became of each.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -93,9 +95,13 @@ def _outcome(step: Step, folder: Path, out: Path, more: Sequence[str], *, rehear
         return Outcome(step.name, command, None, 0.0, LEFT_OUT)
     command = (*command, "--rehearse") if rehearse else command
     started = time.monotonic()
+    # A group of its own: what hangs in a measuring process of the step is ended with it.
+    process = subprocess.Popen(command, start_new_session=True)
     try:
-        status: int | None = subprocess.run(command, check=False, timeout=step.limit_s).returncode
+        status: int | None = process.wait(step.limit_s)
         note = ""
     except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         status, note = None, f"ended after {step.limit_s:.0f} s"
     return Outcome(step.name, command, status, round(time.monotonic() - started, 1), note)
