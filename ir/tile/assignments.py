@@ -21,6 +21,8 @@ MOST_NODES = 60_000
 """Partial assignments that one walk may visit: a few seconds. A longer walk claims nothing."""
 LARGE_FIRST_NODES = 6_000
 """Those of a walk through the classes of most issue cycles first, which is either short or of no use."""
+TURNS_OF_WALKS = ((False, 1_000), (True, LARGE_FIRST_NODES), (False, MOST_NODES))
+"""Whether a walk puts large classes in groups first, and its nodes: one order may do where the other takes too long."""
 MOST_LEAVES = 600
 """Complete assignments whose registers and paths one walk may bound."""
 
@@ -152,14 +154,15 @@ def least(warps: WarpLoop, ii: int, most: dict[str, int], level: str, below: int
         WalkTooLong: there are too many assignments to go through.
     """
     best = below
-    for large_first in (True, False):
+    for large_first, nodes in TURNS_OF_WALKS:
         walk = _started(warps, ii, {**most, level: best - 1}, large_first=large_first)
+        walk.most_nodes = nodes
         try:
             for needs in _extend(walk, [], [0] * warps.limits.most_groups, (0, 0)):
                 best = min(best, needs.levels[level])
                 walk.most[level] = best - 1
         except WalkTooLong:
-            if not large_first:
+            if nodes == MOST_NODES:
                 raise
         else:
             break
@@ -219,13 +222,14 @@ def any_left(
     Raises:
         WalkTooLong: there are too many assignments.
     """
-    for large_first in (True, False):
+    for large_first, nodes in TURNS_OF_WALKS:
         walk = _started(warps, ii, {}, large_first=large_first, among=among)
+        walk.most_nodes = nodes
         walk.from_ii = ii if from_ii is None else from_ii
         try:
             return any(True for _ in _extend(walk, [], [0] * warps.limits.most_groups, (0, 0), paced_only=paced_only))
         except WalkTooLong:
-            if not large_first:
+            if nodes == MOST_NODES:
                 raise
     return True
 
