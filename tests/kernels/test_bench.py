@@ -352,7 +352,7 @@ def test_every_promised_line_has_problems_and_contenders_by_name(monkeypatch: py
 
 
 def test_table_and_plot_show_every_row(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         row("gemm <1>", 10.0, 11.0, goal={"tflops": 90}),
         row("memory", 40.0, 30.0, flops=0, language="gluon", bandwidth_share=0.87),
         {"case": "none", "state": "refused", "refused": "no <b>"},
