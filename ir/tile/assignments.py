@@ -21,8 +21,8 @@ MOST_NODES = 60_000
 """Partial assignments that one walk may visit: a few seconds. A longer walk claims nothing."""
 LARGE_FIRST_NODES = 6_000
 """Those of a walk through the classes of most issue cycles first, which is either short or of no use."""
-TURNS_OF_WALKS = ((False, 1_000), (True, LARGE_FIRST_NODES), (False, MOST_NODES))
-"""Whether a walk puts large classes in groups first, and its nodes: one order may do where the other takes too long."""
+FIRST_NODES = 1_000
+"""Those of the walk before it, in order of first issue."""
 MOST_LEAVES = 600
 """Complete assignments whose registers and paths one walk may bound."""
 
@@ -154,7 +154,7 @@ def least(warps: WarpLoop, ii: int, most: dict[str, int], level: str, below: int
         WalkTooLong: there are too many assignments to go through.
     """
     best = below
-    for large_first, nodes in TURNS_OF_WALKS:
+    for large_first, nodes in _orders_of_walks():
         walk = _started(warps, ii, {**most, level: best - 1}, large_first=large_first)
         walk.most_nodes = nodes
         try:
@@ -162,7 +162,7 @@ def least(warps: WarpLoop, ii: int, most: dict[str, int], level: str, below: int
                 best = min(best, needs.levels[level])
                 walk.most[level] = best - 1
         except WalkTooLong:
-            if nodes == MOST_NODES:
+            if nodes == MOST_NODES and not large_first:
                 raise
         else:
             break
@@ -222,16 +222,22 @@ def any_left(
     Raises:
         WalkTooLong: there are too many assignments.
     """
-    for large_first, nodes in TURNS_OF_WALKS:
+    for large_first, nodes in _orders_of_walks():
         walk = _started(warps, ii, {}, large_first=large_first, among=among)
         walk.most_nodes = nodes
         walk.from_ii = ii if from_ii is None else from_ii
         try:
             return any(True for _ in _extend(walk, [], [0] * warps.limits.most_groups, (0, 0), paced_only=paced_only))
         except WalkTooLong:
-            if nodes == MOST_NODES:
+            if nodes == MOST_NODES and not large_first:
                 raise
     return True
+
+
+def _orders_of_walks() -> tuple[tuple[bool, int], ...]:
+    """Return whether a walk puts large classes in groups first, and its nodes: one may do where another is too long."""
+    few = ((False, FIRST_NODES), (True, LARGE_FIRST_NODES))
+    return *((large, min(nodes, MOST_NODES)) for large, nodes in few), (False, MOST_NODES)
 
 
 def _started(
