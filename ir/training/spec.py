@@ -207,7 +207,8 @@ class TrainingSpec:
     optimizer_bytes: int = 12
     """Bytes per parameter of optimizer state, master weights included (Adam in float32: 12)."""
     overlap_gradients: bool = True
-    """Gradient reduction and parameter gathering run beside the backward and forward passes."""
+    """Gradient reduction and parameter gathering run beside the backward and forward passes. Under ZeRO-3 they always
+    do: a layer's weights are gathered beside the layer before (FSDP)."""
     fused_attention: bool = True
     fused_loss: bool = False
     """The loss is one kernel that keeps no 32-bit copies of the logits but one."""
