@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.kept_rows import SPECIALIZED, kept
+from treadle.codegen.gluon.errors import EvidenceMismatch
 from treadle.codegen.gluon.evidence import Evidence
 from treadle.codegen.gluon.kernel import WarpKernel, warp_kernel
 from treadle.codegen.triton.compile import KernelBinary
@@ -31,6 +32,8 @@ from treadle.driver.kernels import KernelOptions, plan_program
 from treadle.frontends import programs
 from treadle.ir.diagnostics import TreadleError
 from treadle.ir.machine import Machine
+from treadle.ir.tile.kernel import KernelPlan
+from treadle.ir.tile.program import Memory
 from treadle.solvers.backend import Limits
 
 SQUARE = {"m": 8192, "n": 8192, "k": 8192}
@@ -130,9 +133,9 @@ def _rows_of(case: str, described: Case, machine: Machine, pythons: list[str]) -
     try:
         program = for_groups(programs.build(family, shape, tiles, options), machine)
         planned = plan_program(program, machine, OPTIONS)
-        fitted = fit(planned, machine, OPTIONS, lambda _: None, pythons=pythons)
+        fitted = _fitted(planned, machine, pythons)
     except TreadleError as error:
-        return [{**common, "refused": f"{error.code}: {error}"}]
+        return [{**common, "refused": f"{error.code}: {error}", "hint": error.hint}]
     kernel = warp_kernel(fitted.kernel, machine)
     judged = {**common, **_judged(kernel, fitted)}
     rows = [_compiled(fitted.binary, fitted.evidence)]
@@ -142,6 +145,21 @@ def _rows_of(case: str, described: Case, machine: Machine, pythons: list[str]) -
         else:
             rows.append(_compiled(other.binary, other.evidence))
     return [{**judged, **row} for row in rows]
+
+
+def _fitted(planned: KernelPlan, machine: Machine, pythons: list[str]) -> Fitted:
+    """Return a kernel that keeps its plan with some Triton: that of the first Python, else that of a further one.
+
+    Raises: as `fit`, for the first Python.
+    """
+    refusals: list[EvidenceMismatch] = []
+    for at, python in enumerate(pythons):
+        others = [*pythons[:at], *pythons[at + 1 :]]
+        try:
+            return fit(planned, machine, OPTIONS, lambda _: None, pythons=[python, *others])
+        except EvidenceMismatch as error:
+            refusals.append(error)
+    raise refusals[0]
 
 
 def _judged(kernel: WarpKernel, fitted: Fitted) -> dict[str, Any]:
@@ -164,6 +182,8 @@ def _judged(kernel: WarpKernel, fitted: Fitted) -> dict[str, Any]:
         "rounds": len(fitted.kernel.attempts) + 1,
         "attempts": list(fitted.kernel.attempts),
         "room": asdict(groups.room),
+        "rings": {b.name: b.slots for b in kernel.warp_program.buffers if b.memory is Memory.SHARED},
+        "turns": [turn.name for turn in kernel.warp_program.turns],
         "findings": [str(finding) for finding in findings],
         "interpreted_differences": unequal,
         "emulated": _emulated(kernel, fitted.source),

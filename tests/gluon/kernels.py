@@ -67,7 +67,7 @@ def kernel_of(case: str) -> WarpKernel:
 
 
 def serial_kernel(program: TileProgram, machine_id: str, apart: tuple[str, ...] = ()) -> WarpKernel:
-    """Return a kernel whose operations follow each other, loads in one group, all else in another, `apart` in a third."""
+    """Return a kernel whose operations follow each other: loads in a group, all else in another, `apart` in a third."""
     machine = load_machine(machine_id)
     warps = lower_warps(program, machine)
     starts: dict[str, int] = {}

@@ -406,10 +406,10 @@ def _compiled_elsewhere(kernel: WarpKernel, source: str, python: str) -> Elsewhe
     except CompilationFailed as error:
         return Elsewhere(python, None, None, f"{error.code}: {error}")
     evidence = examine(kernel, binary)
-    if evidence.mismatches and evidence.short_of_registers:
-        own = replace(kernel, budget=compiled_budget(kernel, evidence) or kernel.budget)
-        if register_budgets(own) == register_budgets(kernel):
-            evidence = examine(own, binary)
+    budget = compiled_budget(kernel, evidence) if evidence.mismatches and evidence.short_of_registers else ()
+    own = replace(kernel, budget=budget or kernel.budget)
+    if budget and register_budgets(own) == register_budgets(kernel):
+        evidence = examine(own, binary)
     reasons = "; ".join(evidence.mismatches)
     return Elsewhere(python, binary, evidence, f"{binary.compiler}: {reasons}" if reasons else "")
 
