@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from treadle.codegen.folder import write_plan
+from treadle.codegen.gluon.errors import NoGluonFrame
 from treadle.costmodels.machines import load_machine
 from treadle.costmodels.tile_traffic import compulsory_bytes
 from treadle.driver.artifacts import emit_kernels
@@ -79,19 +80,35 @@ class Suite:
         gluon = language == "gluon"
         top = case.gluon_top if gluon else case.top
         try:
-            ranked = _ranked(case, self.machine, replace(self.options, top=top + SPARE if gluon else top))
+            ranked = _ranked(case, self.machine, replace(self.options, top=top))
         except TreadleError as error:
             self.rows.append(_refused(case, language, error))
             return
-        added: list[KernelPlan] = []
-        for rank, plan in enumerate(ranked):
-            if len(added) < top:
-                kernel = self._add(case, language, plan, rank)
-                added += [kernel] if kernel is not None else []
+        added = self._add_all(case, language, ranked, top)
+        if gluon and len(added) < top and not case.tile_sizes and not self._has_no_frame(case):
+            spare = _ranked(case, self.machine, replace(self.options, top=top + SPARE))
+            added += self._add_all(case, language, spare, top - len(added), len(ranked))
+            ranked = spare
         if gluon and added:
             further = _other_schedules(added[0], top - len(added), self.options)
             for rank, plan in enumerate(further, len(ranked)):
                 self._add(case, language, plan, rank)
+
+    def _has_no_frame(self, case: Case) -> bool:
+        """Whether the case's family has no Gluon kernel at all, whatever the candidate."""
+        said = self.rows[-1].get("refused", "") if self.rows else ""
+        return bool(self.rows) and self.rows[-1]["problem"] == case.name and said.startswith(NoGluonFrame.code)
+
+    def _add_all(
+        self, case: Case, language: str, ranked: Sequence[KernelPlan], most: int, first: int = 0
+    ) -> list[KernelPlan]:
+        """Add candidates from the one of rank `first` on, until `most` were emitted; returns those."""
+        added: list[KernelPlan] = []
+        for rank, plan in enumerate(ranked):
+            if rank >= first and len(added) < most:
+                kernel = self._add(case, language, plan, rank)
+                added += [kernel] if kernel is not None else []
+        return added
 
     def take(self, other: Suite) -> None:
         """Take over what another suite for the same machine has."""
