@@ -109,7 +109,7 @@ def rows_of(case: str, machine: Machine, pythons: list[str]) -> list[dict[str, A
         drafts = draft_programs(programs.candidates(family, shape), machine, OPTIONS)
         (settled,) = settle(drafts, machine, OPTIONS, lambda _: None, pythons=pythons)
     except TreadleError as error:
-        return [{**common, "refused": f"{error.code}: {error}", "hint": error.hint}]
+        return [{**common, "refused": f"{error.code}: {error}", "hint": error.next_step}]
     return [row_of(case, machine, settled.kernel, binary) for found in settled.binaries for binary in found]
 
 

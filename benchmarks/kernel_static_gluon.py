@@ -135,7 +135,7 @@ def _rows_of(case: str, described: Case, machine: Machine, pythons: list[str]) -
         planned = plan_program(program, machine, OPTIONS)
         fitted = _fitted(planned, machine, pythons)
     except TreadleError as error:
-        return [{**common, "refused": f"{error.code}: {error}", "hint": error.hint}]
+        return [{**common, "refused": f"{error.code}: {error}", "hint": error.next_step}]
     kernel = warp_kernel(fitted.kernel, machine)
     judged = {**common, **_judged(kernel, fitted)}
     rows = [_compiled(fitted.binary, fitted.evidence)]
