@@ -40,14 +40,17 @@ from treadle.solvers.pipeline.solve import Options, schedule, schedule_groups
 
 ATTENTION = {"heads": 32, "kv_heads": 8, "seq": 4096, "qk_head_dim": 128}
 PAIR = {"block_m": 128, "block_n": 128, "sub_tiles": 2}
-BACKWARD = {"block_m": 64, "block_n": 128, "sub_tiles": 1}
-BACKWARD_PAIR = {**BACKWARD, "sub_tiles": 2}
+BACKWARD_PAIR = {"block_m": 64, "block_n": 128, "sub_tiles": 2}
+FEW_KEYS = {"block_m": 64, "block_n": 32, "sub_tiles": 1}
+SMALL = {"block_m": 32, "block_n": 32, "sub_tiles": 1}
 CASES: dict[str, tuple[str, dict[str, int], str, int]] = {
     "attention_h100": ("attention_fwd", PAIR, "h100", 1),
     "attention_b200": ("attention_fwd", PAIR, "b200", 1),
     "backward_h100": ("attention_bwd", BACKWARD_PAIR, "h100", 1),
-    "backward_b200": ("attention_bwd", BACKWARD, "b200", 1),
-    "backward_b200_half_registers": ("attention_bwd", BACKWARD, "b200", 2),
+    "backward_b200": ("attention_bwd", FEW_KEYS, "b200", 1),
+    "backward_b200_half_registers": ("attention_bwd", FEW_KEYS, "b200", 2),
+    "backward_small_h100": ("attention_bwd", SMALL, "h100", 1),
+    "backward_small_h100_half_registers": ("attention_bwd", SMALL, "h100", 2),
 }
 """Name -> family, tile sizes, machine, and what the registers are divided by."""
 PUBLISHED = ("attention_h100", "attention_b200")

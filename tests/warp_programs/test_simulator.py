@@ -10,6 +10,7 @@ from tests.warp_programs.cases import CASES, PROGRAMS, case
 from treadle.costmodels.lower_warps import lower_warps
 from treadle.costmodels.machines import load_machine
 from treadle.costmodels.warp_interpreter import Stuck
+from treadle.costmodels.warp_pace import why_off
 from treadle.costmodels.warp_review import compare_pace, grid_cycles, review_schedule, review_warp_program
 from treadle.costmodels.warp_simulator import Pace, Port, measure_pace, simulate
 from treadle.frontends import programs
@@ -115,3 +116,25 @@ def test_the_accesses_of_warps_go_before_what_products_fetch_ahead() -> None:
     assert port.through(300) == 300
     port.fetch(300, 5)
     assert port.through(0) == 305
+
+
+def test_a_pace_off_the_interval_has_a_reason() -> None:
+    solved = case("pair", "h100")
+    ii = solved.made.schedule.ii_cycles
+
+    def why(steady: float, least_ii: int) -> str:
+        return why_off(solved.lowered, solved.warps, solved.made, solved.facts, steady, least_ii)
+
+    assert why(1.005 * ii, ii) == ""
+    assert why(0.9 * ii, ii - 1).startswith(f"faster: the interval is open (at least {ii - 1})")
+    assert "rule of the model" in why(0.9 * ii, ii)
+    assert "signals of barriers" in why(1.2 * ii, ii)
+
+
+def test_what_brings_a_program_to_its_interval_is_the_reason() -> None:
+    solved = case("pair", "h100")
+    ii = solved.made.schedule.ii_cycles
+    slow = replace(solved.made, schedule=replace(solved.made.schedule, ii_cycles=ii // 2))
+    assert "groups share `tensor_core`, 200% busy" in why_off(
+        solved.lowered, solved.warps, slow, solved.facts, float(ii), ii // 2
+    )
