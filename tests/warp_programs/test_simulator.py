@@ -128,7 +128,7 @@ def test_a_pace_off_the_interval_has_a_reason() -> None:
     assert why(1.005 * ii, ii) == ""
     assert why(0.9 * ii, ii - 1).startswith(f"faster: the interval is open (at least {ii - 1})")
     assert "rule of the model" in why(0.9 * ii, ii)
-    assert "signals of barriers" in why(1.2 * ii, ii)
+    assert why(1.2 * ii, ii).startswith("slower: ")
 
 
 def test_what_brings_a_program_to_its_interval_is_the_reason() -> None:
