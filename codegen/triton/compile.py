@@ -199,6 +199,8 @@ def _run_worker(
 
 def _brief(text: str) -> str:
     """Return where and what: the first line of a compiler's complaint and the last, without the source between."""
+    # What ptxas may be run again with names scratch files.
+    text = text.partition("Repro command")[0].strip() or text
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     return " ".join(lines if len(lines) < 3 else [lines[0], lines[-1]])[:400]
 

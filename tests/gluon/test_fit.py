@@ -19,6 +19,7 @@ from treadle.driver.kernels import KernelOptions
 from treadle.ir.tile.warps import WarpLoop
 from treadle.ir.warp.program import WarpProgram
 from treadle.solvers.backend import Limits
+from treadle.solvers.pipeline.solve import Solution
 from treadle.verification.core import review_plan
 
 BINARY = KernelBinary("gemm_kernel", "sm_90", "triton", b"", "cubin", 160, 0, 0, {})
@@ -38,6 +39,13 @@ def _shown(monkeypatch: pytest.MonkeyPatch, *shown: Evidence) -> None:
 
     monkeypatch.setattr(gluon, "compile_sources", compiled)
     monkeypatch.setattr(gluon, "examine", examined)
+
+
+def _others_are(monkeypatch: pytest.MonkeyPatch, *, none: bool) -> None:
+    def others(_: WarpLoop, best: Solution, *__: object) -> list[Solution]:
+        return [] if none else [best]
+
+    monkeypatch.setattr(gluon, "others", others)
 
 
 def test_tightens_until_the_plan_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,14 +84,14 @@ def test_gives_up_after_five_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_refuses_at_once_what_no_register_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     _shown(monkeypatch, Evidence(0, {}, (), ("no wgmma instruction",)))
-    monkeypatch.setattr(gluon, "others", lambda *_: [])
+    _others_are(monkeypatch, none=True)
     with pytest.raises(EvidenceMismatch, match="after 1 rounds: no wgmma"):
         fit(planned("gemm h200"), load_machine("h200"), OPTIONS, lambda _: None)
 
 
 def test_tries_another_schedule_of_the_same_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     _shown(monkeypatch, Evidence(0, {}, (), ("no wgmma instruction",)), KEPT)
-    monkeypatch.setattr(gluon, "others", lambda _, best, *__: [best])
+    _others_are(monkeypatch, none=False)
     fitted = fit(planned("gemm h200"), load_machine("h200"), OPTIONS, lambda _: None)
     assert fitted.kernel.attempts == ("0 registers, 0 bytes left free: no wgmma instruction",)
 
