@@ -16,7 +16,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "hls_loops": ["--jobs", "2"],
     "warp_pipelines": ["--solutions", "build/warp_solutions"],
     "warp_oracle": [],
-    "warp_scaling": ["--limit", "0.2", "--figure", "docs/figures/warp_scaling.svg"],
+    "warp_scaling": ["--limit", "0.1", "--figure", "docs/figures/warp_scaling.svg"],
     "warp_timelines": [],
     "warp_programs": ["--solutions", "build/warp_solutions"],
     "kernel_static": ["--kept", "build/kernel_rows"],
