@@ -92,7 +92,7 @@ def random_problem(chosen: random.Random) -> TrainingProblem:
 
 def fabric(chosen: random.Random, groups: tuple[NodeGroup, ...]) -> dict[str, Any]:
     """Return leaf switches of some nodes, or of one GPU of each, under a spine that takes less than they send."""
-    if len(groups) > 1 or groups[0].nodes == 1 or chosen.random() > _FABRICS:
+    if len(groups) != 1 or groups[0].nodes == 1 or chosen.random() > _FABRICS:
         return {}
     rails = chosen.random() < 0.5
     return {"rails": rails, "leaf_nodes": 0 if rails else 1, "spine_oversubscription": chosen.choice([2.0, 7.0])}

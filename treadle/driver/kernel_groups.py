@@ -16,6 +16,7 @@ from treadle.ir.diagnostics import ExitCode, TreadleError
 from treadle.ir.machine import Machine
 from treadle.ir.tile.kernel import KernelPlan, ScheduledLoop, WarpPlan
 from treadle.ir.tile.program import TileProgram
+from treadle.ir.tile.warps import WarpSchedule
 from treadle.ir.warp.nest import main_loop
 from treadle.solvers.pipeline import solve as pipeline
 from treadle.solvers.pipeline.ranked import others
@@ -75,10 +76,11 @@ def schedule_over_groups(program: TileProgram, machine: Machine, options: pipeli
     Where its interval stays open, runs of its warp program say how to shorten it.
     """
     warps = lower_warps(program, machine)
-    options = replace(
-        options, observe=lambda made: observed_starts(warps, made, facts_of(program, machine, warps, made))
-    )
-    solved = pipeline.schedule(warps, options, tell)
+
+    def observe(made: WarpSchedule) -> tuple[int, dict[str, int]] | None:
+        return observed_starts(warps, made, facts_of(program, machine, warps, made))
+
+    solved = pipeline.schedule(warps, replace(options, observe=observe), tell)
     return WarpPlan(warps, solved.schedule, solved.certificate)
 
 
