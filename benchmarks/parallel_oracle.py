@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 from benchmarks.common import arguments, finish, table
 from treadle.costmodels.training_bounds import Quick, says_less
 from treadle.costmodels.training_group_costs import holds_longest
+from treadle.costmodels.training_layer import LayerTimer
 from treadle.costmodels.training_layouts import choices
 from treadle.costmodels.training_replay import Replay, replay
-from treadle.costmodels.training_step import LayerTimer, Setting, setting_of
+from treadle.costmodels.training_setting import Setting, setting_of
 from treadle.costmodels.training_tails import best_with_tails
 from treadle.driver.parallel import Options, plan_parallel
 from treadle.frontends.training import TrainingProblem

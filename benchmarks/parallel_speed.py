@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.common import arguments, finish, table
 from benchmarks.curves import curve, side_by_side
-from treadle.costmodels.training_step import setting_of
+from treadle.costmodels.training_setting import setting_of
 from treadle.frontends.hf import parse_model
 from treadle.frontends.training_model import training_model
 from treadle.ir.training.cluster import ClusterTopology, NodeGroup

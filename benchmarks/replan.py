@@ -16,9 +16,10 @@ from benchmarks.common import arguments, finish, table
 from benchmarks.parallel_speed import deepseek, llama
 from treadle.costmodels.training_bounds import Quick
 from treadle.costmodels.training_elastic import old_setting, transfer_us
+from treadle.costmodels.training_layer import LayerTimer
 from treadle.costmodels.training_layouts import choices
 from treadle.costmodels.training_replay import replay
-from treadle.costmodels.training_step import LayerTimer, setting_of
+from treadle.costmodels.training_setting import setting_of
 from treadle.ir.diagnostics import TreadleError
 from treadle.ir.training.check_replan import check_replan
 from treadle.ir.training.cluster import ClusterTopology, NodeGroup

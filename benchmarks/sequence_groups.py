@@ -17,7 +17,7 @@ from benchmarks.common import arguments, finish, table
 from benchmarks.parallel_speed import llama
 from treadle.costmodels.training_group_costs import group_costs
 from treadle.costmodels.training_grouping import one_size_us, rounds_us
-from treadle.costmodels.training_step import setting_of
+from treadle.costmodels.training_setting import setting_of
 from treadle.ir.training.cluster import ClusterTopology, NodeGroup
 from treadle.ir.training.grouping import GroupingBody, GroupingProblem, check_grouping
 from treadle.ir.training.plan import Degrees

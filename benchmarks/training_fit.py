@@ -25,7 +25,7 @@ from benchmarks.training_rows import Row, fit_rows, read
 from benchmarks.training_runs import decision_figures
 from treadle.costmodels.machines import load_machine
 from treadle.costmodels.training_machine import Constants, links_of, training_gpu, training_gpu_ids
-from treadle.costmodels.training_step import Setting
+from treadle.costmodels.training_setting import Setting
 from treadle.frontends.training_runs import NothingToFit
 
 TARGET = Path(__file__).parents[1] / "costmodels" / "data" / "training" / "calibration.toml"

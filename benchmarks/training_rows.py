@@ -32,7 +32,7 @@ from benchmarks.training_readings import (
     unstated_chunks,
 )
 from treadle.costmodels.training_replay import Replay, replay
-from treadle.costmodels.training_step import Setting, setting_of
+from treadle.costmodels.training_setting import Setting, setting_of
 from treadle.frontends.training_runs import NoUsableRun, Run, RunMisfit, read_runs
 from treadle.ir.diagnostics import TreadleError
 from treadle.ir.training.cluster import ClusterTopology

@@ -15,23 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treadle.costmodels.collectives import Group
+from treadle.costmodels.training_ends import embedding_pass, loss_pass, predictor_pass
 from treadle.costmodels.training_factors import even_factor, mixed_factor, split_factor
+from treadle.costmodels.training_layer import LayerTimer
 from treadle.costmodels.training_memory import (
     stage_parameters,
 )
 from treadle.costmodels.training_replay import again_pass
 from treadle.costmodels.training_room import Room, layer_counts
-from treadle.costmodels.training_step import (
-    LayerTimer,
-    Pass,
-    Setting,
-    embedding_pass,
-    hop_us,
-    loss_pass,
-    predictor_pass,
-    tensor_group,
-)
+from treadle.costmodels.training_setting import Pass, Setting
 from treadle.costmodels.training_tables import Tables, tail_linear
+from treadle.costmodels.training_traffic import hop_us, tensor_group
 from treadle.ir.training.placement import stage_groups
 from treadle.ir.training.plan import Degrees, StageLayout
 from treadle.ir.training.rails import Crossings, crossings

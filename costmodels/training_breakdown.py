@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from treadle.costmodels.training_layer import LayerTimer
 from treadle.costmodels.training_memory import stage_capacities
 from treadle.costmodels.training_replay import Event, Replay, Work, work_of
-from treadle.costmodels.training_step import LayerTimer, Setting
+from treadle.costmodels.training_setting import Setting
 from treadle.ir.training.plan import Degrees, ParallelBody, StageFigures, StageLayout
 from treadle.ir.training.spec import Recompute
 

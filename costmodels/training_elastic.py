@@ -12,9 +12,10 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
 
+from treadle.costmodels.training_layer import LayerTimer
 from treadle.costmodels.training_memory import capacity_bytes
 from treadle.costmodels.training_replay import Replay, Work, replay, run, work_of
-from treadle.costmodels.training_step import LayerTimer, Setting, setting_of
+from treadle.costmodels.training_setting import Setting, setting_of
 from treadle.ir.plan import Prediction
 from treadle.ir.training.check_replan import padded_spec_batch
 from treadle.ir.training.elastic import (

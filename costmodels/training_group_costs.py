@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from treadle.costmodels.training_ends import embedding_pass, loss_pass, predictor_pass
 from treadle.costmodels.training_grouping import rounds_us
+from treadle.costmodels.training_layer import LayerTimer
 from treadle.costmodels.training_memory import stage_capacities
 from treadle.costmodels.training_replay import Replay
-from treadle.costmodels.training_step import (
-    LayerTimer,
-    Setting,
-    embedding_pass,
-    loss_pass,
-    predictor_pass,
-    tokens_of,
-)
+from treadle.costmodels.training_setting import Setting, tokens_of
 from treadle.ir.training.grouping import GroupCosts, GroupingBody, GroupingProblem
 from treadle.ir.training.plan import Degrees, StageFigures, StageLayout
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treadle.costmodels.training_bounds import Bound, Quick, best_contiguous
+from treadle.costmodels.training_ends import embedding_pass, loss_pass, predictor_pass
 from treadle.costmodels.training_memory import (
     capacity_bytes,
     host_bytes,
@@ -27,16 +28,8 @@ from treadle.costmodels.training_memory import (
 from treadle.costmodels.training_mixed import best_mixed
 from treadle.costmodels.training_replay import again_pass, peak_saved_bytes, saved_again
 from treadle.costmodels.training_room import memory_key
-from treadle.costmodels.training_step import (
-    Setting,
-    embedding_pass,
-    hop_us,
-    loss_pass,
-    predictor_pass,
-    tail_us,
-    tied_sum_us,
-    traffic_us,
-)
+from treadle.costmodels.training_setting import Setting
+from treadle.costmodels.training_traffic import hop_us, tail_us, tied_sum_us, traffic_us
 from treadle.ir.training.plan import Degrees, StageLayout
 from treadle.ir.training.spec import Pipeline, Recompute
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from treadle.costmodels.training_step import Setting, tokens_of
+from treadle.costmodels.training_setting import Setting, tokens_of
 from treadle.ir.training.model import LayerKind, TrainingModel
 from treadle.ir.training.placement import stage_groups
 from treadle.ir.training.plan import Degrees, StageLayout

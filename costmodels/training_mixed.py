@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treadle.costmodels.training_bounds import Bound, best_of
-from treadle.costmodels.training_step import LayerTimer, Setting
+from treadle.costmodels.training_layer import LayerTimer
+from treadle.costmodels.training_setting import Setting
 from treadle.costmodels.training_tables import Matrix, Tables
 from treadle.ir.training.placement import stage_groups
 from treadle.ir.training.plan import Degrees, StageLayout

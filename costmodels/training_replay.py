@@ -14,6 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from treadle.costmodels.training_ends import embedding_pass, loss_pass, predictor_pass
+from treadle.costmodels.training_layer import LayerTimer
 from treadle.costmodels.training_memory import (
     host_bytes,
     layer_saved_bytes,
@@ -24,17 +26,8 @@ from treadle.costmodels.training_memory import (
     transient_bytes,
 )
 from treadle.costmodels.training_schedules import BACKWARD, FORWARD, WEIGHT, holdings, schedule_of, settled
-from treadle.costmodels.training_step import (
-    LayerTimer,
-    Pass,
-    Setting,
-    embedding_pass,
-    hop_us,
-    loss_pass,
-    predictor_pass,
-    tail_us,
-    tied_sum_us,
-)
+from treadle.costmodels.training_setting import Pass, Setting
+from treadle.costmodels.training_traffic import hop_us, tail_us, tied_sum_us
 from treadle.ir.training.plan import Degrees, StageFigures, StageLayout
 from treadle.ir.training.spec import Pipeline, Recompute
 

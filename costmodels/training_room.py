@@ -18,7 +18,7 @@ from treadle.costmodels.training_memory import (
     state_bytes,
     transient_bytes,
 )
-from treadle.costmodels.training_step import Setting
+from treadle.costmodels.training_setting import Setting
 from treadle.ir.training.plan import Degrees
 from treadle.ir.training.spec import ContextMode, Pipeline, Recompute, Sharding
 

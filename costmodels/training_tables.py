@@ -9,6 +9,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from treadle.costmodels.training_ends import embedding_pass, loss_pass, predictor_pass
+from treadle.costmodels.training_layer import LayerTimer
 from treadle.costmodels.training_memory import (
     capacity_bytes,
     host_bytes,
@@ -20,18 +22,8 @@ from treadle.costmodels.training_memory import (
 from treadle.costmodels.training_memory import transient_bytes as transient_of
 from treadle.costmodels.training_replay import again_pass, saved_again
 from treadle.costmodels.training_schedules import holdings, settled
-from treadle.costmodels.training_step import (
-    LayerTimer,
-    Pass,
-    Setting,
-    embedding_pass,
-    hop_us,
-    loss_pass,
-    predictor_pass,
-    tail_us,
-    tied_sum_us,
-    traffic_us,
-)
+from treadle.costmodels.training_setting import Pass, Setting
+from treadle.costmodels.training_traffic import hop_us, tail_us, tied_sum_us, traffic_us
 from treadle.ir.training.plan import Degrees
 from treadle.ir.training.spec import Offload, Recompute
 

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treadle.costmodels.training_bounds import Bound, layout_of
+from treadle.costmodels.training_layer import LayerTimer
 from treadle.costmodels.training_mixed import Blocks, MixedTables, best_mixed_with_tails, boundary_of
-from treadle.costmodels.training_step import LayerTimer, Setting
+from treadle.costmodels.training_setting import Setting
 from treadle.costmodels.training_tables import Matrix, Tables
 from treadle.ir.training.plan import Degrees, StageLayout
 

@@ -10,7 +10,7 @@ from treadle.codegen.training.page import levels_list, page, table
 from treadle.costmodels.training_breakdown import COMPUTE, PARTS, binding_stage, breakdowns, memory_over_time
 from treadle.costmodels.training_memory import capacity_bytes, stage_capacities
 from treadle.costmodels.training_replay import Event, Replay, replay
-from treadle.costmodels.training_step import Setting, setting_of
+from treadle.costmodels.training_setting import Setting, setting_of
 from treadle.ir.certificate import Certificate
 from treadle.ir.training.front import front
 from treadle.ir.training.placement import stage_groups

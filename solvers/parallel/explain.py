@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from treadle.costmodels.training_bounds import Quick
+from treadle.costmodels.training_layer import LayerTimer
 from treadle.costmodels.training_layouts import choices
 from treadle.costmodels.training_machine import TrainingGpu
-from treadle.costmodels.training_step import LayerTimer, Setting
+from treadle.costmodels.training_setting import Setting
 from treadle.ir.diagnostics import TreadleError
 from treadle.ir.errors import Unmet
 from treadle.ir.training.plan import Degrees

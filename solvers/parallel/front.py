@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 
-from treadle.costmodels.training_step import Setting, setting_of
+from treadle.costmodels.training_setting import Setting, setting_of
 from treadle.ir.training.cluster import ClusterTopology
 from treadle.ir.training.front import limited, next_limit, parts_of
 from treadle.ir.training.model import TrainingModel

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from treadle.costmodels.training_group_costs import grouped_step_us, grouping_problem
-from treadle.costmodels.training_step import Setting
+from treadle.costmodels.training_setting import Setting
 from treadle.ir.training.plan import Alternative, GroupedPlan
 from treadle.solvers.parallel.solve import Found, Search, ranking
 from treadle.solvers.sequence_groups.solve import quick

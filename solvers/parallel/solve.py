@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 
 from treadle.costmodels.training_bounds import Quick, says_less
 from treadle.costmodels.training_group_costs import holds_longest, longest_held
+from treadle.costmodels.training_layer import LayerTimer
 from treadle.costmodels.training_layouts import choices
 from treadle.costmodels.training_replay import Replay, replay
 from treadle.costmodels.training_room import memory_key
-from treadle.costmodels.training_step import LayerTimer, Setting
+from treadle.costmodels.training_setting import Setting
 from treadle.costmodels.training_tails import best_with_tails
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.training.plan import Alternative, Degrees, StageLayout

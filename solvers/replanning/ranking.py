@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 from treadle.costmodels.training_bounds import Quick
 from treadle.costmodels.training_elastic import fits, padded
+from treadle.costmodels.training_layer import LayerTimer
 from treadle.costmodels.training_layouts import choices
 from treadle.costmodels.training_replay import replay
-from treadle.costmodels.training_step import LayerTimer, Setting
+from treadle.costmodels.training_setting import Setting
 from treadle.costmodels.training_tails import best_with_tails
 from treadle.ir.training.elastic import grain_of
 from treadle.ir.training.elastic_space import elastic_candidates, even_counts

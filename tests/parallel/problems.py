@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from hypothesis import strategies as st
 
-from treadle.costmodels.training_step import Setting, setting_of
+from treadle.costmodels.training_setting import Setting, setting_of
 from treadle.ir.training.cluster import ClusterTopology, NodeGroup
 from treadle.ir.training.model import Experts, LayerKind, Product, Shard, TrainingModel, dense_layer
 from treadle.ir.training.spec import (

@@ -15,9 +15,10 @@ from tests.parallel.test_cli import SPEC, write
 from tests.parallel.test_executors import die
 from treadle.cli.main import main
 from treadle.costmodels.training_bounds import Quick
+from treadle.costmodels.training_layer import LayerTimer
 from treadle.costmodels.training_layouts import choices
 from treadle.costmodels.training_replay import replay
-from treadle.costmodels.training_step import LayerTimer, Setting, setting_of
+from treadle.costmodels.training_setting import Setting, setting_of
 from treadle.costmodels.training_tails import best_with_tails
 from treadle.ir.plan import Plan, load
 from treadle.ir.training.cluster import ClusterTopology, NodeGroup

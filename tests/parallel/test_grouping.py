@@ -27,7 +27,7 @@ from treadle.costmodels.training_grouping import (
     priced_us,
     rounds_us,
 )
-from treadle.costmodels.training_step import LayerTimer
+from treadle.costmodels.training_layer import LayerTimer
 from treadle.frontends.sequence_lengths import read_lengths
 from treadle.ir.certificate import ProofKind
 from treadle.ir.diagnostics import ExitCode

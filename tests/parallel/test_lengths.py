@@ -12,8 +12,9 @@ import pytest
 from tests.parallel.problems import dense_model
 from treadle.cli.main import main
 from treadle.costmodels.training_group_costs import holds_longest, longest_held
+from treadle.costmodels.training_layer import LayerTimer
 from treadle.costmodels.training_replay import replay
-from treadle.costmodels.training_step import LayerTimer, setting_of
+from treadle.costmodels.training_setting import setting_of
 from treadle.driver.parallel import Options, plan_parallel
 from treadle.frontends.training import TrainingProblem
 from treadle.ir.certificate import Status

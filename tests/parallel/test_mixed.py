@@ -17,10 +17,11 @@ from tests.parallel.test_cli import SPEC, codes, mutated, write
 from tests.parallel.test_search import contiguous
 from treadle.cli.main import main
 from treadle.costmodels.training_bounds import Quick
+from treadle.costmodels.training_layer import LayerTimer
 from treadle.costmodels.training_layouts import choices
 from treadle.costmodels.training_memory import stage_capacities
 from treadle.costmodels.training_replay import replay
-from treadle.costmodels.training_step import LayerTimer, Setting, setting_of
+from treadle.costmodels.training_setting import Setting, setting_of
 from treadle.costmodels.training_tails import best_with_tails
 from treadle.ir.plan import load
 from treadle.ir.training.check import check

@@ -12,7 +12,7 @@ from treadle.costmodels.collectives import Group
 from treadle.costmodels.training_exchange import Exchange, exposed_us, reduction_us
 from treadle.costmodels.training_replay import Work, replay, run
 from treadle.costmodels.training_schedules import BACKWARD, FORWARD, WEIGHT, holdings, schedule_of
-from treadle.costmodels.training_step import Pass
+from treadle.costmodels.training_setting import Pass
 from treadle.ir.diagnostics import Severity
 from treadle.ir.training.check import check
 from treadle.ir.training.plan import Degrees, StageLayout

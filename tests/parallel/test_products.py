@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from tests.parallel.problems import dense_model, problem
 from treadle.costmodels.collectives import Group, Links, all_reduce_us, bus_factor, gather_us, group_of
+from treadle.costmodels.training_ends import embedding_pass, loss_pass
+from treadle.costmodels.training_layer import layer_pass, product_pass, product_us
 from treadle.costmodels.training_machine import Constants, links_of, training_gpu, training_gpu_ids
 from treadle.costmodels.training_products import ProductFigures, product_parts
-from treadle.costmodels.training_step import embedding_pass, layer_pass, loss_pass, product_pass, product_us
 from treadle.ir.training.cluster import ClusterTopology, Curve, NodeGroup
 from treadle.ir.training.plan import Degrees
 from treadle.ir.training.spec import Recompute

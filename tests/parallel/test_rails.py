@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tests.parallel.problems import dense_model
 from treadle.costmodels.collectives import Group, Links, all_reduce_us, all_to_all_us, gather_us, send_us
-from treadle.costmodels.training_step import hop_us, setting_of
+from treadle.costmodels.training_setting import setting_of
+from treadle.costmodels.training_traffic import hop_us
 from treadle.driver.parallel import Options, plan_parallel
 from treadle.frontends.training import TrainingProblem, load_training
 from treadle.frontends.training_cluster import UnclearFabric

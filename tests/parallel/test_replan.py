@@ -21,9 +21,10 @@ from treadle.codegen.training.replan_files import parse_transfers, read_replan_b
 from treadle.costmodels.training_bounds import Quick
 from treadle.costmodels.training_elastic import best_steps, daly_us, expected_us, old_setting, padded
 from treadle.costmodels.training_keeping import Keeping, kept_bound
+from treadle.costmodels.training_layer import LayerTimer
 from treadle.costmodels.training_layouts import choices
 from treadle.costmodels.training_replay import replay
-from treadle.costmodels.training_step import LayerTimer, Setting
+from treadle.costmodels.training_setting import Setting
 from treadle.ir.diagnostics import ExitCode, TreadleError
 from treadle.ir.plan import Plan, load
 from treadle.ir.training.check_replan import check_replan

@@ -10,7 +10,7 @@ from tests.parallel.test_files import PLANS
 from treadle.codegen.training.report import report
 from treadle.costmodels.training_breakdown import PARTS, binding_stage, breakdowns, memory_over_time
 from treadle.costmodels.training_replay import replay
-from treadle.costmodels.training_step import Setting, setting_of
+from treadle.costmodels.training_setting import Setting, setting_of
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.training.plan import ParallelBody
 from treadle.solvers.parallel.solve import search

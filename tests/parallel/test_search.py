@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from tests.parallel.problems import dense_model, mixed_model, problem, problems
 from treadle.costmodels.training_bounds import Bound, Quick, best_contiguous
 from treadle.costmodels.training_factors import even_factor
+from treadle.costmodels.training_layer import LayerTimer
 from treadle.costmodels.training_layouts import choices, layouts
 from treadle.costmodels.training_memory import capacity_bytes
 from treadle.costmodels.training_replay import replay
-from treadle.costmodels.training_step import LayerTimer, Setting
+from treadle.costmodels.training_setting import Setting
 from treadle.costmodels.training_tails import best_with_tails
 from treadle.ir.certificate import Status
 from treadle.ir.training.check import check, check_batch

@@ -15,10 +15,11 @@ from treadle.codegen.training import megatron
 from treadle.codegen.training.files import files, read_back
 from treadle.costmodels.training_bounds import Quick, best_contiguous
 from treadle.costmodels.training_breakdown import breakdowns
+from treadle.costmodels.training_layer import LayerTimer
 from treadle.costmodels.training_layouts import choices, layouts
 from treadle.costmodels.training_memory import capacity_bytes
 from treadle.costmodels.training_replay import replay
-from treadle.costmodels.training_step import LayerTimer, Setting, setting_of
+from treadle.costmodels.training_setting import Setting, setting_of
 from treadle.costmodels.training_tails import best_with_tails
 from treadle.ir.errors import InvalidValue
 from treadle.ir.training.check import check_layout

@@ -10,7 +10,7 @@ from treadle.costmodels.collectives import Links
 from treadle.costmodels.training_breakdown import PARTS, binding_stage, breakdowns
 from treadle.costmodels.training_machine import TrainingGpu
 from treadle.costmodels.training_replay import replay
-from treadle.costmodels.training_step import Setting, setting_of
+from treadle.costmodels.training_setting import Setting, setting_of
 from treadle.ir.plan import Plan
 from treadle.ir.training.plan import Degrees, ParallelBody
 from treadle.ir.training.spec import Offload, Pipeline, Recompute, SearchSpace

@@ -8,7 +8,7 @@ from treadle.codegen.folder import write_plan
 from treadle.codegen.training.grouping_files import grouping_report, groups_text
 from treadle.costmodels.training_group_costs import grouping_problem
 from treadle.costmodels.training_grouping import grouping_predictions
-from treadle.costmodels.training_step import setting_of
+from treadle.costmodels.training_setting import setting_of
 from treadle.driver.versions import versions
 from treadle.frontends.sequence_lengths import read_lengths
 from treadle.ir.plan import Plan, input_from, load

@@ -11,7 +11,7 @@ from treadle.codegen.training.files import files
 from treadle.codegen.training.report import report
 from treadle.costmodels.training_breakdown import figures_of
 from treadle.costmodels.training_replay import Replay
-from treadle.costmodels.training_step import Setting, setting_of
+from treadle.costmodels.training_setting import Setting, setting_of
 from treadle.driver.executors import opened
 from treadle.driver.versions import versions
 from treadle.frontends.training import TrainingProblem, load_training

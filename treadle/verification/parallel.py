@@ -13,10 +13,11 @@ from treadle.codegen.training.files import read_back
 from treadle.costmodels.training_bounds import Bound, Quick
 from treadle.costmodels.training_breakdown import figures_of
 from treadle.costmodels.training_group_costs import holds_longest
+from treadle.costmodels.training_layer import LayerTimer
 from treadle.costmodels.training_layouts import choices
 from treadle.costmodels.training_memory import host_capacity_bytes, stage_capacities
 from treadle.costmodels.training_replay import Replay, replay
-from treadle.costmodels.training_step import LayerTimer, Setting, setting_of
+from treadle.costmodels.training_setting import Setting, setting_of
 from treadle.costmodels.training_tails import best_with_tails
 from treadle.ir.diagnostics import Finding
 from treadle.ir.plan import Plan, figures, read_bytes

@@ -11,7 +11,7 @@ from itertools import groupby, pairwise
 
 from treadle.costmodels.training_memory import stage_capacities
 from treadle.costmodels.training_replay import replay
-from treadle.costmodels.training_step import Setting, setting_of
+from treadle.costmodels.training_setting import Setting, setting_of
 from treadle.ir.diagnostics import Finding
 from treadle.ir.training.check import check
 from treadle.ir.training.front import body_of, next_limit, parts_of

@@ -9,7 +9,7 @@ import math
 
 from treadle.costmodels.training_group_costs import grouped_step_us, grouping_problem, holds_longest
 from treadle.costmodels.training_replay import replay
-from treadle.costmodels.training_step import Setting
+from treadle.costmodels.training_setting import Setting
 from treadle.ir.diagnostics import Finding
 from treadle.ir.training.grouping import GroupingBody, check_grouping
 from treadle.ir.training.plan import GroupedPlan, ParallelBody

@@ -19,10 +19,11 @@ from treadle.costmodels.training_elastic import (
     slow_ranks,
 )
 from treadle.costmodels.training_keeping import Keeping, kept_bound
+from treadle.costmodels.training_layer import LayerTimer
 from treadle.costmodels.training_layouts import choices
 from treadle.costmodels.training_memory import capacity_bytes
 from treadle.costmodels.training_replay import replay
-from treadle.costmodels.training_step import LayerTimer, Setting
+from treadle.costmodels.training_setting import Setting
 from treadle.costmodels.training_tails import best_with_tails
 from treadle.ir.certificate import Level, ProofKind
 from treadle.ir.diagnostics import Finding
