@@ -12,6 +12,7 @@ from treadle.costmodels.training_machine import TrainingGpu
 from treadle.costmodels.training_replay import replay
 from treadle.costmodels.training_setting import Setting, setting_of
 from treadle.ir.plan import Plan
+from treadle.ir.training.cluster import Curve
 from treadle.ir.training.plan import Degrees, ParallelBody
 from treadle.ir.training.spec import Offload, Pipeline, Recompute, SearchSpace
 from treadle.solvers.parallel.solve import search
@@ -116,22 +117,21 @@ def _constants(gpu: TrainingGpu, **values: float) -> TrainingGpu:
 
 
 def _faster_links(links: Links) -> Links:
-    return _links(links, inside=True, fast_bytes_per_us=2 * links.fast_bytes_per_us)
+    return replace(links, fast_bytes_per_us=2 * links.fast_bytes_per_us, curves=_doubled(links, inside=True))
 
 
 def _faster_network(links: Links) -> Links:
-    return _links(links, inside=False, slow_bytes_per_us=2 * links.slow_bytes_per_us)
+    return replace(links, slow_bytes_per_us=2 * links.slow_bytes_per_us, curves=_doubled(links, inside=False))
 
 
-def _links(links: Links, inside: bool, **rates: float) -> Links:
-    """Return other links; measured curves of the same kind of group are twice as high."""
-    curves = tuple(
+def _doubled(links: Links, *, inside: bool) -> tuple[Curve, ...]:
+    """Return the measured curves, those of groups inside a node, or across nodes, twice as high."""
+    return tuple(
         replace(curve, busbw_gbytes_per_s=tuple(2 * rate for rate in curve.busbw_gbytes_per_s))
         if (curve.nodes == 1) == inside
         else curve
         for curve in links.curves
     )
-    return replace(links, curves=curves, **rates)
 
 
 def _more_memory(setting: Setting) -> Setting:
