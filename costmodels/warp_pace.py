@@ -9,7 +9,7 @@ from treadle.costmodels.warp_review import TOLERANCE
 from treadle.costmodels.warp_simulator import steady_cycles
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule
 from treadle.ir.warp.facts import Facts
-from treadle.ir.warp.program import WarpProgram
+from treadle.ir.warp.program import Action, Step, WarpProgram
 
 MORE_SLOTS = 4
 """Slots that every handoff gets in a run that asks whether they are what is missing."""
@@ -42,6 +42,9 @@ def why_off(
         return f"slower: memory holds too few slots for what groups hand over ({slots})"
     if steady_cycles(lowered, warps, replace(facts, signal_cycles=0, turn_cycles=0)) <= enough:
         return "slower: signals of barriers that the schedule does not count"
+    draining = {queue.name for queue in lowered.queues if queue.drains}
+    if draining and steady_cycles(_without_waits(lowered, draining), warps, facts) <= enough:
+        return f"slower: {', '.join(f'`{name}`' for name in sorted(draining))} can only be waited for as a whole"
     unit, share = _busiest(warps, ii)
     return f"slower: groups share `{unit}`, {share:.0%} busy, in the order in which they come"
 
@@ -54,6 +57,24 @@ def _handed(buffer: str, warps: WarpLoop, facts: Facts) -> bool:
 def _deeper(lowered: WarpProgram, names: set[str]) -> WarpProgram:
     buffers = tuple(replace(b, slots=b.slots + MORE_SLOTS) if b.name in names else b for b in lowered.buffers)
     return replace(lowered, buffers=buffers)
+
+
+def _without_waits(lowered: WarpProgram, queues: set[str]) -> WarpProgram:
+    """Return a program for timing only: operands are still waited for by whoever reads them."""
+
+    def kept(step: Step) -> Step:
+        return tuple(i for i in step if i.action is not Action.WAIT or i.subject not in queues)
+
+    groups = tuple(
+        replace(
+            group,
+            prologue=tuple(map(kept, group.prologue)),
+            steady=kept(group.steady),
+            epilogue=tuple(map(kept, group.epilogue)),
+        )
+        for group in lowered.groups
+    )
+    return replace(lowered, groups=groups)
 
 
 def _busiest(warps: WarpLoop, ii: int) -> tuple[str, float]:

@@ -153,34 +153,44 @@ def _count(lists: _Lists, drained: set[str]) -> dict[Key, list[int]]:
 
 
 def _drop_superfluous(lists: _Lists) -> None:
-    """Remove waits for what is known to be over, one at a time."""
+    """Remove waits for what is known to be over, one at a time: every one removed before must still be covered."""
+    gone: dict[Key, Entry] = {}
     for part, entries in lists.parts.items():
         for position, entry in enumerate(entries):
             if entry is not None and entry.instruction.action is Action.WAIT:
                 entries[position] = None
-                if not _known_over(lists, (part, position), entry):
+                gone[part, position] = entry
+                if not _known_over(lists, gone, entry.instruction.subject):
                     entries[position] = entry
+                    del gone[part, position]
 
 
-def _known_over(lists: _Lists, at: Key, wait: Entry) -> bool:
-    """Whether the target of a removed wait (everything, for a draining one) is over whenever the group gets there."""
+def _known_over(lists: _Lists, gone: dict[Key, Entry], queue: str) -> bool:
+    """Whether the targets of removed waits for a queue (everything, for a draining one) are over whenever the group
+    gets there.
+    """
+    removed = {at: wait for at, wait in gone.items() if wait.instruction.subject == queue}
     for trips in (*range(lists.least), *_trip_counts(lists)):
         issued: list[tuple[str, int]] = []
         over = 0
         for step, part in lists.steps(trips):
             for position, entry in enumerate(lists.parts[part]):
-                if (part, position) == at and wait.awaits is None:
-                    if over < len(issued):
-                        return False
-                elif (part, position) == at and wait.awaits is not None:
-                    target = (wait.awaits[0], step - wait.instruction.stage - wait.awaits[1])
-                    if target[1] >= 0 and issued.index(target) >= over:
-                        return False
+                wait = removed.get((part, position))
+                if wait is not None and _flying(wait, step, issued, over):
+                    return False
                 if entry is None:
                     continue
                 instruction = entry.instruction
-                if instruction.action is Action.PERFORM and instruction.queue == wait.instruction.subject:
+                if instruction.action is Action.PERFORM and instruction.queue == queue:
                     issued.append((instruction.subject, step - instruction.stage))
-                if instruction.action is Action.WAIT and instruction.subject == wait.instruction.subject:
+                if instruction.action is Action.WAIT and instruction.subject == queue:
                     over = max(over, len(issued) - instruction.pending)
     return True
+
+
+def _flying(wait: Entry, step: int, issued: list[tuple[str, int]], over: int) -> bool:
+    """Whether what a removed wait was for may be in flight, when the first `over` operations of its queue are not."""
+    if wait.awaits is None:
+        return over < len(issued)
+    target = (wait.awaits[0], step - wait.instruction.stage - wait.awaits[1])
+    return target[1] >= 0 and issued.index(target) >= over
