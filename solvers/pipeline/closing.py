@@ -32,11 +32,14 @@ class Closed:
     found: Found | None = None
 
 
-def closed_in(search: Search, low: int, last: int, tell: Callable[[str], None]) -> Closed:
-    """Look for the shortest interval of `low` to `last` with a schedule, and refute those below it."""
+def closed_in(search: Search, low: int, last: int, spent: int, tell: Callable[[str], None]) -> Closed:
+    """Look for the shortest interval of `low` to `last` with a schedule, and refute those below it.
+
+    `spent` are the nodes that refuted the interval before.
+    """
     found = _first(search, low, last, tell)
     found = None if found is None else bisected(search, low, found, tell)
-    ranges, end = Ranges(), last if found is None else found.ii - 1
+    ranges, end = Ranges(latest=spent), last if found is None else found.ii - 1
     while low <= end and search.budget.nodes > 0 and ranges.nodes < CLAIM_NODES:
         low = ranges.extend(search, low, end)
         if low > end:

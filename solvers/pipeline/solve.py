@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
@@ -31,6 +31,7 @@ from treadle.solvers.pipeline.late import with_late_copies
 from treadle.solvers.pipeline.logs import with_logs
 from treadle.solvers.pipeline.observed import Observe, as_observed
 from treadle.solvers.pipeline.points import Point, value_at, warp_schedule
+from treadle.solvers.pipeline.restating import restated
 from treadle.solvers.pipeline.search import Answer, Search, Target, any_schedule, least, least_traffic, searched
 from treadle.solvers.pipeline.short import short_schedule
 from treadle.solvers.pipeline.turning import (
@@ -124,27 +125,10 @@ def schedule(warps: WarpLoop, options: Options | None = None, tell: Callable[[st
     # A later level may have found better values of earlier ones whose optimum was left open.
     decided = {name: value_at(warps, network, ii, name, point) for name in bounds}
     levels = [_level("ii", ii, bound)]
-    levels += [
-        _level(name, value, _restated(warps, ii, name, bounds[name], decided)) for name, value in decided.items()
-    ]
+    levels += [_level(name, value, restated(warps, ii, name, bounds[name], decided)) for name, value in decided.items()]
     levels = with_logs(warps, ii, levels)
     certificate = Certificate(f"pipeline/{warps.loop.name}", options.cost_model, tuple(levels))
     return Solution(warp_schedule(warps, network, ii, point), certificate)
-
-
-def _restated(warps: WarpLoop, ii: int, name: str, bound: Bound, decided: dict[str, int]) -> Bound:
-    """Return a bound under the values that earlier levels ended with: less is left than where it was found."""
-    evidence = dict(bound.evidence)
-    if "basis" in evidence:
-        basis = evidence["basis"]
-        found = Bound(basis["value"], ProofKind(basis["proof"]), basis["evidence"])
-        found = _restated(warps, ii, name, found, decided)
-        evidence["basis"] = {"value": found.value, "proof": found.proof.value, "evidence": found.evidence}
-    if "most" in evidence:
-        evidence["most"] = {level: decided[level] for level in evidence["most"]}
-        if evidence != bound.evidence and "refuted" not in evidence:
-            return walked_bound(warps, ii, name, evidence["most"], decided[name]) or replace(bound, evidence=evidence)
-    return replace(bound, evidence=evidence)
 
 
 def _walked(warps: WarpLoop, ii: int, name: str, bound: Bound, fixed: dict[str, int], value: int) -> Bound:
@@ -273,11 +257,12 @@ def _least_interval(
         short = None if known is not None or ordered(search) else short_schedule(search, options.objective)
         if short is not None:
             return search, short, bound
+        before = budget.nodes
         at_once = Turned() if known is not None else _turned_cheaply(search, options)
         if at_once.point is not None:
             return search, at_once.point, bound
         if at_once.refuted:
-            closed = closed_in(search, ii + 1, last, tell)
+            closed = closed_in(search, ii + 1, last, before - budget.nodes, tell)
             ranges = [(ii, ii), *closed.ranges]
             bound, ii, known = _turned(bound, ii, ranges), ranges[-1][1] + 1, closed.found
             if known is not None and known.ii == ii:

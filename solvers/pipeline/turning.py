@@ -15,8 +15,8 @@ from treadle.solvers.pipeline.points import Point, value_at, warp_schedule
 from treadle.solvers.pipeline.search import Search
 from treadle.solvers.pipeline.symmetry import half_turn
 
-INTERVAL_NODES = 6_000
-"""Nodes of a question about an interval or a range of them."""
+INTERVAL_NODES = 12_000
+"""Nodes of a question about an interval."""
 CHEAPEST_NODES = 2_000
 """Nodes of the question for a schedule with the least traffic there may be, which keeps most operations together."""
 LEVEL_NODES = 3_000
@@ -24,7 +24,9 @@ LEVEL_NODES = 3_000
 HALF_TURN_NODES = 400
 """Nodes of a question with equal sub-tiles half an interval apart."""
 RANGE_NODES = 2_500
-"""Nodes of a question about a range of intervals."""
+"""Nodes of a question about a range of intervals, where nothing is known of the intervals before."""
+RANGE_FACTOR = 2
+"""Nodes of a question about a range over those that refuted what is before it: often hardly more are needed."""
 FIRST_PART = 8
 """The first range is this part of the interval it begins with."""
 WIDENING = 2
@@ -144,6 +146,8 @@ class Ranges:
     nodes: int = 0
     width: int = 0
     """Of the range to ask about next; 0 before the first."""
+    latest: int = 0
+    """Nodes of the latest refutation."""
 
     def extend(self, search: Search, low: int, last: int) -> int:
         """Refute ranges from `low` upwards, the wider the better; return the first interval that is left."""
@@ -152,7 +156,7 @@ class Ranges:
             if low > last or search.budget.nodes <= 0 or self.nodes >= CLAIM_NODES:
                 break
             high, before = min(last, low + self.width - 1), search.budget.nodes
-            if refuted_range(search, low, high, RANGE_NODES):
+            if refuted_range(search, low, high, max(RANGE_NODES, RANGE_FACTOR * self.latest)):
                 self.add(low, high, before - search.budget.nodes)
                 low, self.width = high + 1, self.width + max(1, self.width // WIDENING)
             elif self.width == 1:
@@ -165,6 +169,7 @@ class Ranges:
         """Add a range that is refuted."""
         self.passed.append((low, high))
         self.nodes += nodes
+        self.latest = nodes
 
 
 def least_turned(

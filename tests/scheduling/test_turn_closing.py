@@ -55,7 +55,7 @@ def test_ranges_and_the_schedule_above_them_meet_at_the_least_interval(seed: int
         if rank is not None:
             break
     search = searched(warps, network_of(warps.loop), 1, Budget.of(Limits(deterministic_s=1.0)), walkable=True)
-    closed = closed_in(search, 1, 24, lambda _: None)
+    closed = closed_in(search, 1, 24, 0, lambda _: None)
     assert closed.found is not None
     assert closed.found.ii == rank[0]
     ends = [1, *(high + 1 for _, high in closed.ranges)]
