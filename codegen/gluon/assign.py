@@ -117,11 +117,11 @@ class AssignFrame(FrameBase):
         performed = [i for i in group.steady if i.action is Action.PERFORM and i.subject.startswith("tile_best")]
         return min((i.stage for i in performed), default=None)
 
-    def mask(self, operation: TileOperation, iteration: str) -> Lines:
+    def mask(self, operation: TileOperation, iteration: str, operands: Sequence[str]) -> Lines:
         """Centroids that do not exist are infinitely far away."""
         if not operation.name.startswith("tile_best"):
             return []
-        name = operation.name.replace("tile_best", "distance")
+        name = operands[0]
         return [f'{name} = ttgl.where(columns[None, :] < count - {self.first(iteration)}, {name}, float("inf"))']
 
     # --- tiles ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,8 @@
-"""Frame of attention forward on Hopper: queries once a tile, keys and values through rings, masks on the last steps."""
+"""Frame of attention forward on Hopper: queries once a tile, keys and values through rings, masks on the last steps.
+
+A sub-tile may be cut over groups. Each gets the first values of what it makes or reads; where the sums of rows are made
+apart from the output that they divide (or the maxima apart from the sums), they are handed over at a tile's end.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,9 @@ from treadle.codegen.gluon.kernel import WarpKernel
 from treadle.codegen.gluon.writer import Lines
 from treadle.ir.tile.program import TileOperation
 from treadle.ir.warp.program import Action, Role, WarpGroup
+
+HANDED = "ttgl.constexpr(ttgl.SwizzledSharedLayout(1, 1, 1, [0]))"
+"""Layout of figures of rows in shared memory."""
 
 
 class AttentionFrame(FrameBase):
@@ -36,7 +43,7 @@ class AttentionFrame(FrameBase):
         self.summary = "Attention forward, softmax(Q K^T * scale) V" + (" with a causal mask" if self.causal else "")
         self.query_slots = 2 if self._query_bytes() + self._staging_bytes() <= self.free_bytes() else 1
         self.staged = self._staging_bytes() <= self.free_bytes()
-        if not self.staged and self.shape["v_head_dim"] > self.shape["qk_head_dim"]:
+        if not self.staged and (self.shape["v_head_dim"] > self.shape["qk_head_dim"] or self._outputs_apart()):
             self.need(kernel.name, self._staging_bytes())
         self.sums = bool(self.program.options.get("lse"))
 
@@ -48,6 +55,10 @@ class AttentionFrame(FrameBase):
 
     def _staging_bytes(self) -> int:
         return self.tile_bytes((self.sizes["block_m"], self.shape["v_head_dim"]), self.kernel.dtype)
+
+    def _outputs_apart(self) -> bool:
+        """Whether a group holds an output of queries that another group reads, so that it cannot be staged there."""
+        return not all(self.together(f"scores{suffix}", f"acc{suffix}") for suffix in self.suffixes)
 
     def free_bytes(self) -> int:
         """Return what rings, barriers and one block of queries leave, bytes."""
@@ -94,6 +105,7 @@ class AttentionFrame(FrameBase):
             f"KEYS = {shared(keys, depth)}",
             f"VALUES = {shared(keys, width)}",
             f"STAGING = {shared(self.rows, width)}",
+            *([f"HANDED = {HANDED}"] if self._figures() else []),
         ]
 
     def extras(self) -> tuple[Extra, ...]:
@@ -104,7 +116,40 @@ class AttentionFrame(FrameBase):
             Extra(f"q{suffix}", (self.rows, depth), dtype, "QUERIES", self.query_slots, 1) for suffix in self.suffixes
         ]
         staging = [Extra(f"staging{suffix}", (self.rows, width), dtype, "STAGING") for suffix in self.suffixes]
-        return tuple(queries + (staging if self.staged else []))
+        figures = [Extra(name, (self.rows,), "float32", "HANDED", 1, 1) for name in self._figures()]
+        return tuple(queries + (staging if self.staged else []) + figures)
+
+    def _figures(self) -> list[str]:
+        """Return the buffers over which figures of rows are handed to another group at the end of a tile."""
+        return [
+            f"{name}{suffix}"
+            for suffix in self.suffixes
+            for name, there in (("total", self.crosses(suffix)), ("most", self.apart_from_sums(suffix)))
+            if there
+        ]
+
+    def output(self, suffix: str) -> str:
+        """Return the operation whose group holds a sub-tile's output."""
+        return f"acc{suffix}"
+
+    def crosses(self, suffix: str) -> bool:
+        """Whether the sums of rows are in another group than the output."""
+        return not self.together(f"row_sum{suffix}", self.output(suffix))
+
+    def apart_from_sums(self, suffix: str) -> bool:
+        """Whether maxima of rows are in another group than the sums, and both are needed for their logarithms."""
+        return self.sums and not self.together(f"row_max{suffix}", f"row_sum{suffix}")
+
+    def together(self, *names: str) -> bool:
+        """Whether one group performs all operations."""
+        return any(all(self.makes(group, name) for name in names) for group in self.warp.groups)
+
+    def holds(self, group: WarpGroup, value: str) -> bool:
+        """Whether a group makes a value or reads it from another one."""
+        return self.makes(group, value) or self._reads(group, value)
+
+    def _reads(self, group: WarpGroup, value: str) -> bool:
+        return any(i.action is Action.READ and i.subject == value for i in group.instructions())
 
     def rings(self) -> dict[str, tuple[tuple[int, ...], str, str]]:
         """Return block, element type and layout of every buffer of the loop in shared memory."""
@@ -128,8 +173,10 @@ class AttentionFrame(FrameBase):
 
     def layout(self, value: str) -> str:
         """Return the layout of a value in registers."""
-        if value.startswith("acc"):
+        if value.startswith(("acc", "rescaled")):
             return "ACC"
+        if value.startswith("weights_low"):
+            return "WEIGHTS"
         return "SCORES" if value.startswith(("scores", "shifted", "weights")) else "ROWS"
 
     def invariant(self, value: str) -> str:
@@ -171,19 +218,29 @@ class AttentionFrame(FrameBase):
 
     def mask_stage(self, group: WarpGroup) -> int | None:
         """Return the least stage of an operation that is masked."""
-        performed = [i for i in group.steady if i.action is Action.PERFORM and i.subject.startswith(self.masked)]
-        return min((i.stage for i in performed), default=None)
+        performed = [i for i in group.steady if i.action is Action.PERFORM]
+        return min((i.stage for i in performed if self._is_masked(i.subject)), default=None)
 
-    def mask(self, operation: TileOperation, iteration: str) -> Lines:
+    def _is_masked(self, name: str) -> bool:
+        """Whether an operation is masked: the first one that reads a sub-tile's scores, or scores of another group."""
+        suffix = self._suffix(name)
+        anew = name == f"shifted{suffix}" and (
+            not self.together(name, f"tile_max{suffix}")
+            or any(self._reads(group, f"scores{suffix}") for group in self.warp.groups)
+        )
+        return anew or name.startswith(self.masked)
+
+    def _sees_scores(self, group: WarpGroup, suffix: str) -> bool:
+        """Whether a group masks a sub-tile's scores."""
+        return any(self.makes(group, f"{name}{suffix}") for name in ("tile_max", "shifted"))
+
+    def mask(self, operation: TileOperation, iteration: str, operands: Sequence[str]) -> Lines:
         """Return what a masked step does before an operation."""
-        if not operation.name.startswith("tile_max"):
+        if operation.depth or not self._is_masked(operation.name):
             return []
-        suffix = self._suffix(operation.name)
+        suffix, scores = self._suffix(operation.name), operands[0]
         start = f"({iteration}) * BLOCK_N" if " " in iteration else f"{iteration} * BLOCK_N"
-        return [
-            f"scores{suffix} = ttgl.where(columns[None, :] < (seen{suffix} - {start})[:, None], scores{suffix}, "
-            'float("-inf"))'
-        ]
+        return [f'{scores} = ttgl.where(columns[None, :] < (seen{suffix} - {start})[:, None], {scores}, float("-inf"))']
 
     # --- tiles ------------------------------------------------------------------------------------------------------
 
@@ -194,7 +251,7 @@ class AttentionFrame(FrameBase):
 
     def columns(self, group: WarpGroup) -> Lines:
         """Return the keys of a tile, where a group masks scores by them."""
-        masks = any(self.makes(group, f"tile_max{suffix}") for suffix in self.suffixes)
+        masks = any(self._sees_scores(group, suffix) for suffix in self.suffixes)
         return ["columns = ttgl.arange(0, BLOCK_N, COLUMNS)"] if masks else []
 
     def tile(self, group: WarpGroup) -> Lines:
@@ -214,27 +271,34 @@ class AttentionFrame(FrameBase):
         """Return what a group does before the loop of a tile."""
         if self.is_load(group):
             return self._load_queries()
-        return [line for suffix in self._own(group) for line in self.first_values(suffix)]
+        lines: Lines = []
+        for suffix in self.suffixes:
+            output = self.first_output(suffix) if self.makes(group, self.output(suffix)) else []
+            lines += [*self.first_figures(group, suffix), *output, *self.awaited(group, suffix)]
+        return lines
 
-    def first_values(self, suffix: str) -> Lines:
-        """Return the first values of a sub-tile's running figures, and the wait for its queries."""
-        slot, parity = self._query_slot()
+    def first_figures(self, group: WarpGroup, suffix: str) -> Lines:
+        """Return the first values of figures of rows that a group makes or reads."""
         rows = f"first_row + {self.rows * self.suffixes.index(suffix)} + ttgl.arange(0, {self.rows}, ROWS)"
         seen = f"{rows} + (kv_seq - seq + 1)"
         if not self.causal:
             seen = f"ttgl.full(({self.rows},), {self.keys}, ttgl.int32, ROWS)"
-        width = self.shape["v_head_dim"]
-        return [
-            f"seen{suffix} = {seen}",
-            f'row_max{suffix} = ttgl.full(({self.rows},), float("-inf"), ttgl.float32, ROWS)',
-            f"row_sum{suffix} = ttgl.zeros(({self.rows},), ttgl.float32, ROWS)",
-            f"acc{suffix} = ttgl.zeros(({self.rows}, {width}), ttgl.float32, ACC)",
-            f"mbarrier.wait(q{suffix}_full.index({slot}), {parity})",
-        ]
+        lines = [f"seen{suffix} = {seen}"] if self._sees_scores(group, suffix) else []
+        if self.holds(group, f"row_max{suffix}"):
+            lines.append(f'row_max{suffix} = ttgl.full(({self.rows},), float("-inf"), ttgl.float32, ROWS)')
+        if self.holds(group, f"row_sum{suffix}"):
+            lines.append(f"row_sum{suffix} = ttgl.zeros(({self.rows},), ttgl.float32, ROWS)")
+        return lines
 
-    def _own(self, group: WarpGroup) -> list[str]:
-        """Return the sub-tiles that a group computes."""
-        return [suffix for suffix in self.suffixes if self.makes(group, f"row_max{suffix}")]
+    def awaited(self, group: WarpGroup, suffix: str) -> Lines:
+        """Return the wait for queries, where a group reads them."""
+        slot, parity = self._query_slot()
+        reads = self.makes(group, f"scores{suffix}")
+        return [f"mbarrier.wait(q{suffix}_full.index({slot}), {parity})"] if reads else []
+
+    def first_output(self, suffix: str) -> Lines:
+        """Return the first value of a sub-tile's output."""
+        return [f"acc{suffix} = ttgl.zeros(({self.rows}, {self.shape['v_head_dim']}), ttgl.float32, ACC)"]
 
     def _query_slot(self) -> tuple[str, str]:
         slots = self.query_slots
@@ -257,17 +321,53 @@ class AttentionFrame(FrameBase):
         """Return what a group does after the loop of a tile."""
         lines: Lines = []
         slot, _ = self._query_slot()
-        for suffix in self._own(group):
+        for suffix in self.suffixes:
+            reads, holds = (self.makes(group, name) for name in (f"scores{suffix}", self.output(suffix)))
             source = f"staging{suffix}.index(0)" if self.staged else f"q{suffix}.index({slot})"
-            release = f"mbarrier.arrive(q{suffix}_empty.index({slot}), count=1)"
+            release = [f"mbarrier.arrive(q{suffix}_empty.index({slot}), count=1)"] if reads else []
+            written = self.written(suffix, source) if holds else []
             lines += [
-                f"result{suffix} = acc{suffix} / ttgl.convert_layout(row_sum{suffix}, ACC_ROWS)[:, None]",
-                *self.stored_sums(suffix),
-                *([release, "tma.store_wait(0)"] if self.staged else []),
-                *self.written(suffix, source),
-                *([] if self.staged else ["tma.store_wait(0)", release]),
+                *self.handed_figures(group, suffix),
+                *(self._result(suffix) if holds else []),
+                *(self.stored_sums(suffix) if self.makes(group, f"row_sum{suffix}") else []),
+                *(release if self.staged else []),
+                *(["tma.store_wait(0)"] if holds and self.staged else []),
+                *written,
+                *([] if self.staged or not holds else ["tma.store_wait(0)", *release]),
             ]
         return [*lines, "tiles_done += 1"]
+
+    def _result(self, suffix: str) -> Lines:
+        """Return how a sub-tile's output is divided by the sums of its rows."""
+        taken = self.taken(f"total{suffix}", f"sum{suffix}", "ACC_ROWS") if self.crosses(suffix) else []
+        total = f"sum{suffix}" if taken else f"ttgl.convert_layout(row_sum{suffix}, ACC_ROWS)"
+        return [*taken, f"result{suffix} = acc{suffix} / {total}[:, None]"]
+
+    def handed_figures(self, group: WarpGroup, suffix: str) -> Lines:
+        """Return how a group hands over figures of rows at the end of a tile, and takes the maxima beside its sums."""
+        lines: Lines = []
+        if self.apart_from_sums(suffix) and self.makes(group, f"row_max{suffix}"):
+            lines += self._given(f"most{suffix}", f"row_max{suffix}")
+        if self.makes(group, f"row_sum{suffix}"):
+            lines += self._given(f"total{suffix}", f"row_sum{suffix}") if self.crosses(suffix) else []
+            if self.apart_from_sums(suffix):
+                lines += self.taken(f"most{suffix}", f"row_max{suffix}", "ROWS")
+        return lines
+
+    def _given(self, buffer: str, value: str) -> Lines:
+        return [
+            f"mbarrier.wait({buffer}_empty.index(0), _parity(tiles_done, 1) ^ 1)",
+            f"{buffer}.index(0).store({value})",
+            f"mbarrier.arrive({buffer}_full.index(0), count=1)",
+        ]
+
+    def taken(self, buffer: str, value: str, layout: str) -> Lines:
+        """Return how a group takes figures of rows from another one."""
+        return [
+            f"mbarrier.wait({buffer}_full.index(0), _parity(tiles_done, 1))",
+            f"{value} = {buffer}.index(0).load({layout})",
+            f"mbarrier.arrive({buffer}_empty.index(0), count=1)",
+        ]
 
     def first_row(self, suffix: str) -> str:
         """Return the first row of a sub-tile within its sequence, as text."""

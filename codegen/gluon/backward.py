@@ -240,7 +240,7 @@ class BackwardFrame(FrameBase):
         performed = [i for i in group.steady if i.action is Action.PERFORM and i.subject.startswith("shifted")]
         return min((i.stage for i in performed), default=None)
 
-    def mask(self, operation: TileOperation, iteration: str) -> Lines:
+    def mask(self, operation: TileOperation, iteration: str, operands: Sequence[str]) -> Lines:
         """Return what a masked step does before an operation."""
         if not operation.name.startswith("shifted"):
             return []
@@ -249,12 +249,7 @@ class BackwardFrame(FrameBase):
         if self.causal:
             limit = f"{self._block(iteration)} * BLOCK_M + queries + (kv_seq - seq + 1)"
             seen = f"keys{suffix}[:, None] < ttgl.minimum({limit}, kv_seq)[None, :]"
-        scores = self.scores(suffix)
-        return [f'{scores} = ttgl.where({seen}, {scores}, float("-inf"))']
-
-    def scores(self, suffix: str) -> str:
-        """Return the name of the scores that are masked."""
-        return f"scores{suffix}"
+        return [f'{operands[0]} = ttgl.where({seen}, {operands[0]}, float("-inf"))']
 
     # --- tiles ------------------------------------------------------------------------------------------------------
 

@@ -137,7 +137,7 @@ class TensorDecodeFrame(DecodeFrame, TensorAttentionFrame):
 
     def __init__(self, kernel: WarpKernel) -> None:
         super().__init__(kernel)
-        if self._crosses(""):
+        if self.crosses(""):
             raise NotEmittable(kernel=kernel.name, reason="sums of rows in another group than the output")
 
 

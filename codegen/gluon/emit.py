@@ -23,6 +23,7 @@ from treadle.codegen.gluon.grouped import GroupedFrame, TensorGroupedFrame
 from treadle.codegen.gluon.header import header_lines
 from treadle.codegen.gluon.kernel import Budgets, WarpKernel, budgets, buffer_name, identifier, issues_only
 from treadle.codegen.gluon.matrix import L2_GROUP, PRODUCTS, MatrixFrame
+from treadle.codegen.gluon.names import names_of_module, unmade
 from treadle.codegen.gluon.normed import NormedFrame, TensorNormedFrame
 from treadle.codegen.gluon.quantized import QuantizedFrame, TensorQuantizedFrame
 from treadle.codegen.gluon.tensor_attention import TensorAttentionFrame
@@ -187,7 +188,20 @@ def emit(kernel: WarpKernel, plan_id: str = "") -> str:
         "left": frame.descriptors()[0].tensor,
         "fp8": any(d.dtype == "float8_e4m3" for d in frame.descriptors()),
     }
-    return _environment().get_template(frame.template).render(context).rstrip() + "\n"
+    text = _environment().get_template(frame.template).render(context).rstrip() + "\n"
+    _check_names(kernel, text, groups)
+    return text
+
+
+def _check_names(kernel: WarpKernel, text: str, groups: list[GroupText]) -> None:
+    """Refuse a group that reads a name which it has not made and is not handed; raises NotEmittable."""
+    module = names_of_module(text)
+    for group in groups:
+        missing = unmade(group.lines, module.union(group.arguments))
+        if missing:
+            names = ", ".join(f"`{name}`" for name in missing)
+            reason = f"group `{group.name}` reads {names}, which it neither makes nor is handed"
+            raise NotEmittable(kernel=kernel.name, reason=reason)
 
 
 def _names(kernel: WarpKernel, frame: FrameBase) -> tuple[str, ...]:

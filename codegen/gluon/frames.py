@@ -169,7 +169,7 @@ class FrameBase(ABC):
             if operation.kind is OperationKind.MMA and self.makes(group, operation.name)
         )
 
-    def mask(self, operation: TileOperation, iteration: str) -> Lines:
+    def mask(self, operation: TileOperation, iteration: str, operands: Sequence[str]) -> Lines:
         """Return what a masked step does before an operation: nothing, unless the family says so."""
         return []
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from treadle.codegen.gluon.apart import ApartFrame
-from treadle.codegen.gluon.attention import AttentionFrame
+from treadle.codegen.gluon.attention import HANDED, AttentionFrame
 from treadle.codegen.gluon.errors import NotEmittable
-from treadle.codegen.gluon.frames import Extra
 from treadle.codegen.gluon.kernel import TENSOR_ROWS, WarpKernel, identifier
 from treadle.codegen.gluon.writer import Lines
 from treadle.ir.tile.program import Memory, TileOperation
@@ -57,7 +55,7 @@ class TensorAttentionFrame(ApartFrame, AttentionFrame):
             f"PIECE_COLUMNS = ttgl.constexpr({self.piece})",
             f"PIECE = {registers(self.piece)}",
             f"HALF = {registers(keys // 2)}",
-            "HANDED = ttgl.constexpr(ttgl.SwizzledSharedLayout(1, 1, 1, [0]))",
+            f"HANDED = {HANDED}",
             *shared,
             "# Triton 3.9 names it anew.",
             '_newer = getattr(tensor_memory_descriptor, "reinterpret", None)',
@@ -69,7 +67,7 @@ class TensorAttentionFrame(ApartFrame, AttentionFrame):
         found = super().rings()
         for buffer in self.warp.buffers:
             if buffer.memory is Memory.SHARED and buffer.name not in found:
-                tile = self.program.tile_of(buffer.name)
+                tile = self.program.tile_of(buffer.name.partition(".")[0])
                 if len(tile.shape) > 1 or tile.dtype != "float32":
                     raise NotEmittable(kernel=self.kernel.name, reason=f"`{buffer.name}` is handed over as a tile")
                 found[buffer.name] = (tile.shape, "ttgl.float32", "HANDED")
@@ -82,21 +80,13 @@ class TensorAttentionFrame(ApartFrame, AttentionFrame):
         shape = [buffer.slots, self.rows, columns]
         return [f"{identifier(buffer.name)} = allocate_tensor_memory(ttgl.float32, {shape}, {layout})"]
 
-    def extras(self) -> tuple[Extra, ...]:
-        """Return buffers outside the loop."""
-        totals = [
-            Extra(f"total{suffix}", (self.rows,), "float32", "HANDED", 1, 1)
-            for suffix in self.suffixes
-            if self._crosses(suffix)
-        ]
-        return (*super().extras(), *totals)
+    def output(self, suffix: str) -> str:
+        """Return the operation whose group holds a sub-tile's output."""
+        return f"acc{suffix}.to_registers"
 
-    def _crosses(self, suffix: str) -> bool:
-        """Whether the row sums are in another group than the output."""
-        return not any(
-            self.makes(group, f"row_sum{suffix}") and self.makes(group, f"acc{suffix}.to_registers")
-            for group in self.warp.groups
-        )
+    def _outputs_apart(self) -> bool:
+        """Products are issued by groups of their own, so that is seen where an output is written."""
+        return False
 
     # --- loop -------------------------------------------------------------------------------------------------------
 
@@ -144,11 +134,6 @@ class TensorAttentionFrame(ApartFrame, AttentionFrame):
         expression = super().statement(operation, operands, iteration)
         return f"_made({expression})" if operation.name.startswith("tile_sum") else expression
 
-    def mask(self, operation: TileOperation, iteration: str) -> Lines:
-        """Return what a masked step does before an operation."""
-        name = f"scores{operation.name.removeprefix('tile_max')}"
-        return [re.sub(rf"\b{name}\b", f"{name}_to_registers", line) for line in super().mask(operation, iteration)]
-
     # --- tiles ------------------------------------------------------------------------------------------------------
 
     def start(self, group: WarpGroup) -> Lines:
@@ -157,21 +142,15 @@ class TensorAttentionFrame(ApartFrame, AttentionFrame):
             return super().start(group)
         lines: Lines = []
         for suffix in self.suffixes:
-            wanted = [f"seen{suffix} = "] if self.makes(group, f"tile_max{suffix}") else []
-            wanted += [f"{name} = " for name in (f"row_max{suffix}", f"row_sum{suffix}") if self._holds(group, name)]
-            wanted += [f"mbarrier.wait(q{suffix}_full"] if self.makes(group, f"scores{suffix}") else []
-            lines += [line for line in self.first_values(suffix) if line.startswith(tuple(wanted))] if wanted else []
-            if self.makes(group, f"acc{suffix}.to_registers"):
-                zeros = f"ttgl.zeros(({self.rows}, {self.shape['v_head_dim']}), ttgl.float32, ACC)"
-                output = f"acc{suffix}"
-                inside = bool(self.printed_at(f"{output}.to_registers"))
-                lines.append(f"{output}.index(0).store({zeros})" if inside else f"{output}_to_registers = {zeros}")
+            lines += [*self.first_figures(group, suffix), *self.awaited(group, suffix)]
+            lines += self.first_output(suffix) if self.makes(group, self.output(suffix)) else []
         return lines
 
-    def _holds(self, group: WarpGroup, value: str) -> bool:
-        """Whether a group makes a value or reads it from another one."""
-        reads = (i.action is Action.READ and i.subject == value for i in group.instructions())
-        return self.makes(group, value) or any(reads)
+    def first_output(self, suffix: str) -> Lines:
+        """Return the first value of a sub-tile's output."""
+        zeros = f"ttgl.zeros(({self.rows}, {self.shape['v_head_dim']}), ttgl.float32, ACC)"
+        inside = bool(self.printed_at(self.output(suffix)))
+        return [f"acc{suffix}.index(0).store({zeros})" if inside else f"acc{suffix}_to_registers = {zeros}"]
 
     def finish(self, group: WarpGroup) -> Lines:
         """Return what a group does after the loop of a tile: sums are handed over first, then outputs written."""
@@ -182,18 +161,10 @@ class TensorAttentionFrame(ApartFrame, AttentionFrame):
         released = [f"mbarrier.arrive(q{suffix}_empty.index({slot}), count=1)" for suffix in own]
         lines: Lines = [*released] if self.staged else []
         for suffix in self.suffixes:
-            if self.makes(group, f"row_sum{suffix}"):
-                if self.sums and not self.makes(group, f"row_max{suffix}"):
-                    raise NotEmittable(kernel=self.kernel.name, reason="sums and maxima of rows in different groups")
-                lines += self.stored_sums(suffix)
-            if self.makes(group, f"row_sum{suffix}") and self._crosses(suffix):
-                lines += [
-                    f"mbarrier.wait(total{suffix}_empty.index(0), _parity(tiles_done, 1) ^ 1)",
-                    f"total{suffix}.index(0).store(row_sum{suffix})",
-                    f"mbarrier.arrive(total{suffix}_full.index(0), count=1)",
-                ]
+            lines += self.handed_figures(group, suffix)
+            lines += self.stored_sums(suffix) if self.makes(group, f"row_sum{suffix}") else []
         for suffix in self.suffixes:
-            if self.makes(group, f"acc{suffix}.to_registers"):
+            if self.makes(group, self.output(suffix)):
                 lines += self._output(suffix, own)
         if not self.staged:
             lines += ["tma.store_wait(0)", *released]
@@ -208,16 +179,10 @@ class TensorAttentionFrame(ApartFrame, AttentionFrame):
         return f"q{own[0]}.index({self._query_slot()[0]})"
 
     def _output(self, suffix: str, own: list[str]) -> Lines:
-        total = f"ttgl.convert_layout(row_sum{suffix}, ACC_ROWS)"
-        lines: Lines = []
-        if self._crosses(suffix):
-            total = f"sum{suffix}"
-            lines = [
-                f"mbarrier.wait(total{suffix}_full.index(0), _parity(tiles_done, 1))",
-                f"sum{suffix} = total{suffix}.index(0).load(ACC_ROWS)",
-                f"mbarrier.arrive(total{suffix}_empty.index(0), count=1)",
-            ]
-        if self.printed_at(f"acc{suffix}.to_registers"):
+        crosses = self.crosses(suffix)
+        total = f"sum{suffix}" if crosses else f"ttgl.convert_layout(row_sum{suffix}, ACC_ROWS)"
+        lines = self.taken(f"total{suffix}", total, "ACC_ROWS") if crosses else []
+        if self.printed_at(self.output(suffix)):
             lines.append(f"acc{suffix}_to_registers = acc{suffix}.index(0).load(ACC)")
         return [
             *lines,

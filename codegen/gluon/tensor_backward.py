@@ -98,10 +98,6 @@ class TensorBackwardFrame(ApartFrame, BackwardFrame):
             return f"{operands[0]}.to({self.element})"
         return super().statement(operation, operands, iteration)
 
-    def scores(self, suffix: str) -> str:
-        """Return the name of the scores that are masked."""
-        return f"scores{suffix}_to_registers"
-
     # --- tiles ------------------------------------------------------------------------------------------------------
 
     def first_values(self, group: WarpGroup, suffix: str) -> Lines:

@@ -76,7 +76,7 @@ class Frame(Protocol):
         """Whether a value has a first one before the loop of a tile, under its own name."""
         ...
 
-    def mask(self, operation: TileOperation, iteration: str) -> Lines:
+    def mask(self, operation: TileOperation, iteration: str, operands: Sequence[str]) -> Lines:
         """Return what a masked step does before an operation."""
         ...
 
@@ -373,9 +373,9 @@ class GroupWriter:
         elif operation.kind is OperationKind.MMA:
             yield from self._product(instruction, operation, place, state, masked=masked)
         else:
-            if masked:
-                yield from self.frame.mask(operation, shifted(place.local, instruction.stage))
             operands = [self._text(source, instruction, place, state) for source in instruction.operands]
+            if masked:
+                yield from self.frame.mask(operation, shifted(place.local, instruction.stage), operands)
             expression = self.frame.statement(operation, operands, shifted(place.local, instruction.stage))
             if operation.kind is OperationKind.STORE:
                 yield expression
