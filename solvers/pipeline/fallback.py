@@ -11,7 +11,7 @@ from treadle.solvers.pipeline.attempts import varied_schedule
 from treadle.solvers.pipeline.closing import Found, bisected
 from treadle.solvers.pipeline.compaction import compacted
 from treadle.solvers.pipeline.frugal import frugal_schedule
-from treadle.solvers.pipeline.search import Search, searched
+from treadle.solvers.pipeline.search import Search, searched, whole_schedule
 from treadle.solvers.pipeline.turning import turned
 
 GROWTH = 1.3
@@ -24,11 +24,13 @@ CLOSING_SHARE = 0.25
 """Share of the limit for shorter intervals than that of the first schedule."""
 CLOSE_PART = 64
 """Intervals closer than this part of each other are as good."""
+HELD_SHARE = 0.25
+"""Share of the limit for the first interval of all, over the groups of a schedule that comes close to it."""
 
 
 def any_interval(first: Search, low: int, last: int, tell: Callable[[str], None]) -> Found | None:
     """Return a schedule at the least interval of `low` to `last` that short attempts find; None if they find none."""
-    found = _first(first, low, last, tell)
+    bound, found = low, _first(first, low, last, tell)
     if found is None:
         return None
     found = bisected(first, low, found, tell)
@@ -42,7 +44,19 @@ def any_interval(first: Search, low: int, last: int, tell: Callable[[str], None]
         else:
             found = closer
     first.budget.slice(None)
-    return found
+    return _held(first, bound, found, tell)
+
+
+def _held(first: Search, bound: int, found: Found, tell: Callable[[str], None]) -> Found:
+    """Look once more at the bound, over the groups of a schedule whose interval is close to it."""
+    if not 0 < found.ii - bound <= max(1, bound // CLOSE_PART):
+        return found
+    tell(f"interval {bound}: over the groups of {found.ii}")
+    first.budget.extend(HELD_SHARE)
+    search = searched(first.warps, first.network, bound, first.budget, walkable=first.walkable)
+    point = whole_schedule(search, found.point.groups, HELD_SHARE).point
+    first.budget.slice(None)
+    return found if point is None else Found(bound, point)
 
 
 def _first(first: Search, low: int, last: int, tell: Callable[[str], None]) -> Found | None:

@@ -106,8 +106,13 @@ def any_schedule(search: Search, groups: dict[str, int] | None, share: float) ->
     """Look for any schedule, over one assignment to groups or all of them: of the core, then of the whole loop."""
     answer = _any(search, search.frame, groups, share)
     if answer.point is None and answer.status is not Status.INFEASIBLE and not search.frame.whole:
-        answer = _any(search, framed_whole(search.warps, search.ii, None), groups, share)
+        answer = whole_schedule(search, groups, share)
     return answer
+
+
+def whole_schedule(search: Search, groups: dict[str, int] | None, share: float) -> Answer:
+    """Look for any schedule of the whole loop at once, over one assignment to groups or all of them."""
+    return _any(search, framed_whole(search.warps, search.ii, None), groups, share)
 
 
 def _any(search: Search, frame: Framed, groups: dict[str, int] | None, share: float) -> Answer:

@@ -18,9 +18,11 @@ from treadle.solvers.modulo.interval import serial_interval
 from treadle.solvers.modulo.network import network_of
 from treadle.solvers.pipeline import solve as pipeline
 from treadle.solvers.pipeline.budget import Budget
-from treadle.solvers.pipeline.fallback import Found, any_interval
+from treadle.solvers.pipeline.closing import Found
+from treadle.solvers.pipeline.fallback import any_interval
 from treadle.solvers.pipeline.points import warp_schedule
-from treadle.solvers.pipeline.search import Answer, Search, searched
+from treadle.solvers.pipeline.search import Answer, Search, searched, whole_schedule
+from treadle.solvers.pipeline.solve import Solution
 
 LEAST = 19
 """The interval of `two_tiles`, which its recurrence forbids to be shorter."""
@@ -108,3 +110,24 @@ def test_the_interval_of_a_fallback_is_not_called_optimal(monkeypatch: pytest.Mo
     level = certificate["ii"]
     assert level.value >= (level.bound or 0) >= 22
     assert (level.status is Status.OPTIMAL) == (level.value == level.bound)
+
+
+def _solved(draws: random.Random) -> tuple[WarpLoop, Solution]:
+    while True:
+        warps = random_warps(draws)
+        try:
+            return warps, pipeline.schedule(warps, pipeline.Options(Limits(deterministic_s=0.2)))
+        except TreadleError:
+            continue
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_whole_loop_over_given_groups_has_a_schedule_where_the_least_interval_has(seed: int) -> None:
+    warps, made = _solved(random.Random(seed))
+    ii, groups, network = made.schedule.schedule.ii_cycles, made.schedule.groups, network_of(warps.loop)
+    search = searched(warps, network, ii, Budget.of(Limits(deterministic_s=0.5)), walkable=True)
+    point = whole_schedule(search, groups, 1.0).point
+    assert point is not None
+    assert point.groups == groups
+    assert not check_warps(warps, warp_schedule(warps, network, ii, point))
+    assert made.certificate.levels[0].status is Status.OPTIMAL
