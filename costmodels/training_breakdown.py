@@ -66,6 +66,11 @@ def breakdowns(setting: Setting, degrees: Degrees, layout: StageLayout, played: 
     return tuple(found)
 
 
+def busiest(found: Sequence[Breakdown]) -> Breakdown:
+    """Return the breakdown of the rank with the most work of its own: neither idle nor in its tail."""
+    return max(found, key=lambda item: sum(item.parts_us[name] for name in PARTS if name not in (IDLE, TAIL)))
+
+
 def _busy(work: Work, microbatches: int) -> list[float]:
     return [microbatches * sum(item.total_us for item in chunks) for chunks in work.passes]
 

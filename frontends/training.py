@@ -190,7 +190,11 @@ def _require_splitting(
         for degree in divisors(cluster.gpus)
         if inside % degree == 0 and not any(check_tensor(kind, degree) for kind in model.kinds)
     )
-    within = f" inside {inside} GPUs" if spec.search.tensor_inside_domain else ""
+    within = (
+        f" among {inside} GPUs with fast links, which `tensor_inside_domain = false` would lift"
+        if spec.search.tensor_inside_domain
+        else ""
+    )
     _require_some(spec, "tensor", tensors, f"none splits {model.name}{within}", _either(tensors), placed)
     counts = [kind.experts.count for kind in model.kinds if kind.experts]
     reason = f"none splits the {counts[0]} experts" if counts else f"{model.name} has no experts"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from treadle.codegen.gluon.errors import NotEmittable
 from treadle.codegen.gluon.frames import Descriptor, Extra, FrameBase, wgmma_layout
+from treadle.codegen.gluon.handed import given, taken
 from treadle.codegen.gluon.kernel import WarpKernel
 from treadle.codegen.gluon.writer import Lines
 from treadle.ir.tile.program import TileOperation
@@ -339,35 +340,20 @@ class AttentionFrame(FrameBase):
 
     def _result(self, suffix: str) -> Lines:
         """Return how a sub-tile's output is divided by the sums of its rows."""
-        taken = self.taken(f"total{suffix}", f"sum{suffix}", "ACC_ROWS") if self.crosses(suffix) else []
-        total = f"sum{suffix}" if taken else f"ttgl.convert_layout(row_sum{suffix}, ACC_ROWS)"
-        return [*taken, f"result{suffix} = acc{suffix} / {total}[:, None]"]
+        lines = taken(f"total{suffix}", f"sum{suffix}", "ACC_ROWS") if self.crosses(suffix) else []
+        total = f"sum{suffix}" if lines else f"ttgl.convert_layout(row_sum{suffix}, ACC_ROWS)"
+        return [*lines, f"result{suffix} = acc{suffix} / {total}[:, None]"]
 
     def handed_figures(self, group: WarpGroup, suffix: str) -> Lines:
         """Return how a group hands over figures of rows at the end of a tile, and takes the maxima beside its sums."""
         lines: Lines = []
         if self.apart_from_sums(suffix) and self.makes(group, f"row_max{suffix}"):
-            lines += self._given(f"most{suffix}", f"row_max{suffix}")
+            lines += given(f"most{suffix}", f"row_max{suffix}")
         if self.makes(group, f"row_sum{suffix}"):
-            lines += self._given(f"total{suffix}", f"row_sum{suffix}") if self.crosses(suffix) else []
+            lines += given(f"total{suffix}", f"row_sum{suffix}") if self.crosses(suffix) else []
             if self.apart_from_sums(suffix):
-                lines += self.taken(f"most{suffix}", f"row_max{suffix}", "ROWS")
+                lines += taken(f"most{suffix}", f"row_max{suffix}", "ROWS")
         return lines
-
-    def _given(self, buffer: str, value: str) -> Lines:
-        return [
-            f"mbarrier.wait({buffer}_empty.index(0), _parity(tiles_done, 1) ^ 1)",
-            f"{buffer}.index(0).store({value})",
-            f"mbarrier.arrive({buffer}_full.index(0), count=1)",
-        ]
-
-    def taken(self, buffer: str, value: str, layout: str) -> Lines:
-        """Return how a group takes figures of rows from another one."""
-        return [
-            f"mbarrier.wait({buffer}_full.index(0), _parity(tiles_done, 1))",
-            f"{value} = {buffer}.index(0).load({layout})",
-            f"mbarrier.arrive({buffer}_empty.index(0), count=1)",
-        ]
 
     def first_row(self, suffix: str) -> str:
         """Return the first row of a sub-tile within its sequence, as text."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from treadle.codegen.gluon.blackwell import TensorMatrixFrame
 from treadle.codegen.gluon.errors import NotEmittable
 from treadle.codegen.gluon.frames import Descriptor, Extra
+from treadle.codegen.gluon.handed import given, taken
 from treadle.codegen.gluon.kernel import buffer_name
 from treadle.codegen.gluon.matrix import MatrixFrame, Product
 from treadle.codegen.gluon.writer import Lines
@@ -137,25 +138,17 @@ class NormedFrame(MadeOperandFrame):
         lines: Lines = []
         for suffix in suffixes:
             if self.makes(group, f"sum_squares{suffix}"):
-                lines += [
-                    f"mbarrier.wait(sums{suffix}_empty.index(0), _parity(tiles_done, 1) ^ 1)",
-                    f"sums{suffix}.index(0).store(sum_squares{suffix})",
-                    f"mbarrier.arrive(sums{suffix}_full.index(0), count=1)",
-                ]
+                lines += given(f"sums{suffix}", f"sum_squares{suffix}")
         return lines
 
     def sums_taken(self, suffix: str, layout: str) -> Lines:
         """Return how sums that were handed over are read."""
-        return [
-            f"mbarrier.wait(sums{suffix}_full.index(0), _parity(tiles_done, 1))",
-            f"sum_squares{suffix} = sums{suffix}.index(0).load({layout})",
-            f"mbarrier.arrive(sums{suffix}_empty.index(0), count=1)",
-        ]
+        return taken(f"sums{suffix}", f"sum_squares{suffix}", layout)
 
     def _store(self, suffix: str) -> Lines:
         """Stage the output; sums that another group has made are read first."""
-        taken = self.sums_taken(suffix, "OPERAND_ROWS") if self.handed_over(suffix) else []
-        return [*taken, *super()._store(suffix)]
+        sums = self.sums_taken(suffix, "OPERAND_ROWS") if self.handed_over(suffix) else []
+        return [*sums, *super()._store(suffix)]
 
 
 class TensorNormedFrame(NormedFrame, TensorMatrixFrame):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from treadle.codegen.gluon.apart import ApartFrame
 from treadle.codegen.gluon.attention import HANDED, AttentionFrame
 from treadle.codegen.gluon.errors import NotEmittable
+from treadle.codegen.gluon.handed import taken
 from treadle.codegen.gluon.kernel import TENSOR_ROWS, WarpKernel, identifier
 from treadle.codegen.gluon.writer import Lines
 from treadle.ir.tile.program import Memory, TileOperation
@@ -181,7 +182,7 @@ class TensorAttentionFrame(ApartFrame, AttentionFrame):
     def _output(self, suffix: str, own: list[str]) -> Lines:
         crosses = self.crosses(suffix)
         total = f"sum{suffix}" if crosses else f"ttgl.convert_layout(row_sum{suffix}, ACC_ROWS)"
-        lines = self.taken(f"total{suffix}", total, "ACC_ROWS") if crosses else []
+        lines = taken(f"total{suffix}", total, "ACC_ROWS") if crosses else []
         if self.printed_at(self.output(suffix)):
             lines.append(f"acc{suffix}_to_registers = acc{suffix}.index(0).load(ACC)")
         return [

@@ -7,7 +7,7 @@ from html import escape
 from treadle.codegen.svg import element, label, text
 from treadle.codegen.svg_lines import Chart, Mark, Series, lines_svg, ticks
 from treadle.codegen.training.page import levels_list, page, table
-from treadle.costmodels.training_breakdown import COMPUTE, PARTS, binding_stage, breakdowns, memory_over_time
+from treadle.costmodels.training_breakdown import COMPUTE, PARTS, binding_stage, breakdowns, busiest, memory_over_time
 from treadle.costmodels.training_memory import capacity_bytes, stage_capacities
 from treadle.costmodels.training_replay import Event, Replay, replay
 from treadle.costmodels.training_setting import Setting, setting_of
@@ -51,12 +51,12 @@ def _rate(body: ParallelBody, step_us: float) -> float:
 def _binds(setting: Setting, body: ParallelBody, played: Replay) -> str:
     """Return the breakdown of the busiest rank as a bar per rank and in words."""
     found = breakdowns(setting, body.degrees, body.layout, played)
-    busiest = max(found, key=lambda item: sum(item.parts_us[name] for name in PARTS[:4]))
+    most = busiest(found)
     rank, share = binding_stage(setting, body.degrees, played.stages)
-    shown = "; ".join(f"{name} {busiest.parts_us[name] / played.step_us:.1%}" for name in PARTS)
+    shown = "; ".join(f"{name} {most.parts_us[name] / played.step_us:.1%}" for name in PARTS)
     words = (
-        f"<p>Busiest is rank {busiest.rank}: {escape(shown)}. "
-        f"{'Compute binds' if busiest.binds == COMPUTE else f'After compute, {escape(busiest.binds)} costs most'}. "
+        f"<p>Busiest is rank {most.rank}: {escape(shown)}. "
+        f"{'Compute binds' if most.binds == COMPUTE else f'After compute, {escape(most.binds)} costs most'}. "
         f"Nearest its memory is stage {rank}: {share:.0%} of what is allowed.</p>"
     )
     keys = " ".join(

@@ -143,10 +143,8 @@ def search_share(
     """Search one part of the candidates: every `shares`-th mesh, from `share` on."""
     known, state, heap = known or Known(setting), Search(), list[_Node]()
     quick, space = known.quick.limited(setting), known.space
-    timer = quick.timer
     for number, family in _of_share(space, share, shares, state):
-        bound = quick.branch_us(family, space.branches(family)[0][1])
-        heap.append((bound, _FAMILY, number, 0, family, None))
+        heap.append((quick.branch_us(family, space.branches(family)[0][1]), _FAMILY, number, 0, family, None))
     heapq.heapify(heap)
     oversized, fastest = _Oversized(setting), _Fastest(top)
     while heap and heap[0][0] < fastest.cutoff_us:
@@ -170,7 +168,7 @@ def search_share(
         layout = rest
         assert isinstance(layout, StageLayout)
         if stage == _LAYOUT and degrees.virtual == 1 and degrees.pipeline > 1:
-            sharpened = best_with_tails(setting, degrees, timer, layout, fastest.cutoff_us)
+            sharpened = best_with_tails(setting, degrees, quick.timer, layout, fastest.cutoff_us)
             if sharpened.layout is not None:
                 heapq.heappush(heap, (max(bound, sharpened.step_us), _TAILS, number, 0, degrees, sharpened.layout))
             else:
@@ -178,11 +176,8 @@ def search_share(
             continue
         if says_less(setting, degrees, layout):
             continue
-        found = Found(number, degrees, layout, bound, replay(setting, degrees, layout, timer))
-        if not holds_longest(setting, degrees, found.replay.stages):
-            state.refused_us = min(state.refused_us, bound)
-            held = longest_held(setting, degrees, found.replay.stages)
-            state.most_tokens = max(state.most_tokens, held)
+        found = Found(number, degrees, layout, bound, replay(setting, degrees, layout, quick.timer))
+        if not _holds_longest(setting, found, state):
             continue
         state.found.append(found)
         fastest.add(found)
@@ -193,6 +188,16 @@ def search_share(
     reached = [item.bound_us if item.degrees.virtual == 1 else item.replay.step_us for item in state.found]
     state.least_bound_us = min([state.next_bound_us, state.refused_us, *reached])
     return state
+
+
+def _holds_longest(setting: Setting, found: Found, state: Search) -> bool:
+    """Whether a plan has room for the longest sequence of the batch; one that has not is noted with what it holds."""
+    stages = found.replay.stages
+    if holds_longest(setting, found.degrees, stages):
+        return True
+    state.refused_us = min(state.refused_us, found.bound_us)
+    state.most_tokens = max(state.most_tokens, longest_held(setting, found.degrees, stages))
+    return False
 
 
 def _layouts(

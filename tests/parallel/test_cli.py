@@ -133,6 +133,7 @@ def test_a_worse_plan_with_its_own_certificate_is_beaten(planned: Path, tmp_path
         ("micro_batch = [1, 2]", 'trainer = "nemo"', "TRD104", 2),
         ('model = "config.json"', 'model = "nowhere.json"', "TRD001", 2),
         ("micro_batch = [1, 2]", "tensor = [8]", "TRD104", 2),
+        ("micro_batch = [1, 2]", 'most_memory = "100MB"', "TRD320", 1),
     ],
 )
 def test_bad_input(

@@ -10,12 +10,12 @@ import pytest
 
 from benchmarks.warp_cases import program_for
 from benchmarks.warp_oracle import random_warps
+from tests.scheduling.warp_loops import ranked
 from treadle.costmodels.lower_warps import lower_warps
 from treadle.costmodels.machines import load_machine
 from treadle.ir.certificate import Level, ProofKind
 from treadle.ir.tile.assignments import assignments
 from treadle.ir.tile.claims import Refused
-from treadle.ir.tile.exhaustive_warps import TooLarge, best_rank
 from treadle.ir.tile.turn_search import Effort, Search
 from treadle.ir.tile.turn_terms import Demand, Terms
 from treadle.ir.tile.turns import first_found
@@ -45,15 +45,7 @@ def test_what_is_learned_loses_no_assignment(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_ranges_and_the_schedule_above_them_meet_at_the_least_interval(seed: int) -> None:
-    draws = random.Random(100 + seed)
-    while True:
-        warps = random_warps(draws)
-        try:
-            rank = best_rank(warps, 12, most_tries=60_000)
-        except TooLarge:
-            continue
-        if rank is not None:
-            break
+    warps, rank = ranked(random.Random(100 + seed))
     search = searched(warps, network_of(warps.loop), 1, Budget.of(Limits(deterministic_s=1.0)), walkable=True)
     closed = closed_in(search, 1, 24, 0, lambda _: None)
     assert closed.found is not None

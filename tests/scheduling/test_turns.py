@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.warp_oracle import random_warps
+from tests.scheduling.warp_loops import ranked
 from treadle.ir.certificate import ProofKind
-from treadle.ir.tile.exhaustive_warps import TooLarge, best_rank
 from treadle.ir.tile.turn_search import Effort, SearchTooLong
 from treadle.ir.tile.turns import first_found
 from treadle.ir.tile.warp_claims import recheck_warps
@@ -25,7 +25,7 @@ LEVELS = ("traffic_bytes", "barriers", "groups", "registers", "length")
 @pytest.mark.parametrize("seed", range(16))
 def test_it_agrees_with_trying_everything(seed: int) -> None:
     """At the best interval there is a schedule with the best levels, and none at any interval below."""
-    warps, rank = _ranked(seed)
+    warps, rank = ranked(random.Random(seed))
     most: dict[str, int] = dict(zip(LEVELS, rank[1:], strict=True))
     assert first_found(warps, rank[0], rank[0], most, Effort()) is not None
     assert rank[0] == 1 or first_found(warps, rank[0] - 1, rank[0] - 1, {}, Effort()) is None
@@ -33,29 +33,17 @@ def test_it_agrees_with_trying_everything(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_range_with_a_schedule_is_never_refuted(seed: int) -> None:
-    warps, rank = _ranked(seed)
+    warps, rank = ranked(random.Random(seed))
     with suppress(SearchTooLong):
         assert first_found(warps, max(1, rank[0] - 2), rank[0] + 3, {}, Effort(1_000)) is not None
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_no_level_is_refuted_at_its_value(seed: int) -> None:
-    warps, rank = _ranked(seed)
+    warps, rank = ranked(random.Random(seed))
     for position, name in enumerate(LEVELS, start=1):
         before = dict(zip(LEVELS[: position - 1], rank[1:position], strict=True))
         assert first_found(warps, rank[0], rank[0], {**before, name: rank[position]}, Effort()) is not None
-
-
-def _ranked(seed: int) -> tuple[WarpLoop, tuple[int, ...]]:
-    draws = random.Random(seed)
-    while True:
-        warps = random_warps(draws)
-        try:
-            rank = best_rank(warps, 12, most_tries=60_000)
-        except TooLarge:
-            continue
-        if rank is not None:
-            return warps, tuple(rank)
 
 
 def _turned() -> tuple[WarpLoop, Solution, int]:
@@ -86,6 +74,6 @@ def test_a_bound_by_turns_is_repeated_and_a_higher_one_refused() -> None:
 
 
 def test_effort_ends_a_search() -> None:
-    warps, rank = _ranked(3)
+    warps, rank = ranked(random.Random(3))
     with pytest.raises(SearchTooLong):
         first_found(warps, rank[0], rank[0], {}, Effort(0))

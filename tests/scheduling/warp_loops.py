@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import random
+
 from hypothesis import strategies as st
 
+from benchmarks.warp_oracle import random_warps
+from treadle.ir.tile.exhaustive_warps import TooLarge, best_rank
 from treadle.ir.tile.loop import Capacity, Dependence, Loop, Operation, Reader, Ring, Unit
 from treadle.ir.tile.warps import Crossing, Issue, RegisterValue, WarpLimits, WarpLoop
 
@@ -74,3 +78,15 @@ def small_warps(draw: st.DrawFn) -> WarpLoop:
     )
     limits = WarpLimits(2, draw(st.integers(3, 9)), 12, fixed_registers=1, role_registers=1, most_stages=2)
     return WarpLoop(loop, issues, crossings, values, limits)
+
+
+def ranked(draws: random.Random) -> tuple[WarpLoop, tuple[int, ...]]:
+    """Return a random loop that has a schedule, and its best levels by trying everything."""
+    while True:
+        warps = random_warps(draws)
+        try:
+            rank = best_rank(warps, 12, most_tries=60_000)
+        except TooLarge:
+            continue
+        if rank is not None:
+            return warps, tuple(rank)

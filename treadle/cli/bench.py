@@ -68,10 +68,8 @@ def command(
     """
     started = time.monotonic()
     languages = languages_of(language)
-    if measured is not None and figures is None:
-        raise InvalidValue(message="--measured is for a machine file", expected="--machine-file FILE beside it")
-    if figures is not None and measured is not None:
-        _machine_file(figures, machine, read_record(measured))
+    if measured is not None:
+        _machine_file_of(figures, machine, measured)
         return
     if suite is not None:
         require_suite(suite, only or ())
@@ -81,12 +79,7 @@ def command(
         if figures is not None:
             _measure_machine(figures, machine, Path(scratch))
             return
-        made: Suite | None = None
-        if suite is None:
-            chosen = chosen_cases(only or [])
-            with opened(min(jobs, len(chosen)), "") as (pool, _):
-                options = KernelOptions(Limits(deterministic_s=limit))
-                made = make_suite(machine, options, _tell, chosen, languages, pool)
+        made = None if suite is not None else _made(machine, only or [], languages, limit, jobs)
         if made is not None and (dry_run or prepare is not None):
             _prepared(made, None if dry_run else prepare, json)
             return
@@ -98,6 +91,20 @@ def command(
         arguments = _arguments(only or [], left, seed, check=check, rehearse=rehearse)
         record = run_suite(folder, output, arguments)
     _finish(record, output, json)
+
+
+def _machine_file_of(figures: Path | None, machine: str, measured: Path) -> None:
+    """Write the machine file of a record that was measured elsewhere."""
+    if figures is None:
+        raise InvalidValue(message="--measured is for a machine file", expected="--machine-file FILE beside it")
+    _machine_file(figures, machine, read_record(measured))
+
+
+def _made(machine: str, only: list[str], languages: tuple[str, ...], limit_s: float, jobs: int) -> Suite:
+    """Schedule and compile the chosen cases side by side."""
+    chosen = chosen_cases(only)
+    with opened(min(jobs, len(chosen)), "") as (pool, _):
+        return make_suite(machine, KernelOptions(Limits(deterministic_s=limit_s)), _tell, chosen, languages, pool)
 
 
 def _arguments(only: list[str], left_s: float, seed: int | None, *, check: bool, rehearse: bool) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from treadle.costmodels.collectives import Links
-from treadle.costmodels.training_breakdown import PARTS, binding_stage, breakdowns
+from treadle.costmodels.training_breakdown import PARTS, binding_stage, breakdowns, busiest
 from treadle.costmodels.training_machine import TrainingGpu
 from treadle.costmodels.training_replay import replay
 from treadle.costmodels.training_setting import Setting, setting_of
@@ -57,8 +57,7 @@ def explain_parallel(plan: Plan, progress: Callable[[str], None] | None = None) 
     body: ParallelBody = plan.body
     setting = setting_of(body.model, body.cluster, body.spec)
     played = replay(setting, body.degrees, body.layout)
-    found = breakdowns(setting, body.degrees, body.layout, played)
-    busiest = max(found, key=lambda item: sum(item.parts_us[name] for name in PARTS[:4]))
+    most = busiest(breakdowns(setting, body.degrees, body.layout, played))
     stage, share = binding_stage(setting, body.degrees, played.stages)
     changes: list[Change] = []
     for words, edit in (*_machines(setting), *_choices(setting, body.degrees)):
@@ -70,9 +69,9 @@ def explain_parallel(plan: Plan, progress: Callable[[str], None] | None = None) 
         body.degrees.text(),
         played.step_us,
         _rate(setting, played.step_us),
-        busiest.rank,
-        {name: busiest.parts_us[name] / played.step_us for name in PARTS},
-        busiest.binds,
+        most.rank,
+        {name: most.parts_us[name] / played.step_us for name in PARTS},
+        most.binds,
         stage,
         share,
         tuple(changes),
