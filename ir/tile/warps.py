@@ -388,18 +388,22 @@ def _check_stages(warps: WarpLoop, made: WarpSchedule) -> list[Finding]:
 
 
 def _check_roles(warps: WarpLoop, made: WarpSchedule) -> list[Finding]:
+    """Operations of a role are in one group, and nothing else is in it."""
     findings: list[Finding] = []
-    role_of: dict[int, str] = {}
-    for issue in warps.issues:
-        group = made.groups[issue.operation]
-        role = role_of.setdefault(group, issue.role)
-        if role != issue.role:
-            where = f"{warps.loop.name}.{issue.operation}"
-            findings.append(Finding("TRD419", where, f"shares group {group} with another role", role, issue.role))
+    for group in range(made.group_count):
+        inside = [issue for issue in warps.issues if made.groups[issue.operation] == group]
+        for role in sorted({issue.role for issue in inside} - {""}):
+            others = [issue.operation for issue in inside if issue.role != role]
+            if others:
+                own = ", ".join(f"`{issue.operation}`" for issue in inside if issue.role == role)
+                where = f"{warps.loop.name}, group {group}"
+                rest = f" and {len(others) - 1} more" if len(others) > 1 else ""
+                findings.append(Finding("TRD419", where, f"role `{role}` ({own}) shares it with `{others[0]}`{rest}"))
     for role in warps.roles:
-        homes = [group for group, name in role_of.items() if name == role]
+        homes = {made.groups[issue.operation] for issue in warps.issues if issue.role == role}
         if len(homes) > 1:
-            findings.append(Finding("TRD419", f"{warps.loop.name}.{role}", "role has two groups", "1", str(len(homes))))
+            where = f"{warps.loop.name}.{role}"
+            findings.append(Finding("TRD419", where, "role has more than one group", "1", str(len(homes))))
     return findings
 
 

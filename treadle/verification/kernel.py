@@ -23,6 +23,7 @@ from treadle.ir.tile.schedule import check
 from treadle.ir.tile.warp_claims import recheck_warps
 from treadle.ir.tile.warps import check_warps
 from treadle.verification.core import Review, compare_predictions
+from treadle.verification.differences import Difference, first_difference
 from treadle.verification.kernel_modes import review_modes
 from treadle.verification.machine import review_machine
 
@@ -92,9 +93,10 @@ def _review_groups(plan: WarpPlan, program: TileProgram | None, machine: Machine
     if program is None or machine is None:
         return Review(1, 0, (Finding("TRD493", where, "a loop without a program has no warp groups"),))
     try:
-        if plan.room.taken_from(lower_warps(program, machine)) != plan.warps:
-            message = "the warps are not those the machine makes of the program"
-            return Review(1, 0, (Finding("TRD493", where, message),))
+        expected = plan.room.taken_from(lower_warps(program, machine))
+        if expected != plan.warps:
+            first = first_difference(expected, plan.warps)
+            return Review(1, 0, (_not_derived("warps", where, first),))
     except TreadleError as error:
         return Review(1, 0, (Finding("TRD493", where, f"the program cannot be lowered to warps: {error}"),))
     if illegal := check_warps(plan.warps, plan.schedule):
@@ -111,13 +113,24 @@ def _review_costs(kernel: KernelPlan, program: TileProgram, machine: Machine) ->
         for own, loop in zip(
             (program, *program.siblings), (kernel.loop, *(s.loop for s in kernel.siblings)), strict=True
         ):
-            if lower(own, machine) != loop:
-                message = "the loop is not the one the machine makes of the program"
-                return [Finding("TRD493", own.name, message)], 2
+            expected_loop = lower(own, machine)
+            if expected_loop != loop:
+                return [_not_derived("loop", own.name, first_difference(expected_loop, loop))], 2
         expected = predict(program, kernel.loop, kernel.schedule, machine, kernel.siblings)
     except TreadleError as error:
         return [Finding("TRD493", program.name, f"the program cannot be lowered: {error}")], 2
     return compare_predictions(program.name, expected, kernel.predictions), 2 + len(expected)
+
+
+def _not_derived(what: str, where: str, first: Difference) -> Finding:
+    """A loop, bare or over warps, is not what the program gives on the machine."""
+    return Finding(
+        "TRD493",
+        f"{where}: {what}.{first.place}",
+        "not what the machine makes of the program",
+        first.expected,
+        first.found,
+    )
 
 
 def _review_program(program: TileProgram) -> list[Finding]:
@@ -129,7 +142,9 @@ def _review_program(program: TileProgram) -> list[Finding]:
     except TreadleError as error:
         return [Finding("TRD493", program.name, f"the library has no such program: {error}")]
     if again != program:
-        return [Finding("TRD493", program.name, "the program is not the library's at this shape")]
+        first = first_difference(again, program)
+        where = f"{program.name}.{first.place}"
+        return [Finding("TRD493", where, "the program is not the library's", first.expected, first.found)]
     return []
 
 
