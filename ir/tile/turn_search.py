@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from treadle.ir.tile.constraints import free_bytes
-from treadle.ir.tile.turn_terms import DEEPEST, EVERY_CLASS, NO_GROUP, Matrix, Paths, Terms
+from treadle.ir.tile.turn_paths import Matrix, Paths
+from treadle.ir.tile.turn_room import Room
+from treadle.ir.tile.turn_terms import DEEPEST, Terms
 
 MOST_NODES = 30_000
 """Nodes of all searches of one claim: ten seconds."""
@@ -73,7 +75,7 @@ class Search:
             whose, ways = late
             conflict, children = whose, [paths.raised(*arc, own) for arc in ways]
         else:
-            conflict = self._why(paths, branch)
+            conflict = Room(self.terms, paths, lowest, highest).why(branch)
             turns = range(int(lowest[branch]), int(highest[branch]) + 1)
             children = [self._with(paths, branch, turn, own) for turn in turns]
         for child in children:
@@ -146,98 +148,39 @@ class Search:
             highest = drop // (low if low == high else np.where(drop >= 0, low, high))
             for turn, (value, _) in paths.given.items():
                 lowest[turn], highest[turn] = max(lowest[turn], value), min(highest[turn], value)
+            room = Room(terms, paths, lowest, highest)
             wrong = np.flatnonzero(lowest > highest)
             if wrong.size:
                 self.weight[wrong] += 1
-                return min((self._why(paths, turn) for turn in wrong.tolist()), key=int.bit_count)
-            first = lowest * (low if low == high else np.where(lowest >= 0, low, high)) + terms.after
-            ends = highest + 1
-            last = ends * (low if low == high else np.where(ends >= 0, high, low)) - terms.before
-            tighter = np.flatnonzero((first > from_) | (last < to))
-            if not tighter.size:
-                full = self._overfull(paths, lowest, highest)
-                return (paths, lowest, highest) if full is None else full
-            for turn in tighter.tolist():
-                one, other = terms.ends[turn]
-                whose = terms.whose[turn]
-                closer = paths.raised(one, other, int(first[turn]), self._why_low(paths, turn) | whose)
-                if not isinstance(closer, int):
-                    closer = closer.raised(other, one, -int(last[turn]), self._why_high(paths, turn) | whose)
-                if isinstance(closer, int):
-                    self.weight[turn] += 1
-                    return closer
-                paths = closer
+                return min((room.why(turn) for turn in wrong.tolist()), key=int.bit_count)
+            closer = self._tightened(room)
+            if closer is paths:
+                full = room.overfull(self.weight)
+                closer = room.narrowed(self.weight) if full is None else full
+            if isinstance(closer, int):
+                return closer
+            if closer is paths:
+                return paths, lowest, highest
+            paths = closer
 
-    def _why_low(self, paths: Paths, turn: int) -> int:
-        """Return the decisions behind the first value that a turn may have."""
-        return int(paths.why[self.terms.ends[turn]]) | paths.given.get(turn, (0, 0))[1]
-
-    def _why_high(self, paths: Paths, turn: int) -> int:
-        """Return the decisions behind the last value that it may have."""
-        one, other = self.terms.ends[turn]
-        return int(paths.why[other, one]) | paths.given.get(turn, (0, 0))[1]
-
-    def _why(self, paths: Paths, turn: int) -> int:
-        """Return the decisions behind both, and the classes behind the turn itself."""
-        return self._why_low(paths, turn) | self._why_high(paths, turn) | self.terms.whose[turn]
-
-    def _overfull(self, paths: Paths, lowest: Matrix, highest: Matrix) -> int | None:
-        """Return the decisions after which rings exceed a memory, or values the registers, with as few turns as there
-        may be; None where all fit.
-        """
-        used: dict[str, int] = defaultdict(int, self.terms.handed)
-        why: dict[str, int] = defaultdict(int, dict.fromkeys(self.terms.handed, self.terms.handed_rests_on))
-        for memory, size, readers in self.terms.rings:
-            depth, turn = max((int(lowest[turn]) + more, turn) for turn, more in readers)
-            used[memory] += size * max(1, depth)
-            why[memory] |= self._why_low(paths, turn) if depth > 1 else 0
-        for memory, size in used.items():
-            if size > free_bytes(self.terms.warps.loop, memory):
-                return why[memory]
-        there = self.terms.stays.there(lowest, highest)
-        full = there > self.terms.stays.rooms
-        if full.any():
-            self.weight[self.terms.stays.begins[full[self.terms.stays.moments]]] += 1
-            moments = np.flatnonzero(full).tolist()
-            return min((self._crowded(paths, lowest, highest, at) for at in moments), key=int.bit_count)
-        if self.terms.warps.limits.reallocation and self.terms.stays.together(there) > self.terms.file:
-            return self._file_full(paths, lowest, highest, there)
-        return None
-
-    def _crowded(self, paths: Paths, lowest: Matrix, highest: Matrix, moment: int) -> int:
-        """Return the decisions after which there are too many registers at a moment; stays not needed for it are left
-        out, the latest decided first.
-        """
-        terms = self._there(paths, lowest, highest, moment)
-        spare = sum(taken for _, taken in terms) - int(self.terms.stays.rooms[moment]) - 1
-        why = 0 if self.terms.stays.groups[moment] == NO_GROUP else self.terms.room_rests_on
-        for decisions, taken in sorted(terms, reverse=True):
-            if decisions and taken <= spare:
-                spare -= taken
-            else:
-                why |= decisions
-        return why
-
-    def _there(self, paths: Paths, lowest: Matrix, highest: Matrix, moment: int) -> list[tuple[int, int]]:
-        """Return every stay that is there at a moment: the decisions that make it so, and its registers."""
-        stays, found = self.terms.stays, list[tuple[int, int]]()
-        for term in np.flatnonzero(stays.moments == moment).tolist():
-            over = highest[stays.ends[term]] - stays.later[term]
-            last = int(np.argmin(over))
-            count = int(lowest[stays.begins[term]]) - int(over[last])
-            if count > 0:
-                why = self._why_low(paths, stays.begins[term]) | self._why_high(paths, stays.ends[term][last])
-                found.append((why | stays.whose[term][last], count * int(stays.registers[term])))
-        return found
-
-    def _file_full(self, paths: Paths, lowest: Matrix, highest: Matrix, there: Matrix) -> int:
-        """Return the decisions after which all groups together exceed the file."""
-        why = EVERY_CLASS
-        for group in {one for one in self.terms.stays.groups.tolist() if one >= 0}:
-            inside = np.where(self.terms.stays.groups == group, there, -1)
-            for decisions, _ in self._there(paths, lowest, highest, int(np.argmax(inside))):
-                why |= decisions
-        return why
+    def _tightened(self, room: Room) -> Paths | int:
+        """Return paths that agree with the first and last value of every turn; the decisions that leave none."""
+        terms, paths, low, high = self.terms, room.paths, self.terms.demand.low, self.terms.demand.high
+        from_, to = paths.least[terms.first, terms.second], -paths.least[terms.second, terms.first]
+        ends = room.highest + 1
+        first = room.lowest * (low if low == high else np.where(room.lowest >= 0, low, high)) + terms.after
+        last = ends * (low if low == high else np.where(ends >= 0, high, low)) - terms.before
+        for turn in np.flatnonzero((first > from_) | (last < to)).tolist():
+            one, other = terms.ends[turn]
+            whose = terms.whose[turn]
+            closer = paths.raised(one, other, int(first[turn]), room.why_low(turn) | whose)
+            if not isinstance(closer, int):
+                closer = closer.raised(other, one, -int(last[turn]), room.why_high(turn) | whose)
+            if isinstance(closer, int):
+                self.weight[turn] += 1
+                return closer
+            paths = closer
+        return paths
 
     def _branch(self, lowest: Matrix, highest: Matrix) -> int | None:
         """Return the turn to decide next; None where whatever is open no longer matters."""

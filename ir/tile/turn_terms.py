@@ -7,19 +7,20 @@ share a group. A refutation that does not rest on the group of some class holds 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from treadle.ir.tile.assignments import classes
 from treadle.ir.tile.constraints import arcs
+from treadle.ir.tile.orders import parts
+from treadle.ir.tile.turn_paths import Matrix, Paths, raise_to
 from treadle.ir.tile.warps import FETCH_CYCLES, WarpLoop, handed_over, handoff_bytes
-
-Matrix = NDArray[np.int64]
 
 NO_GROUP = -(10**6)
 """Stands for the group of moments that are about operations in flight."""
+NO_PATH = -(10**9)
+"""Stands for the longest path between operations that nothing ties to each other."""
 DEEPEST = 42
 """Level of the search from which on decisions are no longer told apart: a bit of 64 for each."""
 CLASS_BITS = 20
@@ -38,6 +39,8 @@ class Demand:
     most_cycles: int | None = None
     apart: tuple[tuple[int, int, int], ...] = ()
     """Operations by index, the second to start so many cycles after the first: for a search that need not refute."""
+    slots: tuple[tuple[str, int], ...] = ()
+    """Of operations that fill a unit, in one of their orders (`orders.Order`)."""
 
 
 @dataclass(slots=True)
@@ -128,37 +131,11 @@ class Packed:
         return sum(int(there[self.groups == group].max()) for group in set(self.groups.tolist()) if group >= 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Paths:
-    """All longest paths, and the decisions (bits, by level of the search) that each of them rests on."""
-
-    least: Matrix
-    why: Matrix
-    given: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
-    """Turns that are decided over a range of intervals, where paths need not say so, and the decisions."""
-
-    def decided(self, turn: int, value: int, why: int) -> Paths:
-        """Return the same paths with a turn decided."""
-        return replace(self, given={**self.given, turn: (value, why)})
-
-    def raised(self, source: int, target: int, weight: int, why: int) -> Paths | int:
-        """Return longest paths with one more difference, closed again; the decisions that contradict it, if any do."""
-        least, known = self.least, self.why
-        if least[target, source] + weight > 0:
-            return int(known[target, source]) | why
-        if weight <= least[source, target]:
-            return self
-        longer = least[:, source, None] + weight + least[None, target, :]
-        better = longer > least
-        reasons = known[:, source, None] | known[None, target, :] | why
-        return Paths(np.where(better, longer, least), np.where(better, reasons, known), self.given)
-
-
 class Terms:
     """All that an assignment of operations to groups states; those that share a negative number share some group."""
 
-    def __init__(self, warps: WarpLoop, groups: dict[str, int], demand: Demand) -> None:
-        self.warps, self.groups, self.demand = warps, groups, demand
+    def __init__(self, warps: WarpLoop, groups: dict[str, int], demand: Demand, *, movable: bool = False) -> None:
+        self.warps, self.groups, self.demand, self.movable = warps, groups, demand, movable
         self.index = warps.loop.index
         self.home = {name: number for number, names in enumerate(classes(warps)) for name in names}
         role = {issue.operation: issue.role for issue in warps.issues}
@@ -210,6 +187,7 @@ class Terms:
         Return the turns, and the classes whose groups make them necessary.
         """
         operations, single = self.warps.loop.operations, {u.name for u in self.warps.loop.units if u.count == 1}
+        slots = dict(self.demand.slots)
         issue = {one.operation: one.issue_cycles for one in self.warps.issues}
         found: list[tuple[int, int]] = []
         for i, one in enumerate(operations):
@@ -217,6 +195,9 @@ class Terms:
                 after = before = whose = 0
                 if one.unit == other.unit and one.unit in single and one.occupancy_cycles and other.occupancy_cycles:
                     after, before = other.occupancy_cycles, one.occupancy_cycles
+                if one.name in slots and other.name in slots:
+                    after = (slots[one.name] - slots[other.name]) % self.demand.low
+                    before = self.demand.low - after
                 cycles = (issue.get(other.name, 0), issue.get(one.name, 0))
                 if all(cycles) and self.groups[one.name] == self.groups[other.name]:
                     if cycles[0] > after or cycles[1] > before:
@@ -293,12 +274,32 @@ class Terms:
             found.groups.append(group)
             found.rooms.append(room)
 
+    def _spans(self) -> Matrix:
+        """Return what stages say of starts; in a core, whose parts may be moved by whole intervals, only of each part.
+
+        Parts are held so that an operation of each starts in the first interval, at its slot where it has one.
+        """
+        operations, high = self.warps.loop.operations, self.demand.high
+        every = parts(self.warps.loop, arcs(self.warps.loop)) if self.movable else [list(range(len(operations)))]
+        span = self.warps.limits.most_stages * high - 1
+        least = np.full((len(operations), len(operations)), -span if len(every) == 1 else NO_PATH, dtype=np.int64)
+        slots = dict(self.demand.slots)
+        held = [min(part, key=lambda vertex: operations[vertex].name not in slots) for part in every]
+        for part, one in zip(every, held, strict=True):
+            least[np.ix_(part, part)] = -span
+            if one != held[0]:
+                ends = (operations[held[0]].name, operations[one].name)
+                known = all(name in slots for name in ends)
+                after = slots[ends[1]] - slots[ends[0]] if known else 0
+                least[held[0], one] = after
+                least[one, held[0]] = -after if known else 1 - high
+        return least
+
     def distances(self) -> Paths | int:
         """Return the least of s_j - s_i for all pairs; what it rests on where paths alone contradict each other."""
         low, high = self.demand.low, self.demand.high
         operations = self.warps.loop.operations
-        span = self.warps.limits.most_stages * high - 1
-        least = np.full((len(operations), len(operations)), -span, dtype=np.int64)
+        least = self._spans()
         why = np.zeros_like(least)
         np.fill_diagonal(least, 0)
         extra: dict[int, int] = {}
@@ -317,19 +318,12 @@ class Terms:
                 least[arc.source, arc.target], why[arc.source, arc.target] = weight, rests_on
         if self.demand.most_cycles is not None:
             latency = np.array([operation.latency_cycles for operation in operations], dtype=np.int64)
-            _raise_to(least, why, np.broadcast_to(latency[:, None] - self.demand.most_cycles, least.shape), 0)
+            raise_to(least, why, np.broadcast_to(latency[:, None] - self.demand.most_cycles, least.shape), 0)
         for first, second, cycles in self.demand.apart:
             least[first, second] = max(least[first, second], cycles)
             least[second, first] = max(least[second, first], -cycles)
         for middle in range(len(operations)):
             longer = least[:, middle, None] + least[None, middle, :]
-            _raise_to(least, why, longer, why[:, middle, None] | why[None, middle, :])
+            raise_to(least, why, longer, why[:, middle, None] | why[None, middle, :])
         wrong = np.flatnonzero(np.diagonal(least) > 0)
         return int(why[wrong[0], wrong[0]]) if wrong.size else Paths(least, why)
-
-
-def _raise_to(least: Matrix, why: Matrix, longer: Matrix, reasons: Matrix | int) -> None:
-    """Raise paths in place to longer ones, with what those rest on."""
-    better = longer > least
-    np.copyto(why, reasons, where=better)
-    np.copyto(least, longer, where=better)
