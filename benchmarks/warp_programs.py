@@ -23,8 +23,9 @@ from tests.warp_programs.mutations import mutants
 from treadle.costmodels.lower_warps import lower_warps
 from treadle.costmodels.warp_facts import facts_of
 from treadle.costmodels.warp_interpreter import differences, interpret, reference
+from treadle.costmodels.warp_lowering import TOLERANCE
 from treadle.costmodels.warp_pace import why_off
-from treadle.costmodels.warp_review import TOLERANCE, grid_cycles, review_schedule
+from treadle.costmodels.warp_review import grid_cycles, review_schedule
 from treadle.costmodels.warp_semantics import FamilySemantics, MixedSemantics
 from treadle.ir.tile.program import TileProgram
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule, check_warps

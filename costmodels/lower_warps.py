@@ -138,13 +138,16 @@ class _Warps:
     def _crossing(self, position: int) -> Crossing:
         dependence = self.loop.dependences[position]
         if self._home(dependence.source) is not Memory.REGISTER:
-            figure = "mbarrier_cycles" if self.machine.has("warp_specialization") else "named_barrier_cycles"
             announced = not self._signalled_by_hardware(self.loop.operation(dependence.source))
-            return Crossing(position, round(self.machine.value(figure)), 0, 1, announced=announced)
+            return Crossing(position, round(self.machine.value(self._barrier())), 0, 1, announced=announced)
         size = self._tile(dependence.source).bytes
         delay = self.machine.value("handoff_base_cycles") + self.machine.value("handoff_cycles_per_kib") * size / 1024
         allowed = not self._stays(dependence.source, dependence.target)
         return Crossing(position, round(delay), size, 1, allowed=allowed, announced=True)
+
+    def _barrier(self) -> str:
+        """Return the figure of what a barrier between groups takes one way."""
+        return "mbarrier_cycles" if self.machine.has("warp_specialization") else "named_barrier_cycles"
 
     def _signalled_by_hardware(self, operation: Operation) -> bool:
         """Whether a barrier is told of the end by the copy itself (TMA, `cp.async.mbarrier.arrive`) or by the tensor
@@ -256,6 +259,7 @@ class _Warps:
             reallocation=self.machine.has("register_reallocation"),
             flights=self._flights(),
             handoff_memory="shared",
+            release_cycles=round(value(self._barrier())),
             most_stages=max(LEAST_STAGES, self._stages() + STAGES_FOR_HANDOFFS),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
-from treadle.costmodels.warp_review import TOLERANCE
+from treadle.costmodels.warp_lowering import TOLERANCE
 from treadle.costmodels.warp_simulator import steady_cycles
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule
 from treadle.ir.warp.facts import Facts

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import combinations
+from dataclasses import dataclass
 from math import ceil
 
 from treadle.costmodels.warp_facts import facts_of
-from treadle.costmodels.warp_simulator import SETTLED, Pace, fetches_of, measure_pace, simulate, steady_cycles
+from treadle.costmodels.warp_lowering import TOLERANCE, lower_at_pace
+from treadle.costmodels.warp_simulator import SETTLED, Pace, fetches_of, simulate
 from treadle.ir.diagnostics import Finding, Severity, TreadleError
 from treadle.ir.machine import Machine
 from treadle.ir.tile.program import TileProgram
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule
 from treadle.ir.warp.check import check_warp_program
-from treadle.ir.warp.facts import Facts, SharedUnit
-from treadle.ir.warp.lower import lower_schedule
+from treadle.ir.warp.facts import Facts
 from treadle.ir.warp.program import WarpProgram
-
-TOLERANCE = 0.01
-"""Share of the interval by which the simulated pace may differ from it."""
-
-CROWDED = 0.2
-"""Share of the interval from which on a unit is taken to be one that groups may get into each other's way on."""
-
-SHORT_CYCLES = 16
-"""Operations that hold a unit for less take no turns: row vectors slip in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +39,7 @@ def observed_starts(warps: WarpLoop, made: WarpSchedule, facts: Facts) -> tuple[
     cycles from one iteration to the next.
     """
     try:
-        lowered = lower_schedule(warps, made, facts)
+        lowered = lower_at_pace(warps, made, facts)[0]
         run = simulate(lowered, warps, facts, 3 * SETTLED)
     except TreadleError:
         return None
@@ -62,54 +50,6 @@ def observed_starts(warps: WarpLoop, made: WarpSchedule, facts: Facts) -> tuple[
     for name, followers in fetches_of(warps).items():
         starts |= dict.fromkeys(followers, starts[name])
     return round(pace), starts
-
-
-def lower_at_pace(warps: WarpLoop, made: WarpSchedule, facts: Facts) -> tuple[WarpProgram, Pace]:
-    """Return the warp program of a schedule, and its simulated pace.
-
-    Groups take turns on the units of `facts`. Where that does not keep the schedule's pace, since they get into each
-    other's way, other turns are tried in short runs until one does: on one crowded unit, for all or some groups, beside
-    the turns of `facts` or in their place. The fastest is taken.
-
-    Raises:
-        NoRoomForHandoffs, Stuck.
-    """
-    lowered = lower_schedule(warps, made, facts)
-    pace = measure_pace(lowered, warps, facts)
-    enough = (1 + TOLERANCE) * made.schedule.ii_cycles
-    if pace.steady_cycles <= enough:
-        return lowered, pace
-    found = [(pace.steady_cycles, 0, lowered)]
-    for shared in _other_turns(warps, made, facts.shared_units):
-        other = lower_schedule(warps, made, replace(facts, shared_units=shared))
-        found.append((steady_cycles(other, warps, facts, SETTLED // 2), len(found), other))
-        if found[-1][0] <= enough:
-            break
-    best = min(found, key=lambda each: each[:2])[2]
-    return best, measure_pace(best, warps, facts)
-
-
-def _other_turns(warps: WarpLoop, made: WarpSchedule, own: tuple[SharedUnit, ...]) -> Iterator[tuple[SharedUnit, ...]]:
-    """Yield turns to try: crowded units, the busiest first; all groups, then some of them; with and without `own`."""
-    for unit, groups in _crowded_units(warps, made).items():
-        others = tuple(shared for shared in own if shared.unit != unit)
-        for count in range(len(groups), 1, -1):
-            for some in combinations(groups, count):
-                turn = SharedUnit(unit, some, SHORT_CYCLES)
-                yield from dict.fromkeys(((*others, turn), (turn,)))
-
-
-def _crowded_units(warps: WarpLoop, made: WarpSchedule) -> dict[str, tuple[int, ...]]:
-    """Return the units that are busy for most of the interval, busiest first, with the several groups on them."""
-    busy: dict[str, int] = defaultdict(int)
-    groups: dict[str, set[int]] = defaultdict(set)
-    for operation in warps.loop.operations:
-        if operation.name in made.groups and operation.occupancy_cycles:
-            busy[operation.unit] += operation.occupancy_cycles
-            if operation.occupancy_cycles >= SHORT_CYCLES:
-                groups[operation.unit].add(made.groups[operation.name])
-    full = [unit for unit in busy if len(groups[unit]) > 1 and busy[unit] >= CROWDED * made.schedule.ii_cycles]
-    return {unit: tuple(sorted(groups[unit])) for unit in sorted(full, key=lambda unit: (-busy[unit], unit))}
 
 
 def review_warp_program(program: TileProgram, machine: Machine, warps: WarpLoop, made: WarpSchedule) -> WarpReview:

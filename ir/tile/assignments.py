@@ -74,8 +74,8 @@ class _Walk:
     """Per class: recurrences whose last class it is."""
     refutes: Callable[[dict[str, int]], bool] | None = None
     """Whether anything else refutes the groups of some operations, whatever those of all others are."""
-    handoffs: list[tuple[int, tuple[int, ...], int]] = field(default_factory=list[tuple[int, tuple[int, ...], int]])
-    """What may be handed over: class of the source, other classes that read it, bytes."""
+    handoffs: list[tuple[int, dict[int, int]]] = field(default_factory=list[tuple[int, dict[int, int]]])
+    """What may be handed over: class of the source, and bytes by the other classes that read it."""
     handoff_room: int = 0
     """Bytes that the fewest slots of all rings leave to handoffs."""
     peaks: dict[tuple[int, frozenset[int]], int] = field(default_factory=dict[tuple[int, frozenset[int]], int])
@@ -273,11 +273,7 @@ def _started(
         if -1 != first != last:
             walk.edges[last].append((first, crossing.bytes, crossing.barriers))
     walk.ahead = _ahead(walk)
-    for handoff in warps.handoffs:
-        source = home.get(handoff.source, -1)
-        targets = {home.get(name, -1) for name in handoff.targets} - {source, -1}
-        if source >= 0:
-            walk.handoffs.append((source, tuple(targets), handoff.bytes))
+    walk.handoffs = list(_handoffs(warps, ii, home))
     walk.rounds = _rounds(warps, ii, home, len(found))
     if longest(len(warps.loop.operations), list(arcs(warps.loop)), ii) is not None:
         walk.reach = Reach(warps, list(arcs(warps.loop)), ii)
@@ -292,6 +288,25 @@ def _ahead(walk: _Walk) -> list[tuple[int, int]]:
         forced = [edge for edge in edges if walk.roles[edge[0]] != role]
         found.append((found[-1][0] + sum(edge[1] for edge in forced), found[-1][1] + sum(edge[2] for edge in forced)))
     return found[::-1]
+
+
+def _handoffs(warps: WarpLoop, ii: int, home: dict[str, int]) -> Iterator[tuple[int, dict[int, int]]]:
+    """Yield what may be handed over, with the bytes of the fewest slots at an interval, and so at any shorter one.
+
+    A reader starts no sooner than the value has crossed, which a slot is held for.
+    """
+    for handoff in warps.handoffs:
+        source = home.get(handoff.source, -1)
+        sizes: dict[int, int] = {}
+        for crossing in warps.crossings:
+            ends = warps.loop.dependences[crossing.dependence]
+            target = home.get(ends.target, -1)
+            if ends.source == handoff.source and target not in (source, -1):
+                start = ends.delay_cycles + crossing.delay_cycles - ii * ends.distance
+                slots = handoff.slots(start + warps.limits.release_cycles, ii)
+                sizes[target] = max(sizes.get(target, 0), handoff.slot_bytes * slots)
+        if source >= 0:
+            yield source, sizes
 
 
 def handoff_room(warps: WarpLoop, reach: Reach, ii: int) -> int:
@@ -403,9 +418,10 @@ def _waits_within(walk: _Walk, chosen: list[int]) -> bool:
 def _handed_within(walk: _Walk, chosen: list[int]) -> bool:
     """Whether what the classes placed so far hand over has room beside the rings."""
     placed, used = len(chosen), 0
-    for source, targets, size in walk.handoffs:
-        if source < placed and any(at < placed and chosen[at] != chosen[source] for at in targets):
-            used += size
+    for source, sizes in walk.handoffs:
+        if source < placed:
+            crossed = (size for at, size in sizes.items() if at < placed and chosen[at] != chosen[source])
+            used += max(crossed, default=0)
     return not used or used <= walk.handoff_room
 
 

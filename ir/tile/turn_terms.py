@@ -141,7 +141,7 @@ class Terms:
         role = {issue.operation: issue.role for issue in warps.issues}
         self.roles = [role[names[0]] for names in classes(warps)]
         self._count_rooms()
-        self.handed, self.handed_rests_on = handoff_bytes(warps, groups), 0
+        self.handed, self.handed_rests_on = dict.fromkeys(handoff_bytes(warps, groups), 0), 0
         for handoff in handed_over(warps, groups):
             placed = [self.home[name] for name in handoff.targets if groups.get(name, -1) >= 0]
             self.handed_rests_on |= self.of_classes(self.home[handoff.source], *placed)
@@ -218,6 +218,20 @@ class Terms:
             ]
             if readers and ring.slot_bytes:
                 found.append((ring.memory, ring.slot_bytes, readers))
+        return found + self._handoffs(turns)
+
+    def _handoffs(self, turns: _Turns) -> list[tuple[str, int, list[tuple[int, int]]]]:
+        """Return what is handed over as rings; slots that it has in any case are among those of `handed`."""
+        memory = self.warps.limits.handoff_memory
+        found: list[tuple[str, int, list[tuple[int, int]]]] = []
+        for handoff in handed_over(self.warps, self.groups):
+            home, source = self.groups[handoff.source], self.index[handoff.source]
+            held = self.warps.limits.release_cycles - handoff.ready_cycles
+            away = [name for name in dict.fromkeys(handoff.targets) if 0 <= self.groups.get(name, -1) != home]
+            more = handoff.behind + 2 - handoff.least_slots
+            readers = [(turns.add(source, self.index[name], 1 - held, held), more) for name in away]
+            self.handed[memory] += handoff.bytes - handoff.slot_bytes
+            found.append((memory, handoff.slot_bytes, readers))
         return found
 
     def _moments(self, turns: _Turns) -> _Stays:
@@ -308,7 +322,7 @@ class Terms:
             source, target = self.groups[ends.source], self.groups[ends.target]
             if source != target and source >= 0 and target >= 0:
                 extra[crossing.dependence] = max(extra.get(crossing.dependence, 0), crossing.delay_cycles)
-        for arc in arcs(self.warps.loop, self.handed):
+        for arc in arcs(self.warps.loop, handoff_bytes(self.warps, self.groups)):
             more = extra.get(arc.reference.get("dependence", -1), 0)
             weight = arc.delay_cycles + more - arc.distance * (high if arc.distance >= 0 else low)
             if weight > least[arc.source, arc.target]:

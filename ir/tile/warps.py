@@ -108,15 +108,34 @@ class WarpLimits:
     flights: tuple[FlightLimit, ...] = ()
     handoff_memory: str = ""
     """Memory through which groups hand values over, beside the rings there; empty where their bytes are not counted."""
+    release_cycles: int = 0
+    """Cycles from when a group gives a slot of a handoff back until the group that fills it knows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Handoff:
-    """What handing a value over takes: bytes of its slots, and the operations in whose groups it may be read."""
+    """What handing a value over takes: bytes of a slot and fewest slots, and the operations that may read it elsewhere.
+
+    A slot is filled `ready_cycles` after the source starts (at the earliest), and given back when the last reader in
+    another group starts; a group keeps the value of an iteration for as long as any reader is behind.
+    """
 
     source: str
-    bytes: int
+    slot_bytes: int
+    least_slots: int
     targets: tuple[str, ...]
+    ready_cycles: int = 0
+    behind: int = 0
+    """Iterations that the last reader is behind."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the fewest slots."""
+        return self.slot_bytes * self.least_slots
+
+    def slots(self, cycles: int, ii_cycles: int) -> int:
+        """Return the slots needed where a reader starts so many cycles after the source, and its release is known."""
+        return max(self.least_slots, -(-(cycles - self.ready_cycles) // ii_cycles) + self.behind)
 
 
 @dataclass(frozen=True)
@@ -168,7 +187,8 @@ class WarpLoop:
     def handoffs(self) -> tuple[Handoff, ...]:
         """What may be handed over and takes memory.
 
-        A value has one slot, or as many as iterations between it and its last reader: those are there at once.
+        A value has one slot, or as many as iterations between it and its last reader: those are there at once. It has
+        more where a slot is given back later than it is to be filled again (`handoff_slots`).
         """
         if not self.limits.handoff_memory:
             return ()
@@ -179,12 +199,14 @@ class WarpLoop:
             sizes[ends.source] = max(sizes.get(ends.source, 0), crossing.bytes)
             targets[ends.source].append(ends.target)
         issued = {issue.operation for issue in self.issues}
-        slots = {
-            name: max([1, *(d.distance for d in self.loop.dependences if d.source == name and d.target in issued)])
-            for name, size in sizes.items()
-            if size
-        }
-        return tuple(Handoff(name, count * sizes[name], tuple(targets[name])) for name, count in slots.items())
+        found: list[Handoff] = []
+        for name, size in sizes.items():
+            read = [d for d in self.loop.dependences if d.source == name and d.target in issued]
+            behind = max([0, *(d.distance for d in read)])
+            ready = min(d.delay_cycles for d in read)
+            if size:
+                found.append(Handoff(name, size, max(1, behind), tuple(targets[name]), ready, behind))
+        return tuple(found)
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -235,6 +257,19 @@ def handoff_bytes(warps: WarpLoop, groups: dict[str, int]) -> dict[str, int]:
     """Return, by memory, the bytes of the fewest slots over which groups hand values over."""
     used = sum(handoff.bytes for handoff in handed_over(warps, groups))
     return {warps.limits.handoff_memory: used} if used else {}
+
+
+def handoff_slots(warps: WarpLoop, schedule: Schedule, groups: dict[str, int]) -> dict[Handoff, int]:
+    """Return what groups hand over, with the slots that the schedule needs for its pace.
+
+    With fewer the source would wait for a reader of an earlier iteration to start, and for the release to arrive.
+    """
+    found: dict[Handoff, int] = {}
+    for handoff in handed_over(warps, groups):
+        last = max(schedule.start_cycles[n] for n in handoff.targets if groups[n] != groups[handoff.source])
+        cycles = last + warps.limits.release_cycles - schedule.start_cycles[handoff.source]
+        found[handoff] = handoff.slots(cycles, schedule.ii_cycles)
+    return found
 
 
 def exposed_waits(warps: WarpLoop, groups: dict[str, int]) -> int:
@@ -480,13 +515,16 @@ def _check_flights(warps: WarpLoop, made: WarpSchedule) -> list[Finding]:
 
 
 def _check_handoffs(warps: WarpLoop, made: WarpSchedule) -> list[Finding]:
-    """What groups hand over has room beside the rings."""
-    findings: list[Finding] = []
-    for memory, needed in handoff_bytes(warps, made.groups).items():
-        depths = made.schedule.ring_depths
-        rings = sum(ring.slot_bytes * depths[ring.name] for ring in warps.loop.rings if ring.memory == memory)
-        left = free_bytes(warps.loop, memory) - rings
-        if needed > left:
-            where = f"{warps.loop.name}.{memory}"
-            findings.append(Finding("TRD608", where, "handoffs find no room", f"<= {left} bytes", f"{needed} bytes"))
-    return findings
+    """What groups hand over has room beside the rings, in as many slots as the schedule needs."""
+    memory = warps.limits.handoff_memory
+    slots = handoff_slots(warps, made.schedule, made.groups)
+    needed = sum(handoff.slot_bytes * count for handoff, count in slots.items())
+    depths = made.schedule.ring_depths
+    rings = sum(ring.slot_bytes * depths[ring.name] for ring in warps.loop.rings if ring.memory == memory)
+    left = free_bytes(warps.loop, memory) - rings
+    if needed <= left or not slots:
+        return []
+    where = f"{warps.loop.name}.{memory}"
+    named = ", ".join(f"`{handoff.source}` {count}" for handoff, count in slots.items())
+    found = f"{needed} bytes (slots: {named})"
+    return [Finding("TRD608", where, "handoffs find no room", f"<= {left} bytes", found)]

@@ -73,8 +73,7 @@ def settle(template: Template, queues: tuple[Queue, ...]) -> tuple[tuple[Step, .
         parts["prologue", step] = [e for e in template.steady if e.every_step or _exists(e, step)]
         parts["epilogue", step] = [e for e in template.steady if e.every_step or e.instruction.stage > step]
     lists = _Lists(parts, template.stages, template.ahead)
-    _fill_depths(lists, {queue.name: queue for queue in queues})
-    _drop_superfluous(lists)
+    _drop_superfluous(lists, _fill_depths(lists, {queue.name: queue for queue in queues}))
     return (
         tuple(_step(lists, ("prologue", step)) for step in range(ahead)),
         _step(lists, ("steady", 0)),
@@ -97,7 +96,8 @@ def _trip_counts(lists: _Lists) -> range:
     return range(lists.least, lists.least + 2 * lists.stages + 4)
 
 
-def _fill_depths(lists: _Lists, queues: dict[str, Queue]) -> None:
+def _fill_depths(lists: _Lists, queues: dict[str, Queue]) -> dict[Key, int]:
+    """Fill in the depths of all waits; return how many operations are issued behind the target of each, at least."""
     counts = _count(lists, drained=set())
     steady = {key: max(found) for key, found in counts.items() if key[0][0] == "steady" and found}
     short = {
@@ -114,6 +114,7 @@ def _fill_depths(lists: _Lists, queues: dict[str, Queue]) -> None:
         entry = lists.parts[key[0]][key[1]]
         assert entry is not None
         lists.parts[key[0]][key[1]] = replace(entry, instruction=replace(entry.instruction, pending=depth))
+    return {key: min(found, default=0) for key, found in counts.items()}
 
 
 def _queue(lists: _Lists, key: Key) -> str:
@@ -152,17 +153,26 @@ def _count(lists: _Lists, drained: set[str]) -> dict[Key, list[int]]:
     return counts
 
 
-def _drop_superfluous(lists: _Lists) -> None:
-    """Remove waits for what is known to be over, one at a time: every one removed before must still be covered."""
+def _drop_superfluous(lists: _Lists, behind: dict[Key, int]) -> None:
+    """Remove waits for what is known to be over, one at a time: every one removed before must still be covered.
+
+    Those whose target was issued longest ago go first. A draining wait also covers what was issued just before it, but
+    too early: the wait that has a reason of its own is to stay.
+    """
     gone: dict[Key, Entry] = {}
-    for part, entries in lists.parts.items():
-        for position, entry in enumerate(entries):
-            if entry is not None and entry.instruction.action is Action.WAIT:
-                entries[position] = None
-                gone[part, position] = entry
-                if not _known_over(lists, gone, entry.instruction.subject):
-                    entries[position] = entry
-                    del gone[part, position]
+    waits = [
+        ((part, position), entry)
+        for part, entries in lists.parts.items()
+        for position, entry in enumerate(entries)
+        if entry is not None and entry.instruction.action is Action.WAIT
+    ]
+    for key, entry in sorted(waits, key=lambda wait: -behind.get(wait[0], 0)):
+        entries, position = lists.parts[key[0]], key[1]
+        entries[position] = None
+        gone[key] = entry
+        if not _known_over(lists, gone, entry.instruction.subject):
+            entries[position] = entry
+            del gone[key]
 
 
 def _known_over(lists: _Lists, gone: dict[Key, Entry], queue: str) -> bool:

@@ -1,8 +1,9 @@
-"""Announcements of results to other groups: asked for only where a solution without them breaks them.
+"""Announcements of results to other groups, slots of handoffs: asked for only where a solution without breaks them.
 
 A group announces a result in order with all else it issues (`Crossing.announced`), so not within the issue of another
 operation. Leaving that out gives more solutions than there are schedules: what has none without has none with it, and
-bounds hold. Few solutions break it, and stating it costs a slot for every result, so it is stated when one does.
+bounds hold. Few solutions break it, and stating it costs a slot for every result, so it is stated when one does. The
+same goes for the slots that a handoff has beyond the fewest (`warps.handoff_slots`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from dataclasses import replace
 from ortools.sat.python import cp_model
 
 from treadle.ir.certificate import Status
-from treadle.ir.tile.schedule import Schedule
-from treadle.ir.tile.warps import crosses, handed_cycle
+from treadle.ir.tile.constraints import free_bytes
+from treadle.ir.tile.schedule import Schedule, lifetime_cycles
+from treadle.ir.tile.warps import crosses, handed_cycle, handoff_slots
 from treadle.solvers.backend import Limits, Outcome, solve
 from treadle.solvers.pipeline.budget import Budget
 from treadle.solvers.pipeline.model import Joint
@@ -25,28 +27,71 @@ Tuning = Mapping[str, bool | int | float]
 
 
 def answered(joint: Joint, limits: Limits, budget: Budget, tuning: Tuning) -> Outcome:
-    """Solve a model, once more with announcements where the solution breaks them; the better of both bounds holds."""
-    outcome = budget.charge(solve(joint.cp, limits, tuning=tuning))
-    if not outcome.solved or _kept(joint, outcome):
+    """Solve a model, once more with what was left out where the solution breaks it; the best of all bounds holds."""
+    left = [(_announced_in_time, add_announcements), (_handed_in_room, add_handoff_slots)]
+    outcome, bounds = budget.charge(solve(joint.cp, limits, tuning=tuning)), list[float]()
+    while outcome.solved:
+        broken = [(kept, state) for kept, state in left if not kept(joint, outcome)]
+        if not broken:
+            break
+        for rule in broken:
+            rule[1](joint)
+            left.remove(rule)
+        bounds += [] if outcome.bound is None else [outcome.bound]
+        outcome = budget.charge(solve(joint.cp, limits, tuning=tuning))
+    if outcome.status is Status.INFEASIBLE or not bounds:
         return outcome
-    add_announcements(joint)
-    again = budget.charge(solve(joint.cp, limits, tuning=tuning))
-    bounds = [found.bound for found in (outcome, again) if found.bound is not None]
-    if again.status is Status.INFEASIBLE or not bounds:
-        return again
-    return replace(again, bound=max(bounds))
+    return replace(outcome, bound=max([*bounds, *([] if outcome.bound is None else [outcome.bound])]))
 
 
-def _kept(joint: Joint, outcome: Outcome) -> bool:
+def _announced_in_time(joint: Joint, outcome: Outcome) -> bool:
     """Whether no group is handed a result before it is announced."""
-    warps, point = joint.warps, read(joint, outcome)
-    starts = {operation.name: start for operation, start in zip(warps.loop.operations, point.starts, strict=True)}
-    made = Schedule(warps.loop.name, joint.base.ii, starts, 0, {})
+    warps, (made, groups) = joint.warps, _times(joint, outcome)
     return all(
-        starts[warps.loop.dependences[crossing.dependence].target] >= handed_cycle(warps, made, point.groups, crossing)
+        made.start_cycles[warps.loop.dependences[crossing.dependence].target]
+        >= handed_cycle(warps, made, groups, crossing)
         for crossing in warps.crossings
-        if crossing.announced and crosses(warps, point.groups, crossing)
+        if crossing.announced and crosses(warps, groups, crossing)
     )
+
+
+def _handed_in_room(joint: Joint, outcome: Outcome) -> bool:
+    """Whether handoffs have room in as many slots as they need beside the rings, which are as shallow as can be."""
+    warps, loop, (made, groups) = joint.warps, joint.warps.loop, _times(joint, outcome)
+    memory = warps.limits.handoff_memory
+    rings = sum(
+        ring.slot_bytes * max(1, -(-lifetime_cycles(ring, made) // made.ii_cycles))
+        for ring in loop.rings
+        if ring.memory == memory
+    )
+    used = sum(handoff.slot_bytes * slots for handoff, slots in handoff_slots(warps, made, groups).items())
+    return not used or rings + used <= free_bytes(loop, memory)
+
+
+def _times(joint: Joint, outcome: Outcome) -> tuple[Schedule, dict[str, int]]:
+    """Return starts as a schedule that lacks all else, and groups."""
+    point = read(joint, outcome)
+    starts = {operation.name: start for operation, start in zip(joint.warps.loop.operations, point.starts, strict=True)}
+    return Schedule(joint.warps.loop.name, joint.base.ii, starts, 0, {}), point.groups
+
+
+def add_handoff_slots(joint: Joint) -> None:
+    """Give whatever is handed over the slots that its readers ask for, within the memory that rings leave."""
+    warps, loop, ii = joint.warps, joint.warps.loop, joint.base.ii
+    memory, free = warps.limits.handoff_memory, free_bytes(warps.loop, warps.limits.handoff_memory)
+    used: list[cp_model.LinearExpr] = []
+    for handoff in warps.handoffs:
+        slots = joint.cp.new_int_var(0, max(0, free // handoff.slot_bytes), f"slots of {handoff.source}")
+        for position, crossed in joint.crossed.items():
+            ends = loop.dependences[warps.crossings[position].dependence]
+            if ends.source == handoff.source:
+                cycles = joint.start(ends.target) - joint.start(ends.source) + warps.limits.release_cycles
+                room = ii * (slots - handoff.behind)
+                joint.cp.add(room >= cycles - handoff.ready_cycles).only_enforce_if(crossed)
+                joint.cp.add(slots >= handoff.least_slots).only_enforce_if(crossed)
+        used.append(handoff.slot_bytes * slots)
+    rings = [ring.slot_bytes * joint.base.depths.get(ring.name, 1) for ring in loop.rings if ring.memory == memory]
+    joint.cp.add(sum(used) + sum(rings) <= free)
 
 
 def add_announcements(joint: Joint) -> None:

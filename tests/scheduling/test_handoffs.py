@@ -16,9 +16,19 @@ from treadle.ir.certificate import Status
 from treadle.ir.tile.assignments import assignments
 from treadle.ir.tile.conflict import smallest_conflict
 from treadle.ir.tile.exhaustive_warps import TooLarge, best_rank
-from treadle.ir.tile.loop import Capacity
+from treadle.ir.tile.loop import Capacity, Dependence, Loop, Operation, Unit
+from treadle.ir.tile.schedule import Schedule
 from treadle.ir.tile.warp_claims import recheck_warps, value_of
-from treadle.ir.tile.warps import WarpLoop, check_warps, handoff_bytes
+from treadle.ir.tile.warps import (
+    Crossing,
+    Issue,
+    WarpLimits,
+    WarpLoop,
+    WarpSchedule,
+    check_warps,
+    handoff_bytes,
+    handoff_slots,
+)
 from treadle.solvers.backend import Limits
 from treadle.solvers.modulo.errors import MemoryExceeded
 from treadle.solvers.modulo.network import network_of
@@ -30,15 +40,16 @@ from treadle.solvers.pipeline.search import searched
 from treadle.solvers.pipeline.solve import OBJECTIVE, Options, refuse_impossible, schedule
 
 
-def with_memory(warps: WarpLoop, capacity_bytes: int) -> WarpLoop:
+def with_memory(warps: WarpLoop, capacity_bytes: int, release_cycles: int = 0) -> WarpLoop:
     loop = replace(warps.loop, capacities=(Capacity("shared", capacity_bytes),))
-    return replace(warps, loop=loop, limits=replace(warps.limits, handoff_memory="shared"))
+    limits = replace(warps.limits, handoff_memory="shared", release_cycles=release_cycles)
+    return replace(warps, loop=loop, limits=limits)
 
 
-@settings(max_examples=15, deadline=None)
-@given(small_warps(), st.sampled_from([0, 4, 8]))
-def test_equals_exhaustive_search(warps: WarpLoop, capacity_bytes: int) -> None:
-    crowded = with_memory(warps, capacity_bytes)
+@settings(max_examples=20, deadline=None)
+@given(small_warps(), st.sampled_from([0, 4, 8]), st.sampled_from([0, 1, 3]))
+def test_equals_exhaustive_search(warps: WarpLoop, capacity_bytes: int, release_cycles: int) -> None:
+    crowded = with_memory(warps, capacity_bytes, release_cycles)
     try:
         solution = schedule(crowded, Options(Limits(deterministic_s=0.5)))
     except (NoWarpSchedule, RegistersExceeded):
@@ -108,3 +119,51 @@ def test_little_traffic_gives_a_first_schedule() -> None:
     point = frugal_schedule(search)
     assert point is not None
     assert not check_warps(warps, warp_schedule(warps, network, 2_500, point))
+
+
+def _late_reader(capacity_bytes: int) -> tuple[WarpLoop, WarpSchedule]:
+    """Two groups at 10 cycles; the value is ready after 3 and read 17 after its source starts, when 4 more are gone."""
+    loop = Loop(
+        "late",
+        (Unit("a", 1), Unit("b", 1)),
+        (Operation("source", "a", 3, 3), Operation("reader", "b", 2, 2)),
+        (Dependence("source", "reader", 3),),
+        (),
+        (Capacity("shared", capacity_bytes),),
+    )
+    crossings = (Crossing(0, 5, 8, 1),)
+    limits = WarpLimits(2, 40, 80, handoff_memory="shared", release_cycles=4)
+    warps = WarpLoop(loop, (Issue("source", 3), Issue("reader", 2)), crossings, (), limits)
+    starts = {"source": 0, "reader": 17}
+    return warps, WarpSchedule(Schedule("late", 10, starts, 19, {}), {"source": 0, "reader": 1}, (0, 0))
+
+
+def test_slots_are_those_that_the_pace_needs() -> None:
+    """A slot is filled from cycle 3 on and given back at 21: two of them at 10 cycles, one at 18."""
+    warps, made = _late_reader(16)
+    assert list(handoff_slots(warps, made.schedule, made.groups).values()) == [2]
+    assert check_warps(warps, made) == []
+    slower = replace(made.schedule, ii_cycles=18)
+    assert list(handoff_slots(warps, slower, made.groups).values()) == [1]
+    together = {"source": 0, "reader": 0}
+    assert handoff_slots(warps, made.schedule, together) == {}
+    crowded, _ = _late_reader(15)
+    (finding,) = check_warps(crowded, made)
+    assert finding.code == "TRD608"
+    assert finding.found == "16 bytes (slots: `source` 2)"
+    assert finding.expected == "<= 15 bytes"
+
+
+def test_a_slot_that_cannot_be_there_makes_the_interval_longer() -> None:
+    """With one slot the reader's start and the signal back (5 and 4 cycles after the value is ready) bound it."""
+    warps, _ = _late_reader(15)
+    solution = schedule(warps, Options(Limits(deterministic_s=0.5)))
+    assert solution.certificate.status is Status.OPTIMAL
+    assert solution.schedule.schedule.ii_cycles == 5, "both in one group: nothing is handed over"
+    apart = replace(warps, issues=(Issue("source", 3, "load"), Issue("reader", 2)))
+    split = schedule(apart, Options(Limits(deterministic_s=0.5)))
+    assert split.schedule.schedule.ii_cycles == split.certificate["ii"].bound == 9
+    assert not recheck_warps(apart, split.schedule, split.certificate).findings
+    roomy, _ = _late_reader(16)
+    pace = schedule(replace(roomy, issues=apart.issues), Options(Limits(deterministic_s=0.5))).schedule
+    assert pace.schedule.ii_cycles == 5
