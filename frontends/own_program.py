@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from treadle.frontends import programs
 from treadle.frontends.ttir.errors import UncompiledKernel, UnreadableIr
 from treadle.frontends.ttir.program import read_program, which_loop
 from treadle.frontends.ttir.text import Kernel, read_kernels
 from treadle.frontends.ttir.worker import ERRORS
 from treadle.ir.codec import decode, file_locator
-from treadle.ir.diagnostics import Place, closest
-from treadle.ir.errors import UnreadableFile
-from treadle.ir.tile.program import TileProgram
+from treadle.ir.diagnostics import Place, TreadleError, closest
+from treadle.ir.errors import InvalidValue, UnreadableFile
+from treadle.ir.tile.program import OperationKind, TileOperation, TileProgram
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,8 @@ def read_own(name: str, shape: Mapping[str, int], arguments: Mapping[str, str]) 
         arguments: of a `@triton.jit` function by name: types, and values of constexprs.
 
     Raises:
-        UnreadableFile, NotAProgram, UnreadableIr, NoHotLoop, UnsupportedIr, UnknownTrips, MissingArgument,
-        UncompiledKernel, MissingExtra.
+        UnreadableFile, NotAProgram, InvalidValue, ZeroDistanceCycle, UnreadableIr, NoHotLoop, UnsupportedIr,
+        UnknownTrips, UnknownShapeKey, InvalidExtent, MissingArgument, UncompiledKernel, MissingExtra.
     """
     path, _, inner = name.partition(":")
     file = Path(path)
@@ -59,7 +60,43 @@ def read_own(name: str, shape: Mapping[str, int], arguments: Mapping[str, str]) 
     if "triton_ir" in answer:
         text = str(answer["triton_ir"])
         return _of_kernel(_kernel(text, f"{path}:{inner}", inner), shape, file, text)
-    return OwnProgram(decode(TileProgram, answer["program"], file_locator(path)), file)
+    program = decode(TileProgram, answer["program"], file_locator(path))
+    _check(program, Place(path))
+    return OwnProgram(program, file)
+
+
+def _check(program: TileProgram, place: Place) -> None:
+    """Refuse products of tiles that are too small, and a family that the library describes otherwise.
+
+    Raises:
+        InvalidValue: with the file as place.
+    """
+    for part in (program, *program.siblings):
+        for operation in part.operations:
+            if operation.kind is OperationKind.MMA:
+                _check_product(part, operation, place)
+    if program.family in programs.FAMILIES and not _of_library(program):
+        message = f"`{program.name}` is not what the library's family `{program.family}` gives at this shape"
+        raise InvalidValue(message=message, place=place, hint="give the program a family of its own")
+
+
+def _check_product(program: TileProgram, operation: TileOperation, place: Place) -> None:
+    """Both operands hold what is read of them: `depth` numbers for every row, and for every column, of the result."""
+    for operand, extent in zip(operation.operands, operation.result.shape, strict=False):
+        tile = program.tile_of(operand.value)
+        if tile.elements < extent * operation.depth:
+            raise InvalidValue(
+                message=f"product `{operation.name}` of program `{program.name}` reads {extent} x {operation.depth} "
+                f"numbers of `{operand.value}`, which has {' x '.join(map(str, tile.shape))}",
+                place=place,
+            )
+
+
+def _of_library(program: TileProgram) -> bool:
+    try:
+        return programs.build(program.family, program.shape, program.tile_sizes, program.options) == program
+    except TreadleError:
+        return False
 
 
 def _of_kernel(kernel: Kernel, shape: Mapping[str, int], file: Path, text: str) -> OwnProgram:

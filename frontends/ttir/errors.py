@@ -20,7 +20,7 @@ class NoHotLoop(TreadleError):
 
     code = "TRD118"
     template = "kernel `{kernel}` has no loop over tiles"
-    hint = "kernels whose programs run straight through have nothing to pipeline"
+    hint = "`for` loops over tiles are read; a program that runs straight through has nothing to pipeline"
     exit_code = ExitCode.UNMET
 
 

@@ -12,10 +12,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from treadle.frontends.programs.errors import InvalidExtent, UnknownShapeKey
 from treadle.frontends.ttir import operations as known
 from treadle.frontends.ttir.errors import NoHotLoop, UnsupportedIr
 from treadle.frontends.ttir.scalars import Scalars
 from treadle.frontends.ttir.text import Kernel, Op
+from treadle.ir.diagnostics import closest
 from treadle.ir.tile.program import Invariant, Memory, Operand, OperationKind, Tile, TileOperation, TileProgram
 
 _TENSOR = re.compile(r"tensor<((?:\d+x)*)([!\w.<>]+?)>$")
@@ -23,6 +25,9 @@ _DTYPES = {
     "f64": "float64", "f32": "float32", "bf16": "bfloat16", "f16": "float16", "f8E4M3FN": "float8_e4m3",
     "f8E5M2": "float8_e5m2", "i32": "int32", "i8": "int8", "i1": "bool",
 }  # fmt: skip
+COUNTS = {"trips": "iterations of the hot loop", "grid": "program instances", "warps": "warps of an instance"}
+"""Numbers that `--shape` may give beside the kernel's arguments, and what they count."""
+MOST_WARPS = 32
 FAMILY = "triton"
 """Family of programs that were read: the library has no template for them, since the user has the kernel."""
 
@@ -36,8 +41,10 @@ def read_program(kernel: Kernel, given: Mapping[str, int]) -> TileProgram:
             given) and `warps` (of one instance, 4 unless given).
 
     Raises:
-        NoHotLoop: nothing to pipeline. UnsupportedIr: an operation without a counterpart. UnknownTrips.
+        NoHotLoop: nothing to pipeline. UnsupportedIr: an operation without a counterpart. UnknownTrips: a bound that
+        nothing tells. UnknownShapeKey, InvalidExtent: what was given is no number of the kernel's.
     """
+    _check_given(kernel, given)
     loop = _hot_loop(kernel)
     reader = _Reader(kernel, loop)
     made = reader.operations()
@@ -53,6 +60,27 @@ def read_program(kernel: Kernel, given: Mapping[str, int]) -> TileProgram:
         warps=given.get("warps", 4),
         options={"dtype": _operand_dtype(made)},
     )
+
+
+def _check_given(kernel: Kernel, given: Mapping[str, int]) -> None:
+    """Refuse numbers that are for nothing, and counts out of their range."""
+    arguments = [name.lstrip("%") for name, kind in kernel.arguments.items() if kind.startswith("i")]
+    for key, value in given.items():
+        if key not in arguments and key not in COUNTS:
+            known = [*arguments, *COUNTS]
+            raise UnknownShapeKey(
+                family=kernel.name, key=key, expected=f"keys among {', '.join(known)}", hint=closest(key, known)
+            )
+        if key in COUNTS and value < 1:
+            raise InvalidExtent(family=kernel.name, key=key, found=value, expected=f"{COUNTS[key]}: at least 1")
+    warps = given.get("warps", 1)
+    if warps & (warps - 1) or warps > MOST_WARPS:
+        raise InvalidExtent(
+            family=kernel.name,
+            key="warps",
+            found=warps,
+            expected=f"{COUNTS['warps']}: a power of two up to {MOST_WARPS}",
+        )
 
 
 def which_loop(kernel: Kernel) -> str:
@@ -72,8 +100,18 @@ def _hot_loop(kernel: Kernel) -> Op:
     ranked = [(_weight(op), -position, op) for position, op in enumerate(_innermost(kernel))]
     best = max(ranked, key=lambda item: item[:2], default=None)
     if best is None or best[0] == (0, 0):
-        raise NoHotLoop(kernel=kernel.name)
+        raise _no_loop(kernel)
     return best[2]
+
+
+def _no_loop(kernel: Kernel) -> NoHotLoop:
+    """Return the refusal of a kernel; a `while` loop is named, since its iterations are not counted anywhere."""
+    for top in kernel.operations:
+        for op in (top, *top.walk()):
+            if op.name == "scf.while":
+                hint = "how often a `while` loop runs is not known before: write it as `for ... in range(...)`"
+                return NoHotLoop(kernel=kernel.name, place=kernel.place(op), hint=hint)
+    return NoHotLoop(kernel=kernel.name)
 
 
 def _innermost(kernel: Kernel) -> list[Op]:
@@ -101,7 +139,12 @@ def _loaded_type(op: Op) -> str:
 def _trips(kernel: Kernel, loop: Op, given: Mapping[str, int]) -> int:
     first, last, step = re.findall(r"= (%[\w$.#-]+) to (%[\w$.#-]+) step (%[\w$.#-]+)", loop.text)[0]
     scalars = Scalars(kernel, given)
-    return max(1, -(-(scalars.value(last) - scalars.value(first)) // scalars.value(step)))
+    begin, end, stride = (scalars.value(bound) for bound in (first, last, step))
+    trips = -(-(end - begin) // stride) if stride > 0 else 0
+    if trips < 1:
+        expected = f"{COUNTS['trips']}: at least 1 (the loop at {kernel.place(loop)} goes from {begin} to {end})"
+        raise InvalidExtent(family=kernel.name, key="trips", found=trips, expected=expected)
+    return trips
 
 
 @dataclass
@@ -130,7 +173,7 @@ class _Reader:
         yielded = next((op.operands for op in self.loop.region if op.name == "scf.yield"), [])
         self.carried = {argument: made for (argument, _), made in zip(pairs, yielded, strict=False)}
         self.data = self._data()
-        self.names = {result: _plain(result) for result in self.inside}
+        self.names = {result: _named(result, op) for result, op in self.inside.items()}
 
     def operations(self) -> tuple[TileOperation, ...]:
         """Return the tile operations of the loop, in order, with chains of arithmetic put together."""
@@ -292,6 +335,12 @@ class _Reader:
                 place=self.kernel.place(op),
             )
         return int(extents[1])
+
+
+def _named(value: str, op: Op) -> str:
+    """Return the name of a result: the source's, or the operation's where the source has none (`exp_5`)."""
+    plain = _plain(value)
+    return f"{op.name.rpartition('.')[2]}_{plain}" if plain.isdigit() else plain
 
 
 def _plain(value: str) -> str:

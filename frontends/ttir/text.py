@@ -127,7 +127,7 @@ def _region(lines: list[str], position: int, file: str) -> tuple[list[Op], int]:
             if _LOCATION.sub("", line).endswith("{") or line.endswith("({"):
                 op.region, position = _region(lines, position + 1, file)
                 ending = lines[position].strip()
-                if ending.startswith("} else"):
+                if ending.startswith(("} else", "} do")):
                     other, position = _region(lines, position + 1, file)
                     op.region += other
                     ending = lines[position].strip()

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from math import prod
 
+from treadle.ir.diagnostics import closest
 from treadle.ir.errors import InvalidValue
+from treadle.ir.tile.loop import ZeroDistanceCycle
 
 DTYPE_BYTES: dict[str, float] = {
     "float64": 8, "float32": 4, "tfloat32": 4, "bfloat16": 2, "float16": 2,
@@ -141,24 +143,52 @@ class TileProgram:
     def __post_init__(self) -> None:
         if self.trips < 1 or self.instances < 1 or self.repeats < 1:
             raise InvalidValue(message=f"program `{self.name}` runs {self.trips} trips on {self.instances} instances")
+        if not self.operations:
+            raise InvalidValue(message=f"program `{self.name}` has no operations")
         for sibling in self.siblings:
             if sibling.siblings or sibling.repeats > 1 or sibling.instances != self.instances:
                 raise InvalidValue(message=f"loop `{sibling.name}` of program `{self.name}` has a nest of its own")
         if len({self.name, *(sibling.name for sibling in self.siblings)}) != 1 + len(self.siblings):
             raise InvalidValue(message=f"program `{self.name}` has two loops of the same name")
-        known = {invariant.name for invariant in self.invariants}
-        every = known | {operation.name for operation in self.operations}
-        if len(every) != len(self.invariants) + len(self.operations):
-            raise InvalidValue(message=f"program `{self.name}` has two values of the same name")
+        known = [*(invariant.name for invariant in self.invariants), *(operation.name for operation in self.operations)]
+        if len(set(known)) != len(known):
+            doubled = next(name for name in known if known.count(name) > 1)
+            raise InvalidValue(message=f"program `{self.name}` has two values of the name `{doubled}`")
+        self._resolve_operands(set(known))
+
+    def _resolve_operands(self, known: set[str]) -> None:
+        """Refuse operands that nothing makes, or that this iteration has not made yet."""
+        made = {invariant.name for invariant in self.invariants}
         for operation in self.operations:
             for operand in operation.operands:
-                allowed = every if operand.distance else known
-                if operand.value not in allowed or operand.distance < 0:
+                where = f"`{operation.name}` of program `{self.name}` reads `{operand.value}`"
+                if operand.value not in known:
+                    hint = closest(operand.value, sorted(known))
+                    raise InvalidValue(message=f"{where}, which no operation and no invariant of it makes", hint=hint)
+                if operand.distance < 0:
+                    raise InvalidValue(message=f"{where} at distance {operand.distance}: a later iteration's")
+                if operand.distance == 0 and operand.value not in made:
+                    self._refuse_cycle(operation)
                     raise InvalidValue(
-                        message=f"`{operation.name}` of program `{self.name}` reads `{operand.value}` "
-                        f"at distance {operand.distance} before it is made"
+                        message=f"{where}, which is made behind it",
+                        hint=f"put `{operand.value}` before `{operation.name}`, or read an earlier iteration's at a "
+                        "distance of at least 1",
                     )
-            known.add(operation.name)
+            made.add(operation.name)
+
+    def _refuse_cycle(self, first: TileOperation) -> None:
+        """Refuse operations of one iteration that wait for each other, beginning with `first`."""
+        readers = {operation.name: operation for operation in self.operations}
+        path, pending = {first.name: ""}, [first.name]
+        while pending:
+            name = pending.pop()
+            for operand in readers[name].operands:
+                if operand.distance == 0 and operand.value == first.name:
+                    cycle = [first.name, *_back(path, name)]
+                    raise ZeroDistanceCycle(cycle=" -> ".join(f"`{step}`" for step in cycle))
+                if operand.distance == 0 and operand.value in readers and operand.value not in path:
+                    path[operand.value] = name
+                    pending.append(operand.value)
 
     def operation(self, name: str) -> TileOperation:
         """Return the operation called `name`; raises KeyError."""
@@ -185,3 +215,11 @@ class TileProgram:
         body = sum(2 * op.result.elements * op.depth for op in self.operations if op.kind is OperationKind.MMA)
         inside = body * self.trips * self.instances + sum(sibling.flops for sibling in self.siblings)
         return inside * self.repeats
+
+
+def _back(path: dict[str, str], name: str) -> list[str]:
+    """Return the steps from `name` back to where the path began."""
+    steps = [name]
+    while path[steps[-1]]:
+        steps.append(path[steps[-1]])
+    return steps

@@ -122,3 +122,24 @@ def centred(x_ptr, y_ptr, columns, BLOCK: tl.constexpr, FINISH: tl.constexpr, SC
         if FINISH == "exponential":
             x = tl.exp(x)
         tl.store(y_ptr + row + at + tl.arange(0, BLOCK), x.to(tl.float16))
+
+
+@triton.jit
+def counted_while(x_ptr, y_ptr, columns, BLOCK: tl.constexpr):
+    total = tl.zeros([BLOCK], tl.float32)
+    start = 0
+    while start < columns:
+        total += tl.load(x_ptr + start + tl.arange(0, BLOCK)).to(tl.float32)
+        start += BLOCK
+    tl.store(y_ptr + tl.arange(0, BLOCK), total)
+
+
+@triton.jit
+def after_while(x_ptr, y_ptr, columns, BLOCK: tl.constexpr):
+    first = 1
+    while first < columns:
+        first *= 2
+    total = tl.zeros([BLOCK], tl.float32)
+    for start in range(0, columns, BLOCK):
+        total += tl.load(x_ptr + first + start + tl.arange(0, BLOCK)).to(tl.float32)
+    tl.store(y_ptr + tl.arange(0, BLOCK), total)

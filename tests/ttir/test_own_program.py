@@ -25,7 +25,8 @@ from treadle.frontends.ttir.errors import (
 )
 from treadle.frontends.ttir.operations import SUPPORTED
 from treadle.ir.diagnostics import ExitCode, TreadleError
-from treadle.ir.errors import UnreadableFile
+from treadle.ir.errors import InvalidValue, UnreadableFile
+from treadle.ir.tile.loop import ZeroDistanceCycle
 from treadle.ir.tile.program import Memory, TileOperation, TileProgram
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="extra `kernels`")
@@ -205,11 +206,19 @@ def test_a_plan_of_a_users_tile_program(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "words"),
+    ("text", "line", "error", "words"),
     [
-        ("def f(:", 1, "SyntaxError"),
-        ("import math\n1 / 0", 2, "ZeroDivisionError"),
-        ("def f():\n    return 1 / 0", 2, "ZeroDivisionError"),
+        ("def f(:", 1, NotAProgram, "SyntaxError"),
+        ("import math\n1 / 0", 2, NotAProgram, "ZeroDivisionError"),
+        ("import sys\nsys.exit(3)", 2, NotAProgram, "SystemExit"),
+        ("def f():\n    return 1 / 0", 2, NotAProgram, "ZeroDivisionError"),
+        (
+            "from treadle.frontends.programs.operations import load\n\n\n"
+            "def f():\n    return load('x', (8, 8), 'float17')\n",
+            5,
+            InvalidValue,
+            "unknown dtype `float17`",
+        ),
         (
             "from treadle.frontends.programs.operations import compute\n"
             "from treadle.ir.tile.program import OperationKind, TileProgram\n\n\n"
@@ -218,17 +227,91 @@ def test_a_plan_of_a_users_tile_program(tmp_path: Path, capsys: pytest.CaptureFi
             "    y = compute('y', OperationKind.ELEMENTWISE, ('x',), (8,))\n"
             "    return TileProgram('cyclic', 'cyclic', (x, y), 1, 1, {}, {})\n",
             8,
-            "reads `y` at distance 0 before it is made",
+            ZeroDistanceCycle,
+            "`x` -> `y` -> `x` form a cycle of distance 0",
         ),
     ],
 )
-def test_a_failing_file_is_named_with_its_line(tmp_path: Path, text: str, line: int, words: str) -> None:
+def test_a_failing_file_is_named_with_its_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    line: int,
+    error: type[TreadleError],
+    words: str,
+) -> None:
     file = tmp_path / "mine.py"
     file.write_text(text)
-    with pytest.raises(NotAProgram, match=words) as refusal:
-        read_own(f"{file}:f", {}, {})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=words) as refusal:
+        read_own("mine.py:f", {}, {})
     assert refusal.value.place is not None
-    assert refusal.value.place.line == line
+    assert (refusal.value.place.file, refusal.value.place.line) == ("mine.py", line)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"trips": 0}, "`trips` of `normalized` is 0"),
+        ({"columns": 0}, "`trips` of `normalized` is 0"),
+        ({"trips": 4, "grid": 0}, "`grid`"),
+        ({"trips": 4, "warps": 3}, "`warps` of `normalized` is 3"),
+        ({"columns": 4096, "gird": 3}, "no shape key `gird`"),
+        ({"columns": 4096, "x_ptr": 3}, "no shape key `x_ptr`"),
+    ],
+)
+def test_numbers_for_nothing_and_out_of_range(given: dict[str, int], words: str) -> None:
+    with pytest.raises(TreadleError, match=words) as refusal:
+        read("normalized", {**POINTERS, "columns": "i32", "BLOCK": "1024"}, **given)
+    assert refusal.value.code in ("TRD501", "TRD503")
+
+
+def test_a_while_loop_is_named_and_does_not_hide_what_comes_after() -> None:
+    arguments = {**POINTERS, "columns": "i32", "BLOCK": "1024"}
+    with pytest.raises(NoHotLoop) as refusal:
+        read("counted_while", arguments)
+    lines = Path(KERNELS).read_text().splitlines()
+    assert refusal.value.place is not None
+    assert "while" in lines[refusal.value.place.line - 1]
+    kinds = [operation.kind.value for operation in read("after_while", arguments, columns=8192).operations]
+    assert kinds == ["load", "convert", "elementwise"]
+
+
+def test_results_without_a_name_are_called_by_their_operation() -> None:
+    names = [o.name for o in read("normalized", {**POINTERS, "columns": "i32", "BLOCK": "1024"}, columns=64).operations]
+    assert not [name for name in names if name.isdigit()]
+
+
+PROGRAM = """
+from treadle.frontends import programs
+from treadle.frontends.programs.operations import load, mma
+from treadle.ir.tile.program import TileProgram
+
+def product(rows=64, family="mine"):
+    tiles = load("a", (128, 64), "float16"), load("b", (rows, 128), "float16")
+    product = mma("acc", ("a", "b", "acc@1"), (128, 128), 64)
+    return TileProgram("product", family, (*tiles, product), 8, 1, {}, {})
+
+def of_library():
+    return programs.build("gemm", {"m": 4096, "n": 4096, "k": 4096})
+
+REAL = product(family="gemm")
+"""
+
+
+def test_a_tile_program_is_checked_before_it_is_scheduled(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(PROGRAM)
+    assert read_own(f"{file}:product", {}, {}).program.trips == 8
+    assert read_own(f"{file}:of_library", {}, {}).program.family == "gemm"
+    for name, shape, words in (
+        ("product", {"rows": 32}, "reads 128 x 64 numbers of `b`, which has 32 x 128"),
+        ("REAL", {}, "is not what the library's family `gemm` gives"),
+    ):
+        with pytest.raises(InvalidValue, match=words):
+            read_own(f"{file}:{name}", shape, {})
+    with pytest.raises(NotAProgram, match="takes no --arguments"):
+        read_own(f"{file}:product", {}, {"a": "*fp16"})
 
 
 def test_the_documentation_lists_every_operation_that_is_read() -> None:

@@ -94,7 +94,7 @@ def parse_shape(text: str) -> dict[str, int]:
 
 
 def parse_arguments(text: str) -> dict[str, str]:
-    """Read `name=type` and `name=value` pairs separated by blanks; types may hold commas, `name=""` is no text.
+    """Read `name=type` and `name=value` pairs separated by blanks; types may hold commas, `name=` is no text.
 
     Raises:
         MalformedText: with the column of the pair that does not read.
@@ -102,7 +102,7 @@ def parse_arguments(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for pair in text.split():
         name, equals, word = pair.partition("=")
-        if not name.isidentifier() or not equals or not word or name in found:
+        if not name.isidentifier() or not equals or name in found:
             place = Place("--arguments", 1, text.index(pair) + 1, text=text)
             what = "is given twice" if name in found else "is not a `name=type` pair"
             raise MalformedText(place=place, message=f"`{pair}` {what}", expected='pairs such as "a=*fp16 BLOCK=128"')
