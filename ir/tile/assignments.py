@@ -114,27 +114,29 @@ def assignments(
     from_ii: int | None = None,
     refutes: Callable[[dict[str, int]], bool] | None = None,
     most_nodes: int | None = None,
+    large_first: bool = False,
 ) -> Iterator[Needs]:
     """Yield every assignment, up to names of groups, that no bound refutes at `ii` and whose levels keep to `most`.
 
     With `from_ii`, those that no bound refutes at all intervals from it to `ii` at once. `refutes` is asked about the
-    groups of some operations as well. `most_nodes` is less than `MOST_NODES`, for what need not be gone through.
+    groups of some operations as well. `most_nodes` is less than `MOST_NODES`, for what need not be gone through. With
+    `large_first` classes of many issue cycles get their groups first, which is otherwise the second way.
 
     Raises:
         WalkTooLong: there are too many of them.
     """
-    for large_first in (False, True):
-        walk = _started(warps, ii, dict(most), large_first=large_first)
+    for again, large in enumerate((large_first, not large_first)):
+        walk = _started(warps, ii, dict(most), large_first=large)
         walk.from_ii = ii if from_ii is None else from_ii
         walk.refutes = refutes
-        walk.most_nodes = min(walk.most_nodes, most_nodes or MOST_NODES)
+        walk.most_nodes = min(MOST_NODES if large_first else walk.most_nodes, most_nodes or MOST_NODES)
         yielded = False
         try:
             for needs in _extend(walk, [], [0] * warps.limits.most_groups, (0, 0)):
                 yielded = True
                 yield needs
         except WalkTooLong:
-            if yielded or large_first:
+            if yielded or again:
                 raise
         else:
             return

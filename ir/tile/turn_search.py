@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,8 +39,13 @@ class Effort:
 class Search:
     """A search over one assignment to groups."""
 
-    def __init__(self, terms: Terms, effort: Effort, weights: dict[tuple[int, int, int, int], float]) -> None:
+    def __init__(
+        self, terms: Terms, effort: Effort, weights: dict[tuple[int, int, int, int], float], like: Sequence[int] = ()
+    ) -> None:
+        """Start a search; `like` are starts of an assignment much like this one, whose turns are tried first."""
         self.terms, self.effort = terms, effort
+        self.like = np.array(like, dtype=np.int64)
+        self.liked: Matrix | None = None
         self.weight = np.array([weights.get(key, 1.0) for key in self.terms.keys])
 
     def weights(self) -> dict[tuple[int, int, int, int], float]:
@@ -51,7 +57,23 @@ class Search:
         if self.terms.room < 0:
             return self.terms.room_rests_on
         paths = self.terms.distances()
-        return paths if isinstance(paths, int) else self._below(paths, 0)
+        if isinstance(paths, int):
+            return paths
+        self.effort.spend()
+        if self.like.size:
+            apart = self.like[None, :] - self.like[:, None]
+            self.liked, highest = self._ends(apart, {})
+            if self._holds(paths, apart, self.liked, highest):
+                return tuple(self.like.tolist())
+        return self._below(paths, 0)
+
+    def _holds(self, paths: Paths, apart: Matrix, lowest: Matrix, highest: Matrix) -> bool:
+        """Whether given differences of starts keep to longest paths, turns, rings, registers and handoffs."""
+        if (apart < paths.least).any() or (lowest > highest).any():
+            return False
+        if (self._mattering(lowest, highest) & ~self.terms.apart).any():
+            return False
+        return self.terms.demand.low < self.terms.demand.high or self._announced_late(tuple(self.like.tolist())) is None
 
     def _below(self, paths: Paths, level: int) -> tuple[int, ...] | int:
         """Return starts, or the decisions (bits, by level) that together leave none.
@@ -66,6 +88,7 @@ class Search:
             return closed
         paths, lowest, highest = closed
         branch = self._branch(lowest, highest)
+        liked = None if branch is None or self.liked is None else int(self.liked[branch])
         own = 1 << min(level, DEEPEST)
         if branch is None:
             starts = self._starts(paths.least)
@@ -76,7 +99,7 @@ class Search:
             conflict, children = whose, [paths.raised(*arc, own) for arc in ways]
         else:
             conflict = Room(self.terms, paths, lowest, highest).why(branch)
-            turns = range(int(lowest[branch]), int(highest[branch]) + 1)
+            turns = sorted(range(int(lowest[branch]), int(highest[branch]) + 1), key=lambda turn: turn != liked)
             children = [self._with(paths, branch, turn, own) for turn in turns]
         for child in children:
             found = child if isinstance(child, int) else self._below(child, level + 1)
@@ -135,20 +158,25 @@ class Search:
             return found
         return found if self.terms.demand.low == self.terms.demand.high else found.decided(turn, value, why)
 
+    def _ends(self, least: Matrix, given: dict[int, tuple[int, int]]) -> tuple[Matrix, Matrix]:
+        """Return the first and last turn that each may have by longest paths."""
+        terms, low, high = self.terms, self.terms.demand.low, self.terms.demand.high
+        lift = least[terms.first, terms.second] + terms.before
+        drop = -least[terms.second, terms.first] - terms.after
+        lowest = -(-lift // (low if low == high else np.where(lift >= 0, high, low))) - 1
+        highest = drop // (low if low == high else np.where(drop >= 0, low, high))
+        for turn, (value, _) in given.items():
+            lowest[turn], highest[turn] = max(lowest[turn], value), min(highest[turn], value)
+        return lowest, highest
+
     def _closed(self, paths: Paths) -> tuple[Paths, Matrix, Matrix] | int:
         """Return longest paths that agree with all turns, and the first and last turn that each may have.
 
         Where there are none, the decisions that leave none.
         """
-        terms, low, high = self.terms, self.terms.demand.low, self.terms.demand.high
         while True:
-            from_, to = paths.least[terms.first, terms.second], -paths.least[terms.second, terms.first]
-            lift, drop = from_ + terms.before, to - terms.after
-            lowest = -(-lift // (low if low == high else np.where(lift >= 0, high, low))) - 1
-            highest = drop // (low if low == high else np.where(drop >= 0, low, high))
-            for turn, (value, _) in paths.given.items():
-                lowest[turn], highest[turn] = max(lowest[turn], value), min(highest[turn], value)
-            room = Room(terms, paths, lowest, highest)
+            lowest, highest = self._ends(paths.least, paths.given)
+            room = Room(self.terms, paths, lowest, highest)
             wrong = np.flatnonzero(lowest > highest)
             if wrong.size:
                 self.weight[wrong] += 1
@@ -185,6 +213,14 @@ class Search:
     def _branch(self, lowest: Matrix, highest: Matrix) -> int | None:
         """Return the turn to decide next; None where whatever is open no longer matters."""
         width = highest - lowest
+        open_ = self._mattering(lowest, highest) & (width > 0)
+        if not open_.any():
+            return None
+        score = np.where(open_, self.weight / (width + 1.0), -1.0)
+        return int(np.argmax(score))
+
+    def _mattering(self, lowest: Matrix, highest: Matrix) -> Matrix:
+        """Return the turns that matter: of operations that keep apart, and of what may not fit rings or registers."""
         matters = self.terms.apart.copy()
         there = self.terms.stays.there(highest, lowest)
         crowded = self.terms.warps.limits.reallocation and self.terms.stays.together(there) > self.terms.file
@@ -199,8 +235,4 @@ class Search:
         for memory, _, readers in self.terms.rings:
             if used[memory] > free_bytes(self.terms.warps.loop, memory):
                 matters[[turn for turn, _ in readers]] = True
-        open_ = matters & (width > 0)
-        if not open_.any():
-            return None
-        score = np.where(open_, self.weight / (width + 1.0), -1.0)
-        return int(np.argmax(score))
+        return matters

@@ -169,7 +169,9 @@ class Terms:
             per_group, self.room_rests_on = shared, EVERY_CLASS
         self.room = per_group - limits.fixed_registers
         free = len(placed - roles)
-        self.file = limits.registers_of_file - len(roles) * limits.role_registers - free * limits.fixed_registers
+        self.file = (
+            limits.registers_of_file - len(self.warps.roles) * limits.role_registers - free * limits.fixed_registers
+        )
 
     def of_classes(self, *numbers: int) -> int:
         """Return the bits of classes, none where they are one class, or of different roles: that holds always."""

@@ -13,7 +13,7 @@ A range of intervals is refuted at once where every difference is taken at the e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from treadle.ir.tile.assignments import assignments, classes
@@ -24,10 +24,17 @@ from treadle.ir.tile.warps import WarpLoop
 
 PARTIAL_NODES = 20
 """Nodes after which an assignment of some operations is left to those of more."""
-FREE_NODES = 40
+FREE_NODES = 400
 """Nodes for assignments of some operations before any of all."""
+WALK_NODES = 2
+"""Nodes that take as long as the walk takes for one more operation."""
 LEAF_NODES = 40
 """Nodes that take as long as the walk takes for an assignment of all operations."""
+FEWER_NODES = 4
+"""Nodes beyond those of a refutation that fewer classes may take."""
+WHOLE_NODES = 2_000
+WHOLE_FACTOR = 4
+"""Nodes of an assignment of all operations before others are asked about, and how many times more it has after them."""
 
 Weights = dict[tuple[int, int, int, int], float]
 """How often turns failed, by their keys in `turn_terms.Terms`."""
@@ -99,13 +106,25 @@ def _questions(warps: WarpLoop, demand: Demand, most_bytes: int | None, effort: 
 def _first(warps: WarpLoop, question: _Question, most: dict[str, int]) -> Found | None:
     """Return the first assignment with starts: of the core, then of the whole loop."""
     demand, quick = question.whole.demand, question.core or question.whole
-    for needs in assignments(warps, demand.high, most, from_ii=demand.low, refutes=quick.early):
-        if question.core is not None and question.core.searched(needs.groups) is None:
-            continue
-        found = question.whole.searched(needs.groups)
-        if found is not None:
-            return Found(needs.groups, found)
-    return None
+    given = assignments(warps, demand.high, most, from_ii=demand.low, refutes=quick.early, large_first=True)
+    left: Iterable[dict[str, int]] = (needs.groups for needs in given)
+    nodes = WHOLE_NODES
+    while True:
+        later: list[dict[str, int]] = []
+        for groups in left:
+            try:
+                if question.core is not None and question.core.searched(groups, nodes) is None:
+                    continue
+                found = question.whole.searched(groups, nodes)
+            except SearchTooLong:
+                quick.effort.spend()
+                later.append(groups)
+                continue
+            if found is not None:
+                return Found(groups, found)
+        if not later:
+            return None
+        left, nodes = later, nodes * WHOLE_FACTOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +147,9 @@ class _Refuted:
     spent: list[int] = field(default_factory=lambda: [FREE_NODES, 0])
     """Nodes of questions about whole assignments and of those that refuted more, and of others that were in vain."""
 
+    like: list[int] = field(default_factory=list[int])
+    """Starts of the assignment of some operations that was found last: often those of one more keep to them."""
+
     def early(self, groups: dict[str, int]) -> bool:
         """Whether few nodes refute the assignment of some operations, whatever the groups of all others are.
 
@@ -135,69 +157,99 @@ class _Refuted:
         """
         if self.effort.left <= 0:
             raise SearchTooLong
+        self.spent[0] += WALK_NODES
         own = self._own(groups)
         if self._covered(own):
             return True
         if len(own) == len(self.warps.issues):
             return False
-        return self._refuted({**self._nowhere(), **own}, PARTIAL_NODES)
+        begun = self.effort.left
+        if not self._refuted({**self._nowhere(), **own}, PARTIAL_NODES):
+            return False
+        self._lessen(own, begun - self.effort.left)
+        return True
 
     def _own(self, groups: dict[str, int]) -> dict[str, int]:
-        """Return the groups of the operations that are left in the loop."""
-        return {issue.operation: groups[issue.operation] for issue in self.warps.issues if issue.operation in groups}
+        """Return the groups of the operations that are left in the loop, and so of all that must share one with them.
+
+        Where few bytes are handed over, more must stay together than in the walk.
+        """
+        found: dict[str, int] = {}
+        for names in self.classes:
+            home = next((groups[name] for name in names if name in groups), None)
+            if home is not None:
+                found |= dict.fromkeys(names, home)
+        return found
 
     def _refuted(self, groups: dict[str, int], nodes: int) -> bool:
         """Whether so many nodes refute an assignment of some operations; not asked where that was in vain too often."""
-        own = Effort(min(nodes, self.effort.left, self.spent[0] - self.spent[1]))
-        given, refuted = own.left, False
-        if given <= 0:
-            return False
+        nodes, given = min(nodes, self.spent[0] - self.spent[1]), self.effort.left
+        refuted = nodes > 0 and self._refuted_by(groups, nodes)
+        self.spent[0 if refuted else 1] += given - self.effort.left
+        return refuted
+
+    def _refuted_by(self, groups: dict[str, int], nodes: int) -> bool:
+        """Whether so many nodes refute an assignment."""
         try:
-            refuted = self._asked(groups, own) is None
+            return self._within(groups, nodes) is None
         except SearchTooLong:
-            pass
+            return False
+
+    def _within(self, groups: dict[str, int], nodes: int) -> tuple[int, ...] | None:
+        """Return starts over groups, None where there are none; raises SearchTooLong where so many nodes do not do."""
+        own = replace(self.effort, left=min(nodes, self.effort.left))
+        given = own.left
+        try:
+            return self._asked(groups, own)
         finally:
             self.effort.left -= given - own.left
-            self.spent[0 if refuted else 1] += given - own.left
-        return refuted
 
     def _nowhere(self) -> dict[str, int]:
         """Return the assignment of no operation at all."""
         return {name: -number for number, names in enumerate(self.classes, start=1) for name in names}
 
-    def searched(self, groups: dict[str, int]) -> tuple[int, ...] | None:
-        """Return starts over groups, or None, with the classes that it rests on remembered; raises SearchTooLong.
+    def searched(self, groups: dict[str, int], nodes: int) -> tuple[int, ...] | None:
+        """Return starts over groups, or None, with the classes that it rests on remembered.
 
         What took long to refute is asked about again with fewer classes in groups, so that it need not be asked about
-        for each of their groups.
+        for each of their groups. Raises SearchTooLong where so many nodes do not do, or where none is left at all.
         """
-        given, groups = self.effort.left, self._own(groups)
-        found = self._asked(groups, self.effort)
-        nodes = given - self.effort.left
-        self.spent[0] += nodes + LEAF_NODES
-        if found is None and nodes > PARTIAL_NODES:
-            self._lessen(groups, nodes)
+        groups = self._own(groups)
+        if self._covered(groups):
+            return None
+        given = self.effort.left
+        try:
+            found = self._within(groups, nodes)
+        finally:
+            taken = given - self.effort.left
+            self.spent[0] += taken + LEAF_NODES
+        if found is None and (taken <= PARTIAL_NODES or not self._refuted_by(self._nowhere(), taken)):
+            self._lessen(groups, taken)
         return found
 
     def _lessen(self, groups: dict[str, int], nodes: int) -> None:
-        """Look for fewer classes whose groups refute the assignment refuted last: none at all, then one less each."""
+        """Look for fewer classes whose groups refute the assignment refuted last: one less each, small ones first."""
         nowhere = self._nowhere()
-        if self._refuted(nowhere, nodes):
-            return
+        cycles = {issue.operation: issue.issue_cycles for issue in self.warps.issues}
         which = list(self.known[-1][0])
-        for at in tuple(which):
-            left = [other for other in which if other != at]
-            placed = {name: groups[name] for other in left for name in self.classes[other]}
-            if self._refuted({**nowhere, **placed}, nodes):
-                which = list(self.known[-1][0])
+        for at in sorted(which, key=lambda at: sum(cycles[name] for name in self.classes[at])):
+            if at not in which:
+                continue
+            placed = {name: groups[name] for other in which if other != at for name in self.classes[other]}
+            if self._refuted_by({**nowhere, **placed}, nodes + FEWER_NODES):
+                fewer = self.known.pop()
+                self.known[-1] = fewer
+                which = list(fewer[0])
 
     def _asked(self, groups: dict[str, int], effort: Effort) -> tuple[int, ...] | None:
-        search = Search(Terms(self.warps, groups, self.demand, movable=self.movable), effort, self.weights)
+        terms = Terms(self.warps, groups, self.demand, movable=self.movable)
+        search = Search(terms, effort, self.weights, self.like)
         try:
             found = search.run()
         finally:
             self.weights.update(search.weights())
         if isinstance(found, tuple):
+            self.like[:] = found
             return found
         homes = [groups[names[0]] for names in self.classes]
         bits = found >> (DEEPEST + 1)
