@@ -1,9 +1,10 @@
 """Lower bounds on registers per thread of every group of one assignment, whatever the times are.
 
 A chain of values that take over each other's registers lives for `q` whole intervals and a rest: it counts `q` times
-always. Beyond that, four arguments: chains whose rests add up to more than all but one interval overlap at some cycle;
+always. Beyond that, five arguments: chains whose rests add up to more than all but one interval overlap at some cycle;
 what an operation reads and writes is there when it starts; all its operands are there just before, what it fetches from
-other groups included; and the peak is not below the average.
+other groups included; with them is what stays for all but the cycles in which it keeps its group from making anything
+anew; and the peak is not below the average.
 """
 
 from __future__ import annotations
@@ -121,7 +122,9 @@ def _around_starts(
     """Yield the registers when each operation of a group starts, and just before, with all that stays anyway.
 
     When it starts: operands it holds, and its result. Just before: all its operands, those of other groups fetched.
+    Its group makes no other value while it issues it, so what stays for all but that time is there in both moments.
     """
+    issue = {one.operation: one.issue_cycles for one in warps.issues if groups.get(one.operation) == group}
     chain_of = {name: chain for chain in found for name in chain.values}
     always = sum(chain.registers * (chain.lifetime_cycles // ii) for chain in found)
     held, read, made = (defaultdict[str, list[RegisterValue]](list) for _ in range(3))
@@ -140,11 +143,20 @@ def _around_starts(
     def elsewhere(values: list[RegisterValue]) -> int:
         return sum(value.registers for value in values if groups.get(value.producer, group) != group)
 
-    for name in (issue.operation for issue in warps.issues if groups.get(issue.operation) == group):
+    for name, cycles in issue.items():
         own = [v.name for v in made[name] if v.name in chain_of and chain_of[v.name].lifetime_cycles > 0]
-        yield always + more([*(value.name for value in held[name]), *own]) + elsewhere(held[name])
+        beside = _staying(warps, found, issue, name, ii - cycles + 1)
+        yield always + more([*(value.name for value in held[name]), *own, *beside]) + elsewhere(held[name])
         there = [v.name for v in read[name] if (path := reach(v.producer, name)) is not None and path >= FETCH_CYCLES]
+        there += _staying(warps, found, issue, name, ii - cycles)
         yield always + more(there) + elsewhere(read[name])
+
+
+def _staying(warps: WarpLoop, found: list[Chain], issue: dict[str, int], name: str, cycles: int) -> list[str]:
+    """Return a value of every chain that stays so long and begins with another operation that its group issues."""
+    producer = {value.name: value.producer for value in warps.values}
+    begins = ((chain, producer[chain.values[0]]) for chain in found if chain.lifetime_cycles >= cycles)
+    return [c.values[0] for c, first in begins if first != name and issue.get(first, 0) > 0 and issue[name] > 0]
 
 
 def _chain(

@@ -141,14 +141,14 @@ def assemble_case(frame: Framed, case: Case) -> Joint:
     add_rings(base)
     add_memories(base)
     joint = Joint(frame.warps, base, (max(last for _, last in case.windows) + lift) // ii + 1)
-    joint.copies = _copies(frame.warps, ii, case.windows)
+    joint.copies = copies_of(frame.warps, ii, case.windows)
     if frame.whole:
-        _add_stages(joint)
+        add_stages(joint)
     add_warps(joint)
     return joint
 
 
-def _add_stages(joint: Joint) -> None:
+def add_stages(joint: Joint) -> None:
     """Hold all starts within the stages there may be, from wherever the first one is."""
     base = joint.base
     first = base.cp.new_int_var(0, joint.stages * base.ii, "first start")
@@ -158,7 +158,7 @@ def _add_stages(joint: Joint) -> None:
         base.cp.add(start <= first + joint.warps.limits.most_stages * base.ii - 1)
 
 
-def _copies(warps: WarpLoop, ii: int, found: Windows) -> int:
+def copies_of(warps: WarpLoop, ii: int, found: Windows) -> int:
     """Return how many iterations, besides one, it takes until all values that can be alive together are there."""
     index, home = warps.loop.index, homes_of(warps, None)
     begins = [found[index[v.producer]][0] for v in warps.values]

@@ -8,22 +8,21 @@ Loops that are too large to ask the solver about have their operations placed on
 
 from __future__ import annotations
 
-from treadle.solvers.modulo import model as modulo
 from treadle.solvers.pipeline.announcements import answered
 from treadle.solvers.pipeline.bounds import length_bound
-from treadle.solvers.pipeline.framed import add_iteration, assemble_case, framed_whole
-from treadle.solvers.pipeline.model import fix_groups
+from treadle.solvers.pipeline.held import HELD, distinct
 from treadle.solvers.pipeline.placing import placed_schedule
 from treadle.solvers.pipeline.points import Point, read
-from treadle.solvers.pipeline.search import Search, state_levels
+from treadle.solvers.pipeline.search import Search
 from treadle.solvers.pipeline.turning import too_large
+from treadle.solvers.pipeline.unrolled import unrolled
 from treadle.solvers.pipeline.walks import UNREACHED, survivors, walked_bound
 
 LENGTHS = (1.25, 1.5)
 """Iterations that are tried, in parts of their bound."""
 MOST_ASSIGNMENTS = 2
 """Assignments that are tried in each of them."""
-SHARE = 0.1
+SHARE = 0.05
 """Share of the limit for one question."""
 
 
@@ -37,8 +36,8 @@ def short_schedule(search: Search, objective: tuple[str, ...]) -> Point | None:
         return None
     low = length_bound(search.network, search.ii).value
     for factor in LENGTHS:
-        for groups in every[:MOST_ASSIGNMENTS]:
-            point = None if search.budget.over else _within(search, groups, fixed, int(low * factor))
+        for held in distinct(search.warps, every)[:MOST_ASSIGNMENTS]:
+            point = None if search.budget.over else _within(search, held.groups, fixed, int(low * factor))
             if point is not None:
                 return point
     return None
@@ -59,13 +58,6 @@ def _least_levels(search: Search, objective: tuple[str, ...]) -> dict[str, int]:
 
 def _within(search: Search, groups: dict[str, int], fixed: dict[str, int], most_cycles: int) -> Point | None:
     """Return a schedule of an assignment in an iteration of so many cycles, if the share of the limit finds one."""
-    frame = framed_whole(search.warps, search.ii, fixed.get("traffic_bytes"), fixed.get("registers"), most_cycles)
-    for case in frame.cases:
-        joint = assemble_case(frame, case)
-        fix_groups(joint, groups)
-        state_levels(search, joint, fixed)
-        add_iteration(joint, most_cycles)
-        outcome = answered(joint, search.budget.share(SHARE), search.budget, modulo.TUNING)
-        if outcome.solved:
-            return read(joint, outcome)
-    return None
+    joint = unrolled(search.warps, search.ii, groups, {**fixed, "length": most_cycles})
+    outcome = None if joint is None else answered(joint, search.budget.share(SHARE), search.budget, HELD)
+    return read(joint, outcome) if joint is not None and outcome is not None and outcome.solved else None

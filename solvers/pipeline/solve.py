@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
@@ -27,6 +27,7 @@ from treadle.solvers.pipeline.budget import Budget
 from treadle.solvers.pipeline.closing import Found, closed_in
 from treadle.solvers.pipeline.errors import GroupsExceeded, NoWarpSchedule, RegistersExceeded
 from treadle.solvers.pipeline.fallback import any_interval
+from treadle.solvers.pipeline.held import shortest_held
 from treadle.solvers.pipeline.late import with_late_copies
 from treadle.solvers.pipeline.logs import with_logs
 from treadle.solvers.pipeline.observed import Observe, as_observed
@@ -356,7 +357,7 @@ def _next_level(
         value, point = value_at(warps, search.network, ii, name, better), better
     if value == bound.value:
         return value, point, bound
-    answer = least(search, Target(name, fixed, bound.value, value), share)
+    answer = _least(search, Target(name, fixed, bound.value, value), share)
     if answer.point is not None and answer.value is not None:
         value, point = answer.value, answer.point
     proven = min(answer.bound or 0, value)
@@ -365,6 +366,17 @@ def _next_level(
         evidence = {"interval": ii, "most": most, "refuted": proven - 1, "orders": True}
         return value, point, Bound(proven, ProofKind.ENUMERATION, evidence)
     return value, point, _raised(bound, proven, answer.report)
+
+
+def _least(search: Search, target: Target, share: float) -> Answer:
+    """Look for the least value of a level: the length first over one assignment at a time, where these are few."""
+    held = shortest_held(search, target, share) if target.name == "length" and not ordered(search) else None
+    if held is None or held.value is None or held.bound is None or held.report is None:
+        return least(search, target, share)
+    if held.bound == held.value:
+        return held
+    again = least(search, replace(target, least=held.bound, below=held.value), share)
+    return again if again.point is not None else replace(again, point=held.point)
 
 
 def schedule_groups(warps: WarpLoop, ii: int, groups: dict[str, int], options: Options) -> WarpSchedule | None:
