@@ -60,7 +60,7 @@ def test_more_schedules(capsys: pytest.CaptureFixture[str]) -> None:
     assert kernels[0]["ii_cycles"] == kernels[1]["ii_cycles"]
 
 
-@pytest.mark.parametrize("objective", ["speed", "ii,groups,groups"])
+@pytest.mark.parametrize("objective", ["speed", "ii,groups,groups", "length,ii"])
 def test_an_unknown_objective(objective: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*GEMM, "--objective", objective, "--json"]) == ExitCode.USAGE
     assert "objective" in json.loads(capsys.readouterr().out)["error"]["message"]

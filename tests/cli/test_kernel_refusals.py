@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from treadle.cli.main import main
 from treadle.costmodels.machines import load_machine
 from treadle.driver.nearest import nearest_tiles
+from treadle.driver.own_program import Request
 from treadle.frontends import programs
 from treadle.ir.diagnostics import ExitCode
 
@@ -69,3 +71,56 @@ def test_nothing_near_fits() -> None:
     sizes = {"block_m": 256, "block_n": 256, "block_k": 256}
     program = programs.build("gemm_fp8", {"m": 4096, "n": 4096, "k": 4096}, sizes)
     assert nearest_tiles(program, load_machine("a100"), over_groups=False) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["mine.py:product", "--tiles", "block_m=64", "--dtype", "float16"], "--tiles, --dtype cannot be used"),
+        (["mine.py:product", "--switches", "scales=row"], "--switches cannot be used"),
+        (["gemm", "--arguments", "a=*fp16", "--resources", "x.xml"], "--arguments, --resources cannot be used"),
+        (["loop.graphml", "--shape", "m=3", "--warps", "--top", "2"], "--shape, --warps, --top cannot be used"),
+        (["loop.graphml", "--latency-percentile", "90"], "--latency-percentile cannot be used"),
+        (["loop.graphml", "--objective", "ii,length"], "--objective cannot be used"),
+        (["gemm", "--program", "swiglu"], "two programs are given: `gemm`, and `swiglu`"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert main(["kernel", *arguments]) == ExitCode.USAGE
+    message = capsys.readouterr().err
+    assert "error TRD006" in message
+    assert words in message
+
+
+PROGRAM = """
+from treadle.frontends.programs.operations import load, mma
+from treadle.ir.tile.program import TileProgram
+
+def product(m=256, n=256, k=64):
+    tiles = load("a", (m, k), "float16"), load("b", (k, n), "float16")
+    sizes = {"m": m, "n": n, "k": k}
+    return TileProgram("product", "mine", (*tiles, mma("acc", ("a", "b", "acc@1"), (m, n), k)), 8, 1, {}, sizes)
+"""
+
+
+def test_the_nearest_blocks_of_a_users_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(PROGRAM)
+    command = ["kernel", f"{file}:product", "--machine", "h100", "--no-compile", "--limit", "0.05"]
+    assert main([*command, "--warps"]) == ExitCode.UNMET
+    message = capsys.readouterr().err
+    assert "error TRD303" in message
+    assert "it fits with m=128 n=128 in --shape" in message
+    assert main([*command, "--shape", "m=1024 n=512 k=512"]) == ExitCode.UNMET
+    assert "it fits with k=64 in --shape" in capsys.readouterr().err
+
+
+def test_constants_that_are_block_sizes() -> None:
+    words = {"BLOCK_M": "128", "BM": "64", "BN1": "32", "BLOCK_SIZE_K": "64", "TILE": "8", "HEAD_DIM": "128", "D": "64"}
+    program = programs.build("gemm", {"m": 64, "n": 64, "k": 64})
+    found = Request("mine.py:f", {}, {**words, "stride": "1", "BETA": "1", "BIAS": "True", "block": "i32"}).sizes(
+        program
+    )
+    assert found == {"BLOCK_M": 128, "BM": 64, "BN1": 32, "BLOCK_SIZE_K": 64, "TILE": 8}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from treadle.cli.kernel_report import report
+from treadle.cli.kernel_report import Spent, report
 from treadle.cli.options import JsonFlag, OutputFolder, ResumeFlag
 from treadle.cli.output import say
 from treadle.codegen.folder import write_plan
@@ -38,6 +39,9 @@ class Language(Enum):
     TRITON = "triton"
     GLUON = "gluon"
 
+
+DTYPE = "bfloat16"
+"""Element type of the library's operands, unless said."""
 
 Program = Annotated[
     str, typer.Argument(help="Program family, FILE.py:NAME, FILE.ttir, or a loop file (.graphml).", metavar="PROGRAM")
@@ -80,7 +84,7 @@ def command(
     machine: MachineName = "h200",
     shape: Shape = "",
     tiles: Tiles = "",
-    dtype: Dtype = "bfloat16",
+    dtype: Dtype = DTYPE,
     switches: Switches = "",
     arguments: Arguments = "",
     resources: Resources = None,
@@ -114,10 +118,13 @@ def command(
         latency_percentile=latency_percentile,
         earlier=earlier_schedules(output) if resume and output is not None else {},
     )
+    if program and program_option and program != program_option:
+        raise InvalidValue(message=f"two programs are given: `{program}`, and `{program_option}` by --program")
     request = KernelRequest(program or program_option, machine, {}, {}, dtype, parse_switches(switches))
     plan, files = _planned(request, shape, tiles, arguments, resources, options)
     review = review_plan(plan.sealed(), None)
-    report(plan, review, time.perf_counter() - started, options.spent_s, as_json=json)
+    spent = Spent(time.perf_counter() - started, options.spent_s, options.second_s)
+    report(plan, review, spent, as_json=json)
     if output is not None:
         _write(plan, files, output)
     raise typer.Exit(_exit_code(plan, review))
@@ -132,10 +139,8 @@ def _planned(
         raise InvalidValue(message="no program given", hint="such as `treadle kernel attention_fwd --machine h200`")
     if options.modes and (name.endswith(".graphml") or is_own(name)):
         raise TilesFixed(reason=f"`{name}` has one")
-    if name.endswith(".graphml") and options.latency_percentile is not None:
-        raise InvalidValue(
-            message=f"`{name}` is a bare loop: it states its latencies itself", hint="leave out the option"
-        )
+    given = {"--shape": shape, "--tiles": tiles, "--arguments": arguments, "--switches": request.switches}
+    _refuse_idle(name, {**given, "--resources": resources, "--dtype": request.dtype != DTYPE}, options)
     if name.endswith(".graphml"):
         file = Path(name)
         return plan_loop(file, resources or resources_beside(file), options, say)
@@ -143,6 +148,23 @@ def _planned(
         return plan_own(name, request.machine, parse_shape(shape), parse_arguments(arguments), options, say)
     sized = replace(request, shape=shape_for(name, shape), tile_sizes=tiles_for(name, shape, tiles))
     return plan_kernel(sized, options, say)
+
+
+def _refuse_idle(name: str, given: Mapping[str, object], options: KernelOptions) -> None:
+    """Refuse options that mean nothing for what `name` stands for, rather than leave them unread."""
+    if name.endswith(".graphml"):
+        idle = {key: given[key] for key in given if key != "--resources"}
+        idle |= {"--warps": options.warps, "--top": options.top > 1, "--latency-percentile": options.latency_percentile}
+        idle |= {"--objective": options.objective != OBJECTIVE}
+        reason = "a bare loop states its operations, units and times itself"
+    elif is_own(name):
+        idle = {key: given[key] for key in ("--tiles", "--switches", "--dtype", "--resources")}
+        reason = "a program of yours states its tiles and types itself: --shape and --arguments are handed to it"
+    else:
+        idle = {key: given[key] for key in ("--arguments", "--resources")}
+        reason = "a program of the library takes --shape, --tiles, --dtype and --switches"
+    if names := [key for key, value in idle.items() if value]:
+        raise InvalidValue(message=f"{', '.join(names)} cannot be used with `{name}`: {reason}")
 
 
 def _write(plan: Plan, files: Files, folder: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from treadle.cli.output import console, level_line, number, print_json
 from treadle.codegen.group_timeline import group_names
 from treadle.costmodels.latency import PERCENTILE, latency_words
@@ -20,8 +23,24 @@ MOST_RUNNERS_UP = 5
 """Tile shapes that are named beside the chosen one; `--json` has all of them."""
 
 
-def report(plan: Plan, review: Review, seconds: float, spent_s: dict[str, float], *, as_json: bool) -> None:
-    """Print a plan of kernels; `spent_s` are the seconds that schedules over warp groups took, by kernel."""
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Seconds of the whole command; of schedules over warp groups and of the second encoding, by kernel."""
+
+    seconds: float
+    solve_s: Mapping[str, float]
+    second_s: Mapping[str, float]
+
+    @property
+    def words(self) -> str:
+        """What of the time went into warp groups."""
+        parts = [("warp groups", self.solve_s), ("second encoding", self.second_s)]
+        told = "".join(f", {what} {sum(spent.values()):.2f} s" for what, spent in parts if spent)
+        return f"solved in {self.seconds:.2f} s{told}"
+
+
+def report(plan: Plan, review: Review, spent: Spent, *, as_json: bool) -> None:
+    """Print a plan of kernels, what was found in it, and how long it took."""
     if as_json:
         print_json(
             {
@@ -29,16 +48,16 @@ def report(plan: Plan, review: Review, seconds: float, spent_s: dict[str, float]
                 "load_latency": latency_words(plan.body.machine) if plan.body.machine else None,
                 "kernels": [_kernel_data(kernel) for kernel in plan.body.kernels],
                 **_kernel_data(plan.body.kernels[0]),
-                "seconds": round(seconds, 4),
-                "solve_seconds": {name: round(spent, 4) for name, spent in spent_s.items()},
+                "seconds": round(spent.seconds, 4),
+                "solve_seconds": {name: round(seconds, 4) for name, seconds in spent.solve_s.items()},
+                "second_encoding_seconds": {name: round(seconds, 4) for name, seconds in spent.second_s.items()},
                 "findings": encode(review.findings),
             }
         )
         return
     for kernel in plan.body.kernels:
         _print_kernel(kernel, plan.body.machine)
-    over = f", warp groups in {sum(spent_s.values()):.2f} s" if spent_s else ""
-    console().print(f"solved in {seconds:.2f} s{over}; {review.rederived} claims re-derived, {review.verdict}")
+    console().print(f"{spent.words}; {review.rederived} claims re-derived, {review.verdict}")
     for finding in review.findings:
         console().print(str(finding), markup=False)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,7 @@ def plan_kernel(request: KernelRequest, options: KernelOptions, tell: Tell) -> t
     ranked = _ranked(candidates, machine, options, envelope.expected_id(), tell)
     grouped = [with_groups(kernel, machine, options, tell) for kernel in ranked]
     grouped += further_schedules(grouped[0], options.top - len(grouped), options, tell)
-    kernels = tuple(_numbered(kernel, rank) for rank, kernel in enumerate(grouped))
-    return with_files(envelope, machine, kernels, options, tell)
+    return with_files(envelope, machine, numbered(grouped), options, tell)
 
 
 def _ranked(
@@ -88,7 +87,7 @@ def _best_mode(request: KernelRequest, machine: Machine, options: KernelOptions,
     kernel = with_groups(plan_program(program, machine, settings), machine, settings, tell)
     kernel = replace(kernel, modes=certified(kernel, modes, machine, options))
     more = further_schedules(kernel, options.top - 1, options, tell)
-    return tuple(_numbered(one, rank) for rank, one in enumerate([kernel, *more]))
+    return numbered([kernel, *more])
 
 
 def _candidates(request: KernelRequest) -> tuple[TileProgram, ...]:
@@ -98,8 +97,12 @@ def _candidates(request: KernelRequest) -> tuple[TileProgram, ...]:
     return programs.candidates(request.program, request.shape, chosen)
 
 
-def _numbered(kernel: KernelPlan, rank: int) -> KernelPlan:
-    return kernel if rank == 0 else replace(kernel, name=f"{kernel.name}_{rank + 1}")
+def numbered(kernels: Sequence[KernelPlan]) -> tuple[KernelPlan, ...]:
+    """Return the kernels of one program under names of their own: all but the first by their rank."""
+    return tuple(
+        kernel if rank == 0 else replace(kernel, name=f"{kernel.name}_{rank + 1}")
+        for rank, kernel in enumerate(kernels)
+    )
 
 
 def plan_loop(graphml: Path, resources: Path, options: KernelOptions, tell: Tell) -> tuple[Plan, Files]:

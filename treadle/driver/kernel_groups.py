@@ -11,7 +11,8 @@ from treadle.costmodels.warp_facts import facts_of
 from treadle.costmodels.warp_nest import align, run_kernel
 from treadle.costmodels.warp_review import observed_starts
 from treadle.driver.kernels import COST_MODEL, KernelOptions, unfit
-from treadle.driver.nearest import advice
+from treadle.driver.nearest import Advise, advice
+from treadle.ir.certificate import ProofKind
 from treadle.ir.diagnostics import ExitCode, TreadleError
 from treadle.ir.machine import Machine
 from treadle.ir.tile.kernel import KernelPlan, ScheduledLoop, WarpPlan
@@ -34,8 +35,12 @@ class LoopsDoNotShare(TreadleError):
     exit_code = ExitCode.UNMET
 
 
-def with_groups(kernel: KernelPlan, machine: Machine, options: KernelOptions, tell: Tell) -> KernelPlan:
+def with_groups(
+    kernel: KernelPlan, machine: Machine, options: KernelOptions, tell: Tell, advise: Advise = advice
+) -> KernelPlan:
     """Return the kernel with its loops scheduled over warp groups, or with the reason why they are not.
+
+    `advise` says which tile would fit where this one does not.
 
     Raises:
         TreadleError: they are not and `options.warps` asks for it, or it is a defect.
@@ -55,13 +60,23 @@ def with_groups(kernel: KernelPlan, machine: Machine, options: KernelOptions, te
     except TreadleError as error:
         if not unfit(error):
             raise
-        hint = advice(kernel.program, machine, over_groups=True)
+        hint = advise(kernel.program, machine, over_groups=True)
         if options.warps:
             raise type(error)(place=error.place, expected=error.expected, hint=hint, **error.fields) from error
         return replace(kernel, groupless=f"{error.code}: {error}" + (f"; {hint}" if hint else ""))
-    options.spent_s[kernel.name] = time.perf_counter() - begin
+    solved = time.perf_counter()
     siblings = tuple(loop if loop.groups is None else replace(loop, groups=_twice(loop.groups)) for loop in siblings)
-    return replace(kernel, groups=_twice(groups), siblings=siblings)
+    kernel = replace(kernel, groups=_twice(groups), siblings=siblings)
+    options.spent_s[kernel.name] = solved - begin
+    if any(level.proof is ProofKind.SOLVER for plan in _plans(kernel) for level in plan.certificate.levels):
+        options.second_s[kernel.name] = time.perf_counter() - solved
+    return kernel
+
+
+def _plans(kernel: KernelPlan) -> list[WarpPlan]:
+    """Return the schedules of all loops that run over warp groups."""
+    plans = (kernel.groups, *(sibling.groups for sibling in kernel.siblings))
+    return [plan for plan in plans if plan is not None]
 
 
 def _twice(plan: WarpPlan) -> WarpPlan:
@@ -117,13 +132,25 @@ def further_schedules(
 
     Other schedules are of kernels of one loop: those of several loops share their groups.
     """
-    if kernel.groups is None or kernel.siblings or count < 1:
+    if count < 1:
         return []
-    plan = kernel.groups
-    settings = pipeline.Options(options.limits, options.objective, COST_MODEL)
-    best = pipeline.Solution(plan.schedule, plan.certificate)
-    found = others(plan.warps, best, count, settings, tell)
-    return [replace(kernel, groups=WarpPlan(plan.warps, other.schedule, other.certificate)) for other in found]
+    found: list[KernelPlan] = []
+    if kernel.groups is not None and not kernel.siblings:
+        plan, settings = kernel.groups, pipeline.Options(options.limits, options.objective, COST_MODEL)
+        best = pipeline.Solution(plan.schedule, plan.certificate)
+        made = others(plan.warps, best, count, settings, tell)
+        found = [replace(kernel, groups=WarpPlan(plan.warps, one.schedule, one.certificate)) for one in made]
+    if len(found) < count:
+        tell(f"{kernel.name}: {len(found)} other schedules of {count}: {_why_fewer(kernel)}")
+    return found
+
+
+def _why_fewer(kernel: KernelPlan) -> str:
+    if kernel.groups is None:
+        return "it runs over no warp groups"
+    if kernel.siblings:
+        return "its loops share their groups, which are those of the best"
+    return "no further assignment to groups was found at this interval"
 
 
 def with_room_for_groups(candidates: Sequence[TileProgram], machine: Machine) -> tuple[TileProgram, ...]:

@@ -15,7 +15,7 @@ from treadle.driver.nearest import advice
 from treadle.frontends import programs
 from treadle.ir.codec import encode
 from treadle.ir.deployment import is_neutral
-from treadle.ir.diagnostics import ExitCode, TreadleError
+from treadle.ir.diagnostics import ExitCode, TreadleError, closest
 from treadle.ir.errors import InvalidValue
 from treadle.ir.machine import Machine
 from treadle.ir.tile.kernel import KernelPlan, ScheduledLoop
@@ -72,7 +72,9 @@ class KernelOptions:
     """Loads are as late as this percentile of them is; None for the mean of the machine's figures."""
     earlier: Mapping[Loop, Solution] = field(default_factory=dict[Loop, Solution])
     spent_s: dict[str, float] = field(default_factory=dict[str, float], compare=False)
-    """Filled with the seconds that each loop over warp groups took; not recorded in a plan."""
+    """Filled with the seconds that each kernel's loops over warp groups took; not recorded in a plan."""
+    second_s: dict[str, float] = field(default_factory=dict[str, float], compare=False)
+    """Filled with the seconds of the second encoding, which is asked about levels on the solver's word."""
 
     def recorded(self) -> dict[str, Any]:
         """Return the options as a plan records them."""
@@ -93,19 +95,25 @@ def machine_for(name: str, options: KernelOptions) -> Machine:
 
 
 def objective_levels(text: str) -> tuple[str, ...]:
-    """Read the levels of a warp schedule in the order of `--objective`; the interval is always first.
+    """Read the levels of a warp schedule in the order of `--objective`; the interval is always first, named or not.
 
     Raises:
-        InvalidValue: a level is unknown or named twice.
+        InvalidValue: a level is unknown or named twice, or comes before the interval.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
-    names = [name for name in names if name != "ii"]
     unknown = [name for name in names if name not in pipeline.LEVELS]
-    if unknown or len(set(names)) != len(names):
-        wrong = f"unknown level `{unknown[0]}`" if unknown else "a level is named twice"
+    wrong = ""
+    if unknown:
+        wrong = f"unknown level `{unknown[0]}`"
+    elif len(set(names)) != len(names):
+        wrong = "a level is named twice"
+    elif "ii" in names[1:]:
+        wrong = f"`{names[0]}` comes before `ii`, but other levels are those of schedules at the least interval"
+    if wrong:
+        hint = closest(unknown[0], pipeline.LEVELS) if unknown else ""
         message = f"objective `{text}`: {wrong}; expected an order of {', '.join(pipeline.LEVELS)}"
-        raise InvalidValue(message=message)
-    return ("ii", *names)
+        raise InvalidValue(message=message, hint=hint)
+    return ("ii", *(name for name in names if name != "ii"))
 
 
 def plan_program(program: TileProgram, machine: Machine, options: KernelOptions | None = None) -> KernelPlan:

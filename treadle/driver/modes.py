@@ -233,7 +233,7 @@ def _keeps_pace(contender: Contender, machine: Machine, options: KernelOptions, 
 
 def _schedule(contender: Contender, machine: Machine, options: KernelOptions, tell: Tell, *, over_groups: bool) -> None:
     """Schedule a mode at the least interval that is found."""
-    settings = replace(options, warps=over_groups, objective=("ii",), earlier={}, spent_s={})
+    settings = replace(options, warps=over_groups, objective=("ii",), earlier={}, spent_s={}, second_s={})
     try:
         kernel = with_groups(plan_program(contender.program, machine, settings), machine, settings, tell)
     except TreadleError as error:

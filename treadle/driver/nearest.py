@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
+from typing import Protocol
 
 from treadle.costmodels.lower import lower
 from treadle.costmodels.lower_warps import lower_warps
@@ -19,18 +20,40 @@ MOST_STEPS = 6
 """Halvings (or doublings of sub-tiles) that are tried: a factor of 64."""
 QUICK = Limits(deterministic_s=0.02)
 
+Build = Callable[[dict[str, int]], TileProgram]
+"""Makes the program of other sizes; raises TreadleError where there is none."""
+
+
+class Advise(Protocol):
+    """Names the nearest sizes at which a program fits a machine, in a hint; empty when there are none."""
+
+    def __call__(self, program: TileProgram, machine: Machine, *, over_groups: bool) -> str:
+        """Return the hint for a program that does not fit."""
+        ...
+
 
 def nearest_tiles(program: TileProgram, machine: Machine, *, over_groups: bool) -> dict[str, int] | None:
-    """Return the tile sizes nearest to a program's that fit: fewest steps away, of those the largest, then squarest.
-
-    A step halves one size, or doubles the number of sub-tiles. With `over_groups` some interval must let the loop run
-    over warp groups too. None when nothing within `MOST_STEPS` steps fits, or the program is not of the library.
-    """
+    """Return the tile sizes nearest to a library program's that fit, see `nearest`; None for any other program."""
     if program.family not in programs.FAMILIES:
         return None
-    seen = {tuple(program.tile_sizes.items())}
-    ring = [program.tile_sizes]
-    for _ in range(MOST_STEPS):
+
+    def build(sizes: dict[str, int]) -> TileProgram:
+        return programs.build(program.family, program.shape, sizes, program.options)
+
+    return nearest(program.tile_sizes, build, machine, MOST_STEPS, over_groups=over_groups)
+
+
+def nearest(
+    start: dict[str, int], build: Build, machine: Machine, most_steps: int, *, over_groups: bool
+) -> dict[str, int] | None:
+    """Return the sizes nearest to `start` that fit: fewest steps away, of those the largest, then squarest.
+
+    A step halves one size, or doubles the number of sub-tiles. With `over_groups` some interval must let the loop run
+    over warp groups too. None when nothing within `most_steps` steps fits.
+    """
+    seen = {tuple(start.items())}
+    ring = [start]
+    for _ in range(most_steps):
         following: list[dict[str, int]] = []
         for sizes in ring:
             for other in _steps(sizes):
@@ -38,7 +61,7 @@ def nearest_tiles(program: TileProgram, machine: Machine, *, over_groups: bool) 
                     seen.add(tuple(other.items()))
                     following.append(other)
         for sizes in sorted(following, key=lambda sizes: (-prod(sizes.values()), sum(sizes.values()))):
-            if _fits(program, sizes, machine, over_groups=over_groups):
+            if _fits(sizes, build, machine, over_groups=over_groups):
                 return sizes
         ring = following
     return None
@@ -52,9 +75,9 @@ def _steps(sizes: dict[str, int]) -> Iterator[dict[str, int]]:
             yield {**sizes, key: value // 2}
 
 
-def _fits(program: TileProgram, sizes: dict[str, int], machine: Machine, *, over_groups: bool) -> bool:
+def _fits(sizes: dict[str, int], build: Build, machine: Machine, *, over_groups: bool) -> bool:
     try:
-        other = programs.build(program.family, program.shape, sizes, program.options)
+        other = build(sizes)
         for loop in (other, *other.siblings):
             schedule(lower(loop, machine), Options(limits=QUICK, levels=1))
             if over_groups:
