@@ -60,7 +60,10 @@ class MemoryUse:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """The interval after one change; `proven` when it is known to be the least, None as interval when none exists."""
+    """The interval after one change; `proven` when it is known to be the least, None as interval when none exists.
+
+    `bound_cycles` is what it is at least, where that is not proven to be the interval itself.
+    """
 
     change: str
     ii_cycles: int | None
@@ -68,6 +71,7 @@ class Alternative:
     was_ii_cycles: int
     detail: str = ""
     """What else is different: groups and registers of the new schedule, or why there is none."""
+    bound_cycles: int | None = None
 
     @property
     def gain(self) -> float:

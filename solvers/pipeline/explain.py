@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from treadle.ir.certificate import ProofKind, Status
@@ -26,10 +26,14 @@ from treadle.solvers.pipeline.solve import Options, refuse_impossible, schedule
 from treadle.solvers.pipeline.walks import paced_bound
 
 MOST_RINGS = 2
+SAME = "the same schedule; no better one was found"
 
 
 def explain_groups(
-    plan: WarpPlan, limits: Limits | None = None, others: Mapping[str, WarpLoop] | None = None
+    plan: WarpPlan,
+    limits: Limits | None = None,
+    others: Mapping[str, WarpLoop] | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Explanation:
     """Return what binds the interval, how full everything is, and the schedule after single changes.
 
@@ -37,6 +41,7 @@ def explain_groups(
         plan: the loop over warp groups with its schedule and certificate.
         limits: for each changed loop (one deterministic second by default).
         others: further loops to price, by what they change (other tilings).
+        tell: hears which change is being priced.
     """
     warps, made = plan.warps, plan.schedule.schedule
     recurrence = recurrence_bound(network_of(warps.loop))
@@ -53,7 +58,7 @@ def explain_groups(
         memories=tuple(memory_uses(warps.loop, made)),
         recurrence_ii_cycles=recurrence.value if recurrence else 1,
         recurrence=tuple(warps.loop.operations[arc_of(warps.loop, reference).source].name for reference in cycle),
-        alternatives=tuple(_priced(plan, loop, words, chosen) for words, loop in changed.items()),
+        alternatives=tuple(_priced(plan, loop, words, chosen, tell) for words, loop in changed.items()),
     )
 
 
@@ -104,12 +109,19 @@ def _changes(plan: WarpPlan) -> Iterator[tuple[str, WarpLoop]]:
     for unit in ("mufu", "tensor_core"):
         if any(op.unit == unit and op.occupancy_cycles > 1 for op in warps.loop.operations):
             yield f"`{unit}` twice as fast", replace(warps, loop=twice_as_fast(warps.loop, unit))
+    full = [use.unit for use in unit_uses(warps.loop, plan.schedule.schedule) if use.slack_cycles == 0]
+    if len(full) > 1:
+        faster = warps.loop
+        for unit in full:
+            faster = twice_as_fast(faster, unit)
+        yield " and ".join(f"`{unit}`" for unit in full) + " twice as fast", replace(warps, loop=faster)
 
 
-def _priced(plan: WarpPlan, warps: WarpLoop, words: str, limits: Limits) -> Alternative:
+def _priced(plan: WarpPlan, warps: WarpLoop, words: str, limits: Limits, tell: Callable[[str], None]) -> Alternative:
     """Schedule a changed loop; where the plan's own schedule is legal in it, nothing worse is worth looking for."""
+    tell(f"{plan.warps.loop.name}: {words}")
     before = plan.schedule.schedule.ii_cycles
-    own = _kept(plan.schedule, warps)
+    own, bound = _kept(plan.schedule, warps), None
     try:
         bound = _bound(warps)
         if own is not None and bound >= before:
@@ -122,12 +134,15 @@ def _priced(plan: WarpPlan, warps: WarpLoop, words: str, limits: Limits) -> Alte
         if error.exit_code is not ExitCode.UNMET:
             raise
         if own is not None:
-            return Alternative(words, before, False, before, "the same schedule; no better one was found")
+            return Alternative(words, before, False, before, SAME, bound)
         return Alternative(words, None, not isinstance(error, NoWarpSchedule), before, f"{error.code}: {error}")
     level = solved.certificate["ii"]
+    least = bound if level.bound is None else int(level.bound)
     if own is not None and level.value >= before:
-        return Alternative(words, before, False, before, "the same schedule; no better one was found")
-    return Alternative(words, int(level.value), level.status is Status.OPTIMAL, before, _detail(solved.schedule))
+        return Alternative(words, before, False, before, SAME, least)
+    proven = level.status is Status.OPTIMAL
+    detail = _detail(solved.schedule)
+    return Alternative(words, int(level.value), proven, before, detail, None if proven else least)
 
 
 def _kept(made: WarpSchedule, warps: WarpLoop) -> WarpSchedule | None:

@@ -42,7 +42,7 @@ def command(
     if found.kind == "parallel":
         show_parallel(explain_parallel(found, say), json)
         return
-    explanations = explain_plan(found, kernel, limit)
+    explanations = explain_plan(found, kernel, limit, say)
     if json:
         print_json({name: encode(explanation) for name, explanation in explanations.items()})
         return
@@ -68,7 +68,7 @@ def _print(name: str, explanation: Explanation) -> None:
         out.print(f"  {memory.memory} memory: {share} ({rings})", markup=False)
     width = max((len(alternative.change) for alternative in explanation.alternatives), default=0)
     for alternative in explanation.alternatives:
-        out.print(f"    {alternative.change:<{width}}  {_effect(alternative)}", markup=False)
+        out.print(f"    {alternative.change:<{width}}  {priced_effect(alternative)}", markup=False)
     out.print("")
 
 
@@ -95,11 +95,16 @@ def _serving_effect(explanation: ServingExplanation, change: Change) -> str:
     return f"{number(change.value):>8} {explanation.unit}  {effect}{proven}"
 
 
-def _effect(alternative: Alternative) -> str:
+def priced_effect(alternative: Alternative) -> str:
+    """Return what one change gives, with the bound where it is not proven to be the least."""
     detail = f"  ({alternative.detail})" if alternative.detail else ""
     if alternative.ii_cycles is None:
         return f"{'infeasible' if alternative.proven else 'none found'}{detail}"
-    proven = "" if alternative.proven else ", not proven least"
+    proven = "" if alternative.proven else f", not proven least{_at_least(alternative)}"
     change = alternative.ii_cycles - alternative.was_ii_cycles
     effect = "no change" if change == 0 else f"{-alternative.gain:+.1%}"
     return f"{number(alternative.ii_cycles):>8} cycles  {effect}{proven}{detail}"
+
+
+def _at_least(alternative: Alternative) -> str:
+    return "" if alternative.bound_cycles is None else f": at least {number(alternative.bound_cycles)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from treadle.costmodels.lower_warps import lower_warps
 from treadle.frontends import programs
 from treadle.ir.errors import InvalidValue, UnknownName
@@ -19,8 +21,10 @@ EXPLAINED = "kernel, parallel, serving, packing, overlap or sections"
 """Kinds of plans that `treadle explain` takes."""
 
 
-def explain_plan(plan: Plan, kernel: str = "", limit_s: float = 1.0) -> dict[str, Explanation]:
-    """Return an explanation per kernel, or of one kernel.
+def explain_plan(
+    plan: Plan, kernel: str = "", limit_s: float = 1.0, tell: Callable[[str], None] = lambda _: None
+) -> dict[str, Explanation]:
+    """Return an explanation per kernel, or of one kernel; `tell` hears which change is being priced.
 
     Raises:
         InvalidValue: the plan has no kernels. UnknownName: no such kernel.
@@ -41,7 +45,7 @@ def explain_plan(plan: Plan, kernel: str = "", limit_s: float = 1.0) -> dict[str
             found[item.name] = explain(item.loop, item.schedule, item.certificate, limits)
         else:
             others = _other_tilings(item, body.machine)
-            found[item.name] = explain_groups(item.groups, limits, others)
+            found[item.name] = explain_groups(item.groups, limits, others, tell)
     return found
 
 
