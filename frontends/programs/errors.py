@@ -10,7 +10,7 @@ class UnknownFamily(TreadleError):
 
     code = "TRD500"
     template = "unknown kernel family `{family}`"
-    hint = "families are listed in the documentation of `treadle kernel`"
+    hint = "`treadle kernel --list` says what each of them is; a program of your own is FILE.py:NAME"
 
 
 class UnknownShapeKey(TreadleError):

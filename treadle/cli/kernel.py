@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from treadle.cli.kernel_list import list_families
 from treadle.cli.kernel_report import Spent, report
 from treadle.cli.options import JsonFlag, OutputFolder, ResumeFlag
 from treadle.cli.output import say
@@ -75,6 +76,9 @@ LatencyPercentile = Annotated[
     int | None,
     typer.Option(min=1, max=100, help="Loads as late as this percent of them are (default: the machine's mean)."),
 ]
+ListFlag = Annotated[
+    bool, typer.Option("--list", help="List the families, or shape, tiles and switches of PROGRAM, and plan nothing.")
+]
 CompileFlag = Annotated[bool, typer.Option("--compile/--no-compile", help="Compile to binaries.")]
 
 
@@ -98,6 +102,7 @@ def command(
     compiled: CompileFlag = True,
     output: OutputFolder = None,
     resume: ResumeFlag = False,
+    listed: ListFlag = False,
     json: JsonFlag = False,
 ) -> None:
     """Schedule PROGRAM on a machine: its loop (interval, length, ring bytes), and the loop over warp groups (interval,
@@ -107,6 +112,9 @@ def command(
     level. 3: stopped at a limit. 1: it cannot be done. 2: bad input.
     """
     started = time.perf_counter()
+    if listed:
+        list_families(program or program_option, as_json=json)
+        return
     options = KernelOptions(
         limits=Limits(deterministic_s=limit),
         top=top,
@@ -136,7 +144,9 @@ def _planned(
     """Plan what a name stands for: a loop file, a program of the user's, or one of the library."""
     name = request.program
     if not name:
-        raise InvalidValue(message="no program given", hint="such as `treadle kernel attention_fwd --machine h200`")
+        raise InvalidValue(
+            message="no program given", hint="`treadle kernel --list` names those of the library; or FILE.py:NAME"
+        )
     if options.modes and (name.endswith(".graphml") or is_own(name)):
         raise TilesFixed(reason=f"`{name}` has one")
     given = {"--shape": shape, "--tiles": tiles, "--arguments": arguments, "--switches": request.switches}
