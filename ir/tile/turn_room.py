@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from treadle.ir.tile.constraints import free_bytes
+from treadle.ir.tile.turn_basis import EVERY_CLASS, NO_GROUP
 from treadle.ir.tile.turn_paths import Matrix, Paths
-from treadle.ir.tile.turn_terms import EVERY_CLASS, NO_GROUP, Terms
+from treadle.ir.tile.turn_terms import Terms
 
 NO_TERM = -1
 
@@ -53,7 +53,7 @@ class Room:
             used[memory] += size * max(1, depth)
             why[memory] |= self.why_low(turn) if depth > 1 else 0
         for memory, size in used.items():
-            if size > free_bytes(self.terms.warps.loop, memory):
+            if size > self.terms.free[memory]:
                 return why[memory]
         there = self.terms.stays.there(self.lowest, self.highest)
         full = there > self.terms.stays.rooms

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from treadle.ir.tile.constraints import free_bytes
+from treadle.ir.tile.turn_basis import DEEPEST
 from treadle.ir.tile.turn_paths import Matrix, Paths
 from treadle.ir.tile.turn_room import Room
-from treadle.ir.tile.turn_terms import DEEPEST, Terms
+from treadle.ir.tile.turn_terms import Terms
 
 MOST_NODES = 30_000
 """Nodes of all searches of one claim: ten seconds."""
@@ -233,6 +233,6 @@ class Search:
         for memory, size, readers in self.terms.rings:
             used[memory] += size * max(1, *(int(highest[turn]) + more for turn, more in readers))
         for memory, _, readers in self.terms.rings:
-            if used[memory] > free_bytes(self.terms.warps.loop, memory):
+            if used[memory] > self.terms.free[memory]:
                 matters[[turn for turn, _ in readers]] = True
         return matters

@@ -11,36 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from treadle.ir.tile.assignments import classes
 from treadle.ir.tile.constraints import arcs
-from treadle.ir.tile.orders import parts
-from treadle.ir.tile.turn_paths import Matrix, Paths, raise_to
-from treadle.ir.tile.warps import FETCH_CYCLES, WarpLoop, handed_over, handoff_bytes
-
-NO_GROUP = -(10**6)
-"""Stands for the group of moments that are about operations in flight."""
-NO_PATH = -(10**9)
-"""Stands for the longest path between operations that nothing ties to each other."""
-DEEPEST = 42
-"""Level of the search from which on decisions are no longer told apart: a bit of 64 for each."""
-CLASS_BITS = 20
-"""Bits above those of decisions, one for each class of operations that share a group; more classes share bits."""
-EVERY_CLASS = ((1 << CLASS_BITS) - 1) << (DEEPEST + 1)
-"""Stands for the groups of all classes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What a schedule is to keep within, at any interval of `low` to `high`."""
-
-    low: int
-    high: int
-    most_registers: int
-    most_cycles: int | None = None
-    apart: tuple[tuple[int, int, int], ...] = ()
-    """Operations by index, the second to start so many cycles after the first: for a search that need not refute."""
-    slots: tuple[tuple[str, int], ...] = ()
-    """Of operations that fill a unit, in one of their orders (`orders.Order`)."""
+from treadle.ir.tile.turn_basis import CLASS_BITS, DEEPEST, EVERY_CLASS, NO_GROUP, Basis
+from treadle.ir.tile.turn_paths import Matrix, Paths
+from treadle.ir.tile.warps import FETCH_CYCLES, handed_over, handoff_bytes
 
 
 @dataclass(slots=True)
@@ -134,12 +108,11 @@ class Packed:
 class Terms:
     """All that an assignment of operations to groups states; those that share a negative number share some group."""
 
-    def __init__(self, warps: WarpLoop, groups: dict[str, int], demand: Demand, *, movable: bool = False) -> None:
-        self.warps, self.groups, self.demand, self.movable = warps, groups, demand, movable
-        self.index = warps.loop.index
-        self.home = {name: number for number, names in enumerate(classes(warps)) for name in names}
-        role = {issue.operation: issue.role for issue in warps.issues}
-        self.roles = [role[names[0]] for names in classes(warps)]
+    def __init__(self, basis: Basis, groups: dict[str, int]) -> None:
+        self.basis, self.warps, self.groups, self.demand = basis, basis.warps, groups, basis.demand
+        self.index, self.home, self.roles, self.free = basis.index, basis.home, basis.roles, basis.free
+        self.names = list(self.index)
+        warps = basis.warps
         self._count_rooms()
         self.handed, self.handed_rests_on = dict.fromkeys(handoff_bytes(warps, groups), 0), 0
         for handoff in handed_over(warps, groups):
@@ -188,25 +161,15 @@ class Terms:
 
         Return the turns, and the classes whose groups make them necessary.
         """
-        operations, single = self.warps.loop.operations, {u.name for u in self.warps.loop.units if u.count == 1}
-        slots = dict(self.demand.slots)
-        issue = {one.operation: one.issue_cycles for one in self.warps.issues}
         found: list[tuple[int, int]] = []
-        for i, one in enumerate(operations):
-            for j, other in enumerate(operations[:i]):
-                after = before = whose = 0
-                if one.unit == other.unit and one.unit in single and one.occupancy_cycles and other.occupancy_cycles:
-                    after, before = other.occupancy_cycles, one.occupancy_cycles
-                if one.name in slots and other.name in slots:
-                    after = (slots[one.name] - slots[other.name]) % self.demand.low
-                    before = self.demand.low - after
-                cycles = (issue.get(other.name, 0), issue.get(one.name, 0))
-                if all(cycles) and self.groups[one.name] == self.groups[other.name]:
-                    if cycles[0] > after or cycles[1] > before:
-                        whose = self.of_classes(self.home[one.name], self.home[other.name])
-                    after, before = max(after, cycles[0]), max(before, cycles[1])
-                if after:
-                    found.append((turns.add(j, i, after, before), whose))
+        for pair in self.basis.pairs:
+            after, before, whose = pair.after, pair.before, 0
+            if pair.issued and self.groups[self.names[pair.first]] == self.groups[self.names[pair.second]]:
+                if pair.issued[0] > after or pair.issued[1] > before:
+                    whose = self.of_classes(self.home[self.names[pair.first]], self.home[self.names[pair.second]])
+                after, before = max(after, pair.issued[0]), max(before, pair.issued[1])
+            if after:
+                found.append((turns.add(pair.first, pair.second, after, before), whose))
         return found
 
     def _rings(self, turns: _Turns) -> list[tuple[str, int, list[tuple[int, int]]]]:
@@ -290,56 +253,18 @@ class Terms:
             found.groups.append(group)
             found.rooms.append(room)
 
-    def _spans(self) -> Matrix:
-        """Return what stages say of starts; in a core, whose parts may be moved by whole intervals, only of each part.
-
-        Parts are held so that an operation of each starts in the first interval, at its slot where it has one.
-        """
-        operations, high = self.warps.loop.operations, self.demand.high
-        every = parts(self.warps.loop, arcs(self.warps.loop)) if self.movable else [list(range(len(operations)))]
-        span = self.warps.limits.most_stages * high - 1
-        least = np.full((len(operations), len(operations)), -span if len(every) == 1 else NO_PATH, dtype=np.int64)
-        slots = dict(self.demand.slots)
-        held = [min(part, key=lambda vertex: operations[vertex].name not in slots) for part in every]
-        for part, one in zip(every, held, strict=True):
-            least[np.ix_(part, part)] = -span
-            if one != held[0]:
-                ends = (operations[held[0]].name, operations[one].name)
-                known = all(name in slots for name in ends)
-                after = slots[ends[1]] - slots[ends[0]] if known else 0
-                least[held[0], one] = after
-                least[one, held[0]] = -after if known else 1 - high
-        return least
-
     def distances(self) -> Paths | int:
         """Return the least of s_j - s_i for all pairs; what it rests on where paths alone contradict each other."""
-        low, high = self.demand.low, self.demand.high
-        operations = self.warps.loop.operations
-        least = self._spans()
-        why = np.zeros_like(least)
-        np.fill_diagonal(least, 0)
-        extra: dict[int, int] = {}
-        for crossing in self.warps.crossings:
-            ends = self.warps.loop.dependences[crossing.dependence]
-            source, target = self.groups[ends.source], self.groups[ends.target]
-            if source != target and source >= 0 and target >= 0:
-                extra[crossing.dependence] = max(extra.get(crossing.dependence, 0), crossing.delay_cycles)
-        for arc in arcs(self.warps.loop, handoff_bytes(self.warps, self.groups)):
-            more = extra.get(arc.reference.get("dependence", -1), 0)
-            weight = arc.delay_cycles + more - arc.distance * (high if arc.distance >= 0 else low)
-            if weight > least[arc.source, arc.target]:
-                rests_on = self.handed_rests_on if "ring" in arc.reference else 0
-                if more:
-                    rests_on = self.of_classes(*(self.home[operations[at].name] for at in (arc.source, arc.target)))
-                least[arc.source, arc.target], why[arc.source, arc.target] = weight, rests_on
-        if self.demand.most_cycles is not None:
-            latency = np.array([operation.latency_cycles for operation in operations], dtype=np.int64)
-            raise_to(least, why, np.broadcast_to(latency[:, None] - self.demand.most_cycles, least.shape), 0)
-        for first, second, cycles in self.demand.apart:
-            least[first, second] = max(least[first, second], cycles)
-            least[second, first] = max(least[second, first], -cycles)
-        for middle in range(len(operations)):
-            longer = least[:, middle, None] + least[None, middle, :]
-            raise_to(least, why, longer, why[:, middle, None] | why[None, middle, :])
-        wrong = np.flatnonzero(np.diagonal(least) > 0)
-        return int(why[wrong[0], wrong[0]]) if wrong.size else Paths(least, why)
+        paths = self.basis.paths
+        for source, target, weight in self.basis.crossings if isinstance(paths, Paths) else ():
+            homes = self.groups[self.names[source]], self.groups[self.names[target]]
+            if homes[0] != homes[1] and min(homes) >= 0:
+                rests_on = self.of_classes(self.home[self.names[source]], self.home[self.names[target]])
+                paths = paths.raised(source, target, weight, rests_on)
+            if isinstance(paths, int):
+                return paths
+        handed = handoff_bytes(self.warps, self.groups)
+        for arc in arcs(self.warps.loop, handed) if any(handed.values()) else ():
+            if isinstance(paths, Paths) and "ring" in arc.reference:
+                paths = paths.raised(arc.source, arc.target, self.basis.weight(arc), self.handed_rests_on)
+        return paths

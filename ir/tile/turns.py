@@ -16,20 +16,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from treadle.ir.tile.assignments import assignments, classes
+from treadle.ir.tile.assignments import assignments
 from treadle.ir.tile.orders import core, is_whole, orders, whole
+from treadle.ir.tile.turn_basis import CLASS_BITS, DEEPEST, Basis, Demand
 from treadle.ir.tile.turn_search import Effort, Search, SearchTooLong
-from treadle.ir.tile.turn_terms import CLASS_BITS, DEEPEST, Demand, Terms
+from treadle.ir.tile.turn_terms import Terms
 from treadle.ir.tile.warps import WarpLoop
 
 PARTIAL_NODES = 20
 """Nodes after which an assignment of some operations is left to those of more."""
-FREE_NODES = 400
-"""Nodes for assignments of some operations before any of all."""
-WALK_NODES = 2
-"""Nodes that take as long as the walk takes for one more operation."""
-LEAF_NODES = 40
-"""Nodes that take as long as the walk takes for an assignment of all operations."""
+LONGEST_PAUSE = 64
+"""Questions that are left out at most after one in vain."""
+LESSENING = 2
+"""Nodes of all questions about fewer classes, over those of the refutation."""
 FEWER_NODES = 4
 """Nodes beyond those of a refutation that fewer classes may take."""
 WHOLE_NODES = 2_000
@@ -90,7 +89,7 @@ class _Question:
 def _questions(warps: WarpLoop, demand: Demand, most_bytes: int | None, effort: Effort) -> Iterator[_Question]:
     """Yield one question for each order of the full unit at an interval, one alone for a range of intervals."""
     if demand.low < demand.high:
-        yield _Question(_Refuted(warps, demand, effort, classes(warps)), None)
+        yield _Question(_Refuted(Basis.of(warps, demand), effort), None)
         return
     every, small = whole(warps, demand.low, most_bytes), core(warps, demand.low, most_bytes)
     smaller = demand.most_cycles is None and not demand.apart and not is_whole(warps, small)
@@ -98,15 +97,15 @@ def _questions(warps: WarpLoop, demand: Demand, most_bytes: int | None, effort: 
     for order in orders(warps, demand.low):
         one = replace(demand, slots=order.slots)
         yield _Question(
-            _Refuted(every, one, effort, classes(every), weights=weights[0]),
-            _Refuted(small, one, effort, classes(small), movable=True, weights=weights[1]) if smaller else None,
+            _Refuted(Basis.of(every, one), effort, weights[0]),
+            _Refuted(Basis.of(small, one, movable=True), effort, weights[1]) if smaller else None,
         )
 
 
 def _first(warps: WarpLoop, question: _Question, most: dict[str, int]) -> Found | None:
     """Return the first assignment with starts: of the core, then of the whole loop."""
-    demand, quick = question.whole.demand, question.core or question.whole
-    given = assignments(warps, demand.high, most, from_ii=demand.low, refutes=quick.early, large_first=True)
+    demand, quick = question.whole.basis.demand, question.core or question.whole
+    given = assignments(warps, demand.high, most, from_ii=demand.low, refutes=quick.early, large_first=not demand.slots)
     left: Iterable[dict[str, int]] = (needs.groups for needs in given)
     nodes = WHOLE_NODES
     while True:
@@ -127,26 +126,41 @@ def _first(warps: WarpLoop, question: _Question, most: dict[str, int]) -> Found 
         left, nodes = later, nodes * WHOLE_FACTOR
 
 
+@dataclass(slots=True)
+class _Pause:
+    """How many questions of a kind are left out: twice as many after each in vain, none after one that was not."""
+
+    length: int = 0
+    left: int = 0
+
+    def over(self) -> bool:
+        """Whether to ask; one that is left out is counted."""
+        self.left -= 1
+        return self.left < 0
+
+    def after(self, found: bool) -> bool:
+        """Return what came of a question, by which the next pause goes."""
+        self.length = 0 if found else min(LONGEST_PAUSE, 2 * self.length + 1)
+        self.left = self.length
+        return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Refuted:
     """What is known of assignments to groups: which classes together, in groups like those, have no schedule."""
 
-    warps: WarpLoop
-    demand: Demand
+    basis: Basis
     effort: Effort
-    classes: tuple[tuple[str, ...], ...]
-    movable: bool = False
-    """Whether parts of the loop may be moved by whole intervals against each other."""
+    weights: Weights = field(default_factory=dict[tuple[int, int, int, int], float])
+    """How often turns failed."""
     known: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(
         default_factory=list[tuple[tuple[int, ...], tuple[int, ...]]]
     )
     """Positions of classes, and groups of theirs up to names."""
 
-    weights: Weights = field(default_factory=dict[tuple[int, int, int, int], float])
-    """How often turns failed."""
-    spent: list[int] = field(default_factory=lambda: [FREE_NODES, 0])
-    """Nodes of questions about whole assignments and of those that refuted more, and of others that were in vain."""
-
+    partial: _Pause = field(default_factory=_Pause)
+    fewer: _Pause = field(default_factory=_Pause)
+    """When to ask about assignments of some operations, and about fewer classes of what is refuted."""
     like: list[int] = field(default_factory=list[int])
     """Starts of the assignment of some operations that was found last: often those of one more keep to them."""
 
@@ -157,14 +171,13 @@ class _Refuted:
         """
         if self.effort.left <= 0:
             raise SearchTooLong
-        self.spent[0] += WALK_NODES
         own = self._own(groups)
         if self._covered(own):
             return True
-        if len(own) == len(self.warps.issues):
+        if len(own) == len(self.basis.home):
             return False
         begun = self.effort.left
-        if not self._refuted({**self._nowhere(), **own}, PARTIAL_NODES):
+        if not (self.partial.over() and self.partial.after(self._refuted({**self._nowhere(), **own}, PARTIAL_NODES))):
             return False
         self._lessen(own, begun - self.effort.left)
         return True
@@ -175,20 +188,13 @@ class _Refuted:
         Where few bytes are handed over, more must stay together than in the walk.
         """
         found: dict[str, int] = {}
-        for names in self.classes:
+        for names in self.basis.classes:
             home = next((groups[name] for name in names if name in groups), None)
             if home is not None:
                 found |= dict.fromkeys(names, home)
         return found
 
     def _refuted(self, groups: dict[str, int], nodes: int) -> bool:
-        """Whether so many nodes refute an assignment of some operations; not asked where that was in vain too often."""
-        nodes, given = min(nodes, self.spent[0] - self.spent[1]), self.effort.left
-        refuted = nodes > 0 and self._refuted_by(groups, nodes)
-        self.spent[0 if refuted else 1] += given - self.effort.left
-        return refuted
-
-    def _refuted_by(self, groups: dict[str, int], nodes: int) -> bool:
         """Whether so many nodes refute an assignment."""
         try:
             return self._within(groups, nodes) is None
@@ -206,7 +212,7 @@ class _Refuted:
 
     def _nowhere(self) -> dict[str, int]:
         """Return the assignment of no operation at all."""
-        return {name: -number for number, names in enumerate(self.classes, start=1) for name in names}
+        return {name: -number for number, names in enumerate(self.basis.classes, start=1) for name in names}
 
     def searched(self, groups: dict[str, int], nodes: int) -> tuple[int, ...] | None:
         """Return starts over groups, or None, with the classes that it rests on remembered.
@@ -218,32 +224,32 @@ class _Refuted:
         if self._covered(groups):
             return None
         given = self.effort.left
-        try:
-            found = self._within(groups, nodes)
-        finally:
-            taken = given - self.effort.left
-            self.spent[0] += taken + LEAF_NODES
-        if found is None and (taken <= PARTIAL_NODES or not self._refuted_by(self._nowhere(), taken)):
+        found = self._within(groups, nodes)
+        taken = given - self.effort.left
+        if found is None and (taken <= PARTIAL_NODES or not self._refuted(self._nowhere(), taken)):
             self._lessen(groups, taken)
         return found
 
     def _lessen(self, groups: dict[str, int], nodes: int) -> None:
         """Look for fewer classes whose groups refute the assignment refuted last: one less each, small ones first."""
         nowhere = self._nowhere()
-        cycles = {issue.operation: issue.issue_cycles for issue in self.warps.issues}
-        which = list(self.known[-1][0])
-        for at in sorted(which, key=lambda at: sum(cycles[name] for name in self.classes[at])):
-            if at not in which:
+        cycles = {issue.operation: issue.issue_cycles for issue in self.basis.warps.issues}
+        if not self.fewer.over():
+            return
+        which, end = list(self.known[-1][0]), self.effort.left - LESSENING * nodes
+        classes = len(which)
+        for at in sorted(which, key=lambda at: sum(cycles[name] for name in self.basis.classes[at])):
+            if at not in which or self.effort.left <= end:
                 continue
-            placed = {name: groups[name] for other in which if other != at for name in self.classes[other]}
-            if self._refuted_by({**nowhere, **placed}, nodes + FEWER_NODES):
+            placed = {name: groups[name] for other in which if other != at for name in self.basis.classes[other]}
+            if self._refuted({**nowhere, **placed}, nodes + FEWER_NODES):
                 fewer = self.known.pop()
                 self.known[-1] = fewer
                 which = list(fewer[0])
+        self.fewer.after(2 * len(which) <= classes)
 
     def _asked(self, groups: dict[str, int], effort: Effort) -> tuple[int, ...] | None:
-        terms = Terms(self.warps, groups, self.demand, movable=self.movable)
-        search = Search(terms, effort, self.weights, self.like)
+        search = Search(Terms(self.basis, groups), effort, self.weights, self.like)
         try:
             found = search.run()
         finally:
@@ -251,14 +257,14 @@ class _Refuted:
         if isinstance(found, tuple):
             self.like[:] = found
             return found
-        homes = [groups[names[0]] for names in self.classes]
+        homes = [groups[names[0]] for names in self.basis.classes]
         bits = found >> (DEEPEST + 1)
         which = tuple(at for at, home in enumerate(homes) if home >= 0 and bits >> (at % CLASS_BITS) & 1)
         self.known.append((which, _pattern([homes[at] for at in which])))
         return None
 
     def _covered(self, groups: dict[str, int]) -> bool:
-        homes = [groups.get(names[0], -1) for names in self.classes]
+        homes = [groups.get(names[0], -1) for names in self.basis.classes]
         for which, pattern in self.known:
             own = [homes[at] for at in which]
             if min(own, default=0) >= 0 and _pattern(own) == pattern:

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from itertools import islice
 
 from treadle.ir.tile.assignments import WalkTooLong, assignments
+from treadle.ir.tile.turn_basis import Basis, Demand
 from treadle.ir.tile.turn_search import Effort, SearchTooLong
 from treadle.ir.tile.turn_search import Search as TurnSearch
-from treadle.ir.tile.turn_terms import Demand, Terms
+from treadle.ir.tile.turn_terms import Terms
 from treadle.ir.tile.warps import WarpLoop, check_warps
 from treadle.solvers.pipeline.points import Point, warp_schedule
 from treadle.solvers.pipeline.search import Search
@@ -72,7 +73,7 @@ def _ladder(warps: WarpLoop) -> Iterator[int]:
 def _scheduled(search: Search, groups: dict[str, int], left: Effort) -> Point | None:
     """Return a schedule over groups, if few nodes find one: as many as there are pairs of operations to be ordered."""
     warps, ii = search.warps, search.ii
-    terms = Terms(warps, groups, Demand(ii, ii, warps.limits.registers_per_group))
+    terms = Terms(Basis.of(warps, Demand(ii, ii, warps.limits.registers_per_group)), groups)
     effort = Effort(min(left.left, len(warps.loop.operations) ** 2 // 2))
     left.left -= effort.left
     try:

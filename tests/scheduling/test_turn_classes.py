@@ -13,8 +13,9 @@ from benchmarks.warp_oracle import random_warps
 from treadle.costmodels.lower_warps import lower_warps
 from treadle.costmodels.machines import load_machine
 from treadle.ir.tile.assignments import assignments, classes
+from treadle.ir.tile.turn_basis import Basis, Demand
 from treadle.ir.tile.turn_search import Effort, Search, SearchTooLong
-from treadle.ir.tile.turn_terms import Demand, Terms
+from treadle.ir.tile.turn_terms import Terms
 from treadle.ir.tile.turns import first_found
 from treadle.ir.tile.warps import WarpLoop
 
@@ -52,7 +53,7 @@ def test_a_schedule_is_one_of_every_assignment_of_fewer_operations(row: tuple[st
     demand = Demand(row[2], row[2], warps.limits.registers_per_group)
     drawn = random.Random(1)
     for _ in range(60):
-        terms = Terms(warps, _some(warps, groups, drawn), demand)
+        terms = Terms(Basis.of(warps, demand), _some(warps, groups, drawn))
         assert Search(terms, Effort(1), {}, starts).run() == starts
 
 
@@ -64,7 +65,7 @@ def test_no_range_around_its_interval_is_refuted_for_fewer_operations(row: tuple
         low, high = row[2] - drawn.randint(0, 90), row[2] + drawn.randint(0, 90)
         demand = Demand(low, high, warps.limits.registers_per_group)
         with suppress(SearchTooLong):
-            terms = Terms(warps, _some(warps, groups, drawn), demand)
+            terms = Terms(Basis.of(warps, demand), _some(warps, groups, drawn))
             assert isinstance(Search(terms, Effort(100), {}, starts).run(), tuple)
 
 
@@ -76,9 +77,9 @@ def test_every_assignment_with_a_schedule_has_one_with_fewer_operations(seed: in
     for ii in range(2, 8):
         demand = Demand(ii, ii, warps.limits.registers_per_group)
         for needs in assignments(warps, ii, {}):
-            starts = Search(Terms(warps, needs.groups, demand), Effort(), {}).run()
+            starts = Search(Terms(Basis.of(warps, demand), needs.groups), Effort(), {}).run()
             if isinstance(starts, tuple):
-                terms = Terms(warps, _some(warps, needs.groups, drawn), demand)
+                terms = Terms(Basis.of(warps, demand), _some(warps, needs.groups, drawn))
                 assert Search(terms, Effort(1), {}, starts).run() == starts
 
 
@@ -86,7 +87,7 @@ def test_starts_that_break_something_are_not_taken_over() -> None:
     """Starts of a schedule, one operation moved, are given back only where they are a schedule still."""
     warps, groups, starts = _scheduled(*ROWS[0])
     demand = Demand(ROWS[0][2], ROWS[0][2], warps.limits.registers_per_group)
-    terms = Terms(warps, groups, demand)
+    terms = Terms(Basis.of(warps, demand), groups)
     taken = 0
     for at in range(len(starts)):
         moved = tuple(start + 97 * (at == other) for other, start in enumerate(starts))

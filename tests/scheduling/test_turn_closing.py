@@ -16,8 +16,9 @@ from treadle.costmodels.machines import load_machine
 from treadle.ir.certificate import Level, ProofKind
 from treadle.ir.tile.assignments import assignments
 from treadle.ir.tile.claims import Refused
+from treadle.ir.tile.turn_basis import Basis, Demand
 from treadle.ir.tile.turn_search import Effort, Search
-from treadle.ir.tile.turn_terms import Demand, Terms
+from treadle.ir.tile.turn_terms import Terms
 from treadle.ir.tile.turns import first_found
 from treadle.ir.tile.warp_claims import check_interval, recheck_warps
 from treadle.ir.tile.warps import WarpLoop
@@ -37,7 +38,7 @@ def test_what_is_learned_loses_no_assignment(seed: int) -> None:
     for ii in range(1, 9):
         demand = Demand(ii, ii, most)
         alone = any(
-            isinstance(Search(Terms(warps, needs.groups, demand), Effort(), {}).run(), tuple)
+            isinstance(Search(Terms(Basis.of(warps, demand), needs.groups), Effort(), {}).run(), tuple)
             for needs in assignments(warps, ii, {})
         )
         assert alone == (first_found(warps, ii, ii, {}, Effort()) is not None)
