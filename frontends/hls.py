@@ -14,13 +14,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from xml.parsers import expat
 
 from treadle.ir.diagnostics import Place, TreadleError, closest
 from treadle.ir.errors import MalformedText, MissingField, UnreadableFile, WrongType
 from treadle.ir.plan import read_bytes
-from treadle.ir.tile.loop import Dependence, Loop, Operation, Unit
+from treadle.ir.tile.loop import Dependence, Loop, Operation, Unit, ZeroDistanceCycle
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,12}")
 MAX_CYCLES = 10**9
@@ -101,18 +102,38 @@ def read_loop(graphml: Path, resources: Path) -> Loop:
             operations=operations,
             dependences=_dependences(elements, nodes),
         )
+    except ZeroDistanceCycle as error:
+        error.place = _closing(elements, nodes, str(error.fields["cycle"])) or Place(str(graphml))
+        raise
     except TreadleError as error:
         error.place = error.place or Place(str(graphml))
         raise
 
 
+def _closing(elements: list[_Element], nodes: dict[str, tuple[Operation, _Timing]], cycle: str) -> Place | None:
+    """Return where the last edge stands that a cycle of distance 0 (`a` -> `b` -> `a`) goes along."""
+    names = cycle.strip("`").split("` -> `")
+    steps = set(pairwise(names))
+    edges = [element for element in elements if element.tag == "edge" and int(_datum(element, "distance")[0]) == 0]
+    found = [
+        edge.place
+        for edge in edges
+        if (nodes[edge.attributes["source"]][0].name, nodes[edge.attributes["target"]][0].name) in steps
+    ]
+    return found[-1] if found else None
+
+
 def resources_beside(graphml: Path) -> Path:
-    """Return the resource model that belongs to a graph by name; raises UnreadableFile when there is none."""
+    """Return the resource model that belongs to a graph by name; raises UnreadableFile when either is missing."""
+    if not graphml.is_file():
+        raise UnreadableFile(path=str(graphml), reason="no such file")
     candidates = [graphml.with_name(graphml.stem + ending) for ending in ("_RM.xml", "RM.xml")]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise UnreadableFile(path=str(candidates[0]), reason="no resource model beside the graph")
+    raise UnreadableFile(
+        path=str(candidates[0]), reason="no resource model beside the graph", hint="name it with --resources FILE"
+    )
 
 
 def find_loops(folder: Path) -> list[tuple[Path, Path]]:

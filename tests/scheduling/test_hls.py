@@ -103,7 +103,7 @@ def test_resource_models_are_found_under_both_names(tmp_path: Path) -> None:
         ('<data key="delay">1</data>', '<data key="delay">1.5</data>', WrongType, 9, "`1.5`"),
         ('<data key="delay">1</data>', '<data key="delay">1000000000000</data>', WrongType, 9, "`delay`"),
         ('<data key="distance">2</data>', '<data key="distance">-2</data>', WrongType, 11, "`-2`"),
-        ('<data key="distance">2</data>', '<data key="distance">0</data>', ZeroDistanceCycle, 0, "`s#4`"),
+        ('<data key="distance">2</data>', '<data key="distance">0</data>', ZeroDistanceCycle, 11, "`s#4`"),
     ],
 )
 def test_wrong_graphs(tmp_path: Path, old: str, new: str, error: type[TreadleError], line: int, words: str) -> None:
