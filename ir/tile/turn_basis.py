@@ -66,7 +66,7 @@ class Basis:
     """Operations that share a group, in every assignment."""
     home: dict[str, int]
     """Class of every issued operation."""
-    roles: list[int | None]
+    roles: list[str]
     """Of the classes."""
     free: dict[str, int]
     """Bytes that rings and handoffs may use, by memory."""

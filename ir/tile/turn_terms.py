@@ -255,16 +255,28 @@ class Terms:
 
     def distances(self) -> Paths | int:
         """Return the least of s_j - s_i for all pairs; what it rests on where paths alone contradict each other."""
-        paths = self.basis.paths
-        for source, target, weight in self.basis.crossings if isinstance(paths, Paths) else ():
-            homes = self.groups[self.names[source]], self.groups[self.names[target]]
-            if homes[0] != homes[1] and min(homes) >= 0:
-                rests_on = self.of_classes(self.home[self.names[source]], self.home[self.names[target]])
-                paths = paths.raised(source, target, weight, rests_on)
+        paths, handed = self.basis.paths, handoff_bytes(self.warps, self.groups)
+        raised = [*self._crossed(), *self._handed(handed)] if any(handed.values()) else self._crossed()
+        for source, target, weight, rests_on in raised:
             if isinstance(paths, int):
-                return paths
-        handed = handoff_bytes(self.warps, self.groups)
-        for arc in arcs(self.warps.loop, handed) if any(handed.values()) else ():
-            if isinstance(paths, Paths) and "ring" in arc.reference:
-                paths = paths.raised(arc.source, arc.target, self.basis.weight(arc), self.handed_rests_on)
+                break
+            paths = paths.raised(source, target, weight, rests_on)
         return paths
+
+    def _crossed(self) -> list[tuple[int, int, int, int]]:
+        """Return the differences that crossings between groups ask for, with the classes that make them cross."""
+        found: list[tuple[int, int, int, int]] = []
+        for source, target, weight in self.basis.crossings:
+            ends = self.names[source], self.names[target]
+            homes = self.groups[ends[0]], self.groups[ends[1]]
+            if homes[0] != homes[1] and min(homes) >= 0:
+                found.append((source, target, weight, self.of_classes(*(self.home[name] for name in ends))))
+        return found
+
+    def _handed(self, handed: dict[str, int]) -> list[tuple[int, int, int, int]]:
+        """Return those of rings beside what is handed over."""
+        return [
+            (arc.source, arc.target, self.basis.weight(arc), self.handed_rests_on)
+            for arc in arcs(self.warps.loop, handed)
+            if "ring" in arc.reference
+        ]
