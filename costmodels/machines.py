@@ -20,7 +20,7 @@ from treadle.ir.codec import Locator, decode, path_text
 from treadle.ir.codec import Path as CodecPath
 from treadle.ir.diagnostics import Place, closest
 from treadle.ir.errors import MalformedText, MissingField, UnknownField, UnknownName, WrongType
-from treadle.ir.machine import Figure, Machine
+from treadle.ir.machine import TRAITS, Figure, Machine
 from treadle.ir.plan import read_text
 
 _FIELDS = ("id", "name", "vendor", "architecture", "traits", "sources", "figures")
@@ -40,7 +40,7 @@ def load_machine(name: str | Path) -> Machine:
 
     Raises:
         UnknownName: no machine of that id.
-        UnreadableFile, MalformedText, MissingField, UnknownField, WrongType: the file, with line.
+        UnreadableFile, MalformedText, MissingField, UnknownField, UnknownName, WrongType: the file, with line.
     """
     text = str(name)
     if isinstance(name, Path) or text.endswith(".toml") or "/" in text:
@@ -81,6 +81,7 @@ def parse_machine(text: str, file: str) -> Machine:
     if not isinstance(figures, dict) or not figures:
         raise MissingField(place=locate(()), field="figures", hint="add a table `[figures]`")
     data = {key: value for key, value in document.items() if key != "sources"}
+    _refuse_unknown_traits(document.get("traits"), locate)
     data["figures"] = [_figure(name, item, sources, locate) for name, item in figures.items()]
     order = list(figures)
     return decode(Machine, data, lambda path: locate(_by_name(path, order)))
@@ -165,6 +166,15 @@ def _refuse_unknown(table: dict[str, Any], allowed: tuple[str, ...], path: Codec
                 expected=f"one of {', '.join(allowed)}",
                 hint=closest(key, allowed),
             )
+
+
+def _refuse_unknown_traits(traits: Any, locate: Locator) -> None:
+    """Refuse a trait no rule knows: misspelt, it would quietly describe another machine."""
+    for trait in traits if isinstance(traits, list) else ():
+        if trait not in TRAITS:
+            known = f"among {', '.join(TRAITS)}"
+            hint = closest(str(trait), TRAITS)
+            raise UnknownName(place=locate(("traits",)), kind="trait", name=trait, expected=known, hint=hint)
 
 
 def _parse_toml(text: str, file: str) -> dict[str, Any]:

@@ -17,6 +17,20 @@ class MissingFigure(TreadleError):
     hint = "add the figure with unit, source, date and basis to the machine file"
 
 
+MAY_BE_ZERO = ("cycle", "us", "1", "W")
+"""Beginnings of the units of figures that may be zero: latencies, what is added, and shares."""
+TRAITS = (
+    "async_copy",
+    "async_mma",
+    "distributed_shared_memory",
+    "register_reallocation",
+    "tensor_memory",
+    "tma",
+    "warp_specialization",
+)
+"""Abilities that rules know; a machine file names those it has."""
+
+
 class Basis(Enum):
     """Where a figure comes from."""
 
@@ -40,6 +54,9 @@ class Figure:
     def __post_init__(self) -> None:
         if not self.value >= 0:
             raise InvalidValue(message=f"figure `{self.name}` is {self.value}; figures are not negative")
+        if self.value == 0 and not self.unit.startswith(MAY_BE_ZERO):
+            message = f"figure `{self.name}` is 0 {self.unit}; rates and counts are above zero"
+            raise InvalidValue(message=message, hint="leave out the figure of what the machine has not")
         if not self.unit or not self.source or not self.date:
             raise InvalidValue(message=f"figure `{self.name}` needs a unit, a source and a date")
 

@@ -14,7 +14,15 @@ from treadle.costmodels.machines import load_machine, machine_ids, parse_machine
 from treadle.costmodels.rules import rules
 from treadle.ir.codec import decode, encode, file_locator
 from treadle.ir.diagnostics import TreadleError
-from treadle.ir.errors import MalformedText, MissingField, UnknownField, UnknownName, UnreadableFile, WrongType
+from treadle.ir.errors import (
+    InvalidValue,
+    MalformedText,
+    MissingField,
+    UnknownField,
+    UnknownName,
+    UnreadableFile,
+    WrongType,
+)
 from treadle.ir.machine import Basis, Machine, MissingFigure
 
 MACHINES = ("a100", "b200", "h100", "h200", "mi300x")
@@ -159,6 +167,8 @@ def test_unreadable_file(tmp_path: Path) -> None:
         (broken('{ value = 4, unit = "SM", source = "paper", basis = "vendor" }', "4"), WrongType, 11, "4"),
         (broken("value = 4", "valeu = 4"), UnknownField, 11, "valeu"),
         (broken("traits", "trais"), UnknownField, 5, "trais"),
+        (broken('["tma"]', '["tna"]'), UnknownName, 5, "did you mean `tma`?"),
+        (broken("value = 4", "value = 0"), InvalidValue, 11, "rates and counts are above zero"),
         (broken('name = "Toy"\n', ""), MissingField, 0, "name"),
         (broken(', date = "2026-01-02"', ""), MissingField, 8, "date"),
         (broken("[figures]", "[figures"), MalformedText, 10, "TOML"),

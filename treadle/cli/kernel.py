@@ -26,8 +26,9 @@ from treadle.driver.shapes import parse_arguments, parse_shape, parse_switches, 
 from treadle.frontends.hls import resources_beside
 from treadle.frontends.own_program import is_own
 from treadle.ir.certificate import Status
-from treadle.ir.diagnostics import ExitCode
+from treadle.ir.diagnostics import ExitCode, Place
 from treadle.ir.errors import InvalidValue
+from treadle.ir.machine import MissingFigure
 from treadle.ir.plan import Plan
 from treadle.solvers.backend import Limits
 from treadle.solvers.pipeline.solve import OBJECTIVE
@@ -129,7 +130,11 @@ def command(
     if program and program_option and program != program_option:
         raise InvalidValue(message=f"two programs are given: `{program}`, and `{program_option}` by --program")
     request = KernelRequest(program or program_option, machine, {}, {}, dtype, parse_switches(switches))
-    plan, files = _planned(request, shape, tiles, arguments, resources, options)
+    try:
+        plan, files = _planned(request, shape, tiles, arguments, resources, options)
+    except MissingFigure as error:
+        error.place = error.place or (Place(machine) if machine.endswith(".toml") else None)
+        raise
     review = review_plan(plan.sealed(), None)
     spent = Spent(time.perf_counter() - started, options.spent_s, options.second_s)
     report(plan, review, spent, as_json=json)

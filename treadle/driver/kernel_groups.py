@@ -14,7 +14,7 @@ from treadle.driver.kernels import COST_MODEL, KernelOptions, unfit
 from treadle.driver.nearest import Advise, advice
 from treadle.ir.certificate import ProofKind
 from treadle.ir.diagnostics import ExitCode, TreadleError
-from treadle.ir.machine import Machine
+from treadle.ir.machine import Machine, MissingFigure
 from treadle.ir.tile.kernel import KernelPlan, ScheduledLoop, WarpPlan
 from treadle.ir.tile.program import TileProgram
 from treadle.ir.tile.warps import WarpSchedule
@@ -58,7 +58,7 @@ def with_groups(
             _aligned(kernel, groups, loop, schedule_over_groups(own, machine, settings, tell)) for own, loop in loops
         )
     except TreadleError as error:
-        if not unfit(error):
+        if not unfit(error) or isinstance(error, MissingFigure):
             raise
         hint = advise(kernel.program, machine, over_groups=True)
         if options.warps:
