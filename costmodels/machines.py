@@ -19,8 +19,8 @@ from typing import Any
 from treadle.ir.codec import Locator, decode, path_text
 from treadle.ir.codec import Path as CodecPath
 from treadle.ir.diagnostics import Place, closest
-from treadle.ir.errors import MalformedText, MissingField, UnknownField, UnknownName, WrongType
-from treadle.ir.machine import TRAITS, Figure, Machine
+from treadle.ir.errors import InvalidValue, MalformedText, MissingField, UnknownField, UnknownName, WrongType
+from treadle.ir.machine import MAY_BE_ZERO, TRAITS, Figure, Machine
 from treadle.ir.plan import read_text
 
 _FIELDS = ("id", "name", "vendor", "architecture", "traits", "sources", "figures")
@@ -123,7 +123,13 @@ def _figure(name: str, item: Any, sources: dict[str, dict[str, str]], locate: Lo
         )
     if "date" in fields:
         fields["date"] = _date(fields["date"], (*path, "date"), locate)
-    decode(Figure, {"name": name, **fields}, lambda inner: locate((*path, *inner)))
+    figure = decode(Figure, {"name": name, **fields}, lambda inner: locate((*path, *inner)))
+    if figure.value == 0 and not figure.unit.startswith(MAY_BE_ZERO):
+        raise InvalidValue(
+            place=locate(path),
+            message=f"figure `{name}` is 0 {figure.unit}; rates and counts are above zero",
+            hint="leave out the figure of what the machine has not",
+        )
     return {"name": name, **fields}
 
 

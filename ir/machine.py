@@ -54,9 +54,6 @@ class Figure:
     def __post_init__(self) -> None:
         if not self.value >= 0:
             raise InvalidValue(message=f"figure `{self.name}` is {self.value}; figures are not negative")
-        if self.value == 0 and not self.unit.startswith(MAY_BE_ZERO):
-            message = f"figure `{self.name}` is 0 {self.unit}; rates and counts are above zero"
-            raise InvalidValue(message=message, hint="leave out the figure of what the machine has not")
         if not self.unit or not self.source or not self.date:
             raise InvalidValue(message=f"figure `{self.name}` needs a unit, a source and a date")
 
