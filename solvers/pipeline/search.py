@@ -110,14 +110,25 @@ def any_schedule(search: Search, groups: dict[str, int] | None, share: float) ->
     return answer
 
 
+def soon_schedule(search: Search, groups: dict[str, int], share: float) -> Answer:
+    """Look for any schedule over one assignment to groups, of the core alone, in one round."""
+    return _any(search, search.frame, groups, share, [Round(1.0)])
+
+
 def whole_schedule(search: Search, groups: dict[str, int] | None, share: float) -> Answer:
     """Look for any schedule of the whole loop at once, over one assignment to groups or all of them."""
     return _any(search, framed_whole(search.warps, search.ii, None), groups, share)
 
 
-def _any(search: Search, frame: Framed, groups: dict[str, int] | None, share: float) -> Answer:
+def _any(
+    search: Search,
+    frame: Framed,
+    groups: dict[str, int] | None,
+    share: float,
+    rounds: list[Round] | None = None,
+) -> Answer:
     open_, report = _open(search, frame), None
-    for round_ in _rounds(frame):
+    for round_ in _rounds(frame) if rounds is None else rounds:
         for case in _asked(frame, open_, round_):
             if search.budget.over:
                 break

@@ -24,6 +24,8 @@ MOST_ASSIGNMENTS = 2
 """Assignments that are tried in each of them."""
 SHARE = 0.05
 """Share of the limit for one question."""
+ORDERED_SHARE = 0.02
+"""Share of the limit for one question where a full unit has orders."""
 
 
 def short_schedule(search: Search, objective: tuple[str, ...]) -> Point | None:
@@ -34,10 +36,23 @@ def short_schedule(search: Search, objective: tuple[str, ...]) -> Point | None:
     every = survivors(search.warps, search.ii, fixed) if fixed else None
     if not every:
         return None
+    return _shortest_first(search, every, fixed, SHARE)
+
+
+def close_to_paths(search: Search, every: list[dict[str, int]], fixed: dict[str, int]) -> Point | None:
+    """Return a schedule of one of few assignments in an iteration of little more than what paths say.
+
+    It is of the whole loop, where a core says nothing of the copies that have to find room beside it, and its
+    registers may be any.
+    """
+    return _shortest_first(search, every, fixed, ORDERED_SHARE)
+
+
+def _shortest_first(search: Search, every: list[dict[str, int]], fixed: dict[str, int], share: float) -> Point | None:
     low = length_bound(search.network, search.ii).value
     for factor in LENGTHS:
         for held in distinct(search.warps, every)[:MOST_ASSIGNMENTS]:
-            point = None if search.budget.over else _within(search, held.groups, fixed, int(low * factor))
+            point = None if search.budget.over else _within(search, held.groups, fixed, int(low * factor), share)
             if point is not None:
                 return point
     return None
@@ -56,8 +71,10 @@ def _least_levels(search: Search, objective: tuple[str, ...]) -> dict[str, int]:
     return fixed
 
 
-def _within(search: Search, groups: dict[str, int], fixed: dict[str, int], most_cycles: int) -> Point | None:
+def _within(
+    search: Search, groups: dict[str, int], fixed: dict[str, int], most_cycles: int, share: float
+) -> Point | None:
     """Return a schedule of an assignment in an iteration of so many cycles, if the share of the limit finds one."""
     joint = unrolled(search.warps, search.ii, groups, {**fixed, "length": most_cycles})
-    outcome = None if joint is None else answered(joint, search.budget.share(SHARE), search.budget, HELD)
+    outcome = None if joint is None else answered(joint, search.budget.share(share), search.budget, HELD)
     return read(joint, outcome) if joint is not None and outcome is not None and outcome.solved else None

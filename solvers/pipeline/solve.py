@@ -29,17 +29,26 @@ from treadle.solvers.pipeline.errors import GroupsExceeded, NoWarpSchedule, Regi
 from treadle.solvers.pipeline.fallback import any_interval
 from treadle.solvers.pipeline.held import shortest_held
 from treadle.solvers.pipeline.late import with_late_copies
+from treadle.solvers.pipeline.levels import closed_level
 from treadle.solvers.pipeline.logs import with_logs
 from treadle.solvers.pipeline.observed import Observe, as_observed
 from treadle.solvers.pipeline.points import Point, value_at, warp_schedule
 from treadle.solvers.pipeline.restating import restated
-from treadle.solvers.pipeline.search import Answer, Search, Target, any_schedule, least, least_traffic, searched
-from treadle.solvers.pipeline.short import short_schedule
+from treadle.solvers.pipeline.search import (
+    Answer,
+    Search,
+    Target,
+    any_schedule,
+    least,
+    least_traffic,
+    searched,
+    soon_schedule,
+)
+from treadle.solvers.pipeline.short import close_to_paths, short_schedule
 from treadle.solvers.pipeline.turning import (
     CHEAPEST_NODES,
     INTERVAL_NODES,
     Turned,
-    least_turned,
     nodes_beside_orders,
     ordered,
     turned,
@@ -63,6 +72,9 @@ UNITS = {"ii": "cycles", "traffic_bytes": "bytes", "length": "cycles"}
 INFINITE_S = 1e9
 MOST_SINGLE_STEPS = 16
 """Refuted intervals after which the proof is given up for a schedule."""
+FEW_NODES = 6_000
+"""Nodes of the question for a schedule over the few assignments that are the least in all they decide."""
+SOON_SHARE = 0.003
 ASSIGNMENT_SHARE = 0.03
 FIRST_SHARE = 0.03
 LEVEL_SHARE = 0.3
@@ -70,9 +82,9 @@ OPEN_SHARE = 0.1
 BOUND_SHARE = 0.25
 INTERVAL_SHARE = 0.08
 STEPS_SHARE = 0.1
-"""Shares of the limit: for an assignment, any schedule, a level, a level where the interval is open (and none can be
-the best of all schedules), all questions about the bound itself, about any longer interval, and about all intervals
-that are refuted one by one after the first."""
+"""Shares of the limit: for whether an assignment is soon refuted, for an assignment, any schedule, a level, a level
+where the interval is open (and none can be the best of all schedules), all questions about the bound itself, about any
+longer interval, and about all intervals that are refuted one by one after the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,11 +310,34 @@ def cheapest(search: Search, options: Options) -> Answer | None:
         if bound is None or bound.value == UNREACHED:
             return None
         fixed[name] = bound.value
-    for groups in (survivors(search.warps, search.ii, fixed) or ()) if fixed else ():
+    every = (survivors(search.warps, search.ii, fixed) or []) if fixed else []
+    if every and ordered(search):
+        every, answer = _over_few(search, every, fixed)
+        if answer is not None:
+            return answer
+    for groups in every:
         answer = any_schedule(search, groups, ASSIGNMENT_SHARE)
         if answer.point is not None:
             return answer
     return None
+
+
+def _over_few(
+    search: Search, every: list[dict[str, int]], fixed: dict[str, int]
+) -> tuple[list[dict[str, int]], Answer | None]:
+    """Ask about few assignments as whole loops; return those that are left and a schedule, if one is found.
+
+    Copies may have to find room, on their unit and in memory, that a core knows nothing of: then every schedule of the
+    core fails. So cores are asked only whether they are soon refuted, or have one.
+    """
+    left: list[dict[str, int]] = []
+    for groups in every:
+        answer = soon_schedule(search, groups, SOON_SHARE)
+        if answer.point is not None:
+            return every, answer
+        left += [groups] if answer.status is not Status.INFEASIBLE else []
+    point = close_to_paths(search, left, fixed) or (turned(search, fixed, FEW_NODES).point if left else None)
+    return left, None if point is None else Answer(point, None, None, Status.FEASIBLE, None)
 
 
 def _by_traffic(search: Search, options: Options) -> Answer | None:
@@ -352,7 +387,7 @@ def _next_level(
     if value == bound.value:
         return value, point, bound
     tell(f"interval {ii}: {name} {value}, at least {bound.value}")
-    bound, better = least_turned(search, name, fixed, bound, value)
+    bound, better = closed_level(search, name, fixed, bound, value)
     if better is not None:
         value, point = value_at(warps, search.network, ii, name, better), better
     if value == bound.value:
