@@ -17,7 +17,7 @@ from treadle.costmodels.warp_interpreter import Stuck
 from treadle.costmodels.warp_simulator import SETTLED, Pace, measure_pace, steady_cycles
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule
 from treadle.ir.warp.facts import Facts, SharedUnit
-from treadle.ir.warp.lower import lower_schedule
+from treadle.ir.warp.lower import NoRoomForHandoffs, lower_schedule
 from treadle.ir.warp.program import WarpProgram
 from treadle.ir.warp.slots import moved_slots
 
@@ -58,10 +58,31 @@ def lower_at_pace(warps: WarpLoop, made: WarpSchedule, facts: Facts) -> tuple[Wa
     """
     lowered = lower_schedule(warps, made, facts)
     pace = measure_pace(lowered, warps, facts)
+    program = _improved(_Tried(pace.steady_cycles, facts.shared_units, lowered), warps, made, facts).program
+    return program, pace if program is lowered else measure_pace(program, warps, facts)
+
+
+def paced_program(warps: WarpLoop, made: WarpSchedule, facts: Facts) -> WarpProgram:
+    """Return the program of `lower_at_pace` alone; raises as it does."""
+    lowered = lower_schedule(warps, made, facts)
+    return _improved(_tried(lowered, warps, facts, facts.shared_units, SETTLED), warps, made, facts).program
+
+
+def keeps_pace(warps: WarpLoop, made: WarpSchedule, facts: Facts) -> bool:
+    """Whether a short run of a schedule's program is at its interval; not where it has no program."""
+    try:
+        lowered = lower_schedule(warps, made, facts)
+    except NoRoomForHandoffs:
+        return False
+    best = _improved(_tried(lowered, warps, facts, facts.shared_units, SETTLED // 2), warps, made, facts)
+    return abs(best.cycles / made.schedule.ii_cycles - 1) <= TOLERANCE
+
+
+def _improved(best: _Tried, warps: WarpLoop, made: WarpSchedule, facts: Facts) -> _Tried:
+    """Return a program itself where it keeps the pace, else one with other turns and slots."""
     enough = (1 + TOLERANCE) * made.schedule.ii_cycles
-    if pace.steady_cycles <= enough:
-        return lowered, pace
-    best = _Tried(pace.steady_cycles, facts.shared_units, lowered)
+    if best.cycles <= enough:
+        return best
     best = _fastest(best, _with_other_turns(warps, made, facts), enough)
     for _ in range(MOST_CHANGES):
         if best.cycles <= enough:
@@ -70,7 +91,7 @@ def lower_at_pace(warps: WarpLoop, made: WarpSchedule, facts: Facts) -> tuple[Wa
         if changed is best:
             break
         best = changed
-    return best.program, measure_pace(best.program, warps, facts)
+    return best
 
 
 def _fastest(best: _Tried, others: Iterator[_Tried], enough: float) -> _Tried:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from treadle.costmodels.warp_facts import facts_of
-from treadle.costmodels.warp_lowering import TOLERANCE, lower_at_pace
+from treadle.costmodels.warp_lowering import TOLERANCE, lower_at_pace, paced_program
 from treadle.costmodels.warp_simulator import SETTLED, Pace, fetches_of, simulate
 from treadle.ir.diagnostics import Finding, Severity, TreadleError
 from treadle.ir.machine import Machine
@@ -39,7 +39,7 @@ def observed_starts(warps: WarpLoop, made: WarpSchedule, facts: Facts) -> tuple[
     cycles from one iteration to the next.
     """
     try:
-        lowered = lower_at_pace(warps, made, facts)[0]
+        lowered = paced_program(warps, made, facts)
         run = simulate(lowered, warps, facts, 3 * SETTLED)
     except TreadleError:
         return None

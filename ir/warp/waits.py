@@ -156,8 +156,8 @@ def _count(lists: _Lists, drained: set[str]) -> dict[Key, list[int]]:
 def _drop_superfluous(lists: _Lists, behind: dict[Key, int]) -> None:
     """Remove waits for what is known to be over, one at a time: every one removed before must still be covered.
 
-    Those whose target was issued longest ago go first. A draining wait also covers what was issued just before it, but
-    too early: the wait that has a reason of its own is to stay.
+    Those go first that are not the first for their target, then those whose target was issued longest ago. A draining
+    wait also covers what was issued just before it, but too early: the wait that has a reason of its own is to stay.
     """
     gone: dict[Key, Entry] = {}
     waits = [
@@ -166,13 +166,32 @@ def _drop_superfluous(lists: _Lists, behind: dict[Key, int]) -> None:
         for position, entry in enumerate(entries)
         if entry is not None and entry.instruction.action is Action.WAIT
     ]
-    for key, entry in sorted(waits, key=lambda wait: -behind.get(wait[0], 0)):
+    first: dict[tuple[Part, str, str], tuple[int, int]] = {}
+    for (part, position), entry in waits:
+        target = (part, *_target(entry))
+        first[target] = min(first.get(target, (_later(entry), position)), (_later(entry), position))
+
+    def reason(wait: tuple[Key, Entry]) -> tuple[bool, int]:
+        (part, position), entry = wait
+        return first[part, *_target(entry)] == (_later(entry), position), -behind.get((part, position), 0)
+
+    for key, entry in sorted(waits, key=reason):
         entries, position = lists.parts[key[0]], key[1]
         entries[position] = None
         gone[key] = entry
         if not _known_over(lists, gone, entry.instruction.subject):
             entries[position] = entry
             del gone[key]
+
+
+def _target(entry: Entry) -> tuple[str, str]:
+    """Return the queue that is waited for, and the operation; none where all of it is."""
+    return entry.instruction.subject, entry.awaits[0] if entry.awaits is not None else ""
+
+
+def _later(entry: Entry) -> int:
+    """Return the steps between that of the target's iteration and the wait."""
+    return entry.instruction.stage + (entry.awaits[1] if entry.awaits is not None else 0)
 
 
 def _known_over(lists: _Lists, gone: dict[Key, Entry], queue: str) -> bool:

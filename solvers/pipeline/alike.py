@@ -14,18 +14,18 @@ from itertools import pairwise
 
 from ortools.sat.python import cp_model
 
-from treadle.ir.certificate import Certificate, Level, Status
+from treadle.ir.certificate import Certificate
 from treadle.ir.tile.warps import Issue, WarpLoop, check_warps
 from treadle.solvers.modulo import model as modulo
-from treadle.solvers.modulo.bounds import Bound
 from treadle.solvers.modulo.network import Network, network_of
 from treadle.solvers.pipeline.announcements import answered
 from treadle.solvers.pipeline.assemble import add_half_turn, assemble
-from treadle.solvers.pipeline.bounds import forced_bound, group_bound, interval_bound, length_bound, register_bound
+from treadle.solvers.pipeline.bounds import interval_bound
 from treadle.solvers.pipeline.budget import Budget
 from treadle.solvers.pipeline.model import Joint, fix_groups
+from treadle.solvers.pipeline.plain_levels import levels_without_search
 from treadle.solvers.pipeline.points import Point, read, value_at, warp_schedule
-from treadle.solvers.pipeline.solve import OBJECTIVE, UNITS, Options, Solution
+from treadle.solvers.pipeline.solve import OBJECTIVE, Options, Solution
 from treadle.solvers.pipeline.symmetry import half_turn
 
 REGISTERS_SHARE = 0.05
@@ -59,7 +59,7 @@ def schedule_alike(
         point = _point(warps, network, ii, groups, budget)
         if point is not None:
             made = warp_schedule(warps, network, ii, point)
-            levels = _levels(warps, network, ii, bound, point, options.objective)
+            levels = levels_without_search(warps, network, ii, bound, point, options.objective, walked=False)
             return Solution(made, Certificate(f"pipeline/{warps.loop.name}", options.cost_model, levels))
     return None
 
@@ -137,30 +137,3 @@ def _with_short_stays(
 
 def _legal(warps: WarpLoop, network: Network, ii: int, point: Point) -> bool:
     return not check_warps(warps, warp_schedule(warps, network, ii, point))
-
-
-def _levels(
-    warps: WarpLoop, network: Network, ii: int, bound: Bound, point: Point, objective: tuple[str, ...]
-) -> tuple[Level, ...]:
-    """Return the levels with the bounds that need no search."""
-    traffic = value_at(warps, network, ii, "traffic_bytes", point)
-    bounds = {
-        "traffic_bytes": forced_bound(warps, count_bytes=True),
-        "barriers": forced_bound(warps, count_bytes=False),
-        "groups": group_bound(warps, ii),
-        "registers": register_bound(warps, ii, traffic if "traffic_bytes" in objective else None),
-        "length": length_bound(network, ii),
-    }
-    values = {name: value_at(warps, network, ii, name, point) for name in objective[1:]}
-    return tuple(
-        Level(
-            name,
-            UNITS.get(name, "1"),
-            value,
-            known.value,
-            Status.OPTIMAL if known.value == value else Status.FEASIBLE,
-            known.proof,
-            known.evidence,
-        )
-        for name, value, known in (("ii", ii, bound), *((name, values[name], bounds[name]) for name in objective[1:]))
-    )

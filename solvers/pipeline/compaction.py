@@ -37,7 +37,7 @@ def in_orders(
     Its orders are those that the starts of `point`, which need not be legal, have when they are repeated every `period`
     cycles.
     """
-    arcs = list(_arcs(warps, network, period, point))
+    arcs = list(ordered_arcs(warps, network, period, point))
     interval = _least_interval(arcs, network.size, least, below)
     for _ in range(TRIES):
         if interval >= below:
@@ -50,7 +50,7 @@ def in_orders(
     return None
 
 
-def _arcs(warps: WarpLoop, network: Network, ii: int, point: Point) -> Iterator[Arc]:
+def ordered_arcs(warps: WarpLoop, network: Network, ii: int, point: Point) -> Iterator[Arc]:
     """Yield what every schedule of these groups and orders obeys."""
     index = warps.loop.index
     for arc in network.arcs:

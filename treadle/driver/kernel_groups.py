@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from treadle.costmodels.lower_warps import lower_warps
 from treadle.costmodels.warp_facts import facts_of
+from treadle.costmodels.warp_lowering import keeps_pace
 from treadle.costmodels.warp_nest import align, run_kernel
 from treadle.costmodels.warp_review import observed_starts
 from treadle.driver.kernels import COST_MODEL, KernelOptions, unfit
@@ -21,6 +22,7 @@ from treadle.ir.tile.warps import WarpSchedule
 from treadle.ir.warp.nest import main_loop
 from treadle.solvers.pipeline import solve as pipeline
 from treadle.solvers.pipeline.ranked import others
+from treadle.solvers.pipeline.running import at_pace
 from treadle.solvers.pipeline.second_encoding import with_second_opinions
 
 Tell = Callable[[str], None]
@@ -88,7 +90,8 @@ def _twice(plan: WarpPlan) -> WarpPlan:
 def schedule_over_groups(program: TileProgram, machine: Machine, options: pipeline.Options, tell: Tell) -> WarpPlan:
     """Return a loop's schedule over warp groups; raises as `pipeline.schedule`.
 
-    Where its interval stays open, runs of its warp program say how to shorten it.
+    Where its interval stays open, runs of its warp program say how to shorten it. Where its program does not run at the
+    interval, another schedule of the same levels is looked for.
     """
     warps = lower_warps(program, machine)
 
@@ -96,6 +99,9 @@ def schedule_over_groups(program: TileProgram, machine: Machine, options: pipeli
         return observed_starts(warps, made, facts_of(program, machine, warps, made))
 
     solved = pipeline.schedule(warps, replace(options, observe=observe), tell)
+    facts = facts_of(program, machine, warps, solved.schedule)
+    if not keeps_pace(warps, solved.schedule, facts):
+        solved = at_pace(warps, solved, facts, observe, options.limits, tell)
     return WarpPlan(warps, solved.schedule, solved.certificate)
 
 
