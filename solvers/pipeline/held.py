@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from treadle.ir.certificate import Status
 from treadle.ir.tile.warps import WarpLoop
-from treadle.solvers.backend import Limits, SolverReport
+from treadle.solvers.backend import Limits, Outcome, SolverReport
 from treadle.solvers.modulo import model as modulo
 from treadle.solvers.pipeline.announcements import answered
 from treadle.solvers.pipeline.points import Point, read, value_at
@@ -23,6 +23,12 @@ from treadle.solvers.pipeline.walks import survivors
 
 HELD: dict[str, bool | int | float] = {**modulo.TUNING, "use_precedences_in_disjunctive_constraint": False}
 """What the solver finds out about precedences costs more than it prunes where windows are short and groups held."""
+QUESTIONS = 4
+"""Questions that halve the lengths of an assignment have this part of its share each."""
+FINEST_PART = 64
+"""They end where the lengths left are this part of the best."""
+CLOSE_PART = 16
+"""Where the bound is farther from the best than this part of it, most effort would be for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,10 @@ class _Known:
 
 
 def shortest_held(search: Search, target: Target, share: float) -> Answer | None:
-    """Look for the least length of `target` over one assignment at a time; None where these are too many."""
+    """Look for the least length of `target` over one assignment at a time; None where these are too many.
+
+    Little effort for each first, which halves the lengths left: the less is asked for, the shorter are the windows.
+    """
     most = {**target.fixed, target.name: target.below - 1}
     every = survivors(search.warps, search.ii, most) if search.walkable else None
     if every is None:
@@ -98,23 +107,57 @@ def shortest_held(search: Search, target: Target, share: float) -> Answer | None
     known = _Known(target.below, [(held, target.least) for held in distinct(search.warps, every)])
     for effort in EFFORTS:
         for held, bound in tuple(known.left):
-            if search.budget.over or known.bound == known.best:
+            far = known.best - bound > known.best // CLOSE_PART
+            if search.budget.over or known.bound >= known.best or (far and effort == EFFORTS[-1]):
                 break
             known.left.remove((held, bound))
             limits = search.budget.share(share * effort / (len(known.left) + 1))
-            still = _asked(search, held, target, known, limits)
-            known.left += [] if still is None else [(held, max(bound, still))]
+            halve = effort == EFFORTS[0]
+            still = (_halved if halve else _climbed)(search, held, replace(target, least=bound), known, limits)
+            known.left += [] if still is None else [(held, still)]
     status = Status.OPTIMAL if known.bound == known.best else Status.FEASIBLE
     return Answer(known.point, known.best, known.bound, status, known.report)
 
 
-def _asked(search: Search, held: Held, target: Target, known: _Known, limits: Limits) -> int | None:
-    """Look for a shorter schedule over an assignment; return its bound, or None where nothing shorter is left."""
-    joint = unrolled(search.warps, search.ii, held.groups, {**target.fixed, "length": known.best - 1})
+def _halved(search: Search, held: Held, target: Target, known: _Known, limits: Limits) -> int | None:
+    """Halve the lengths that an assignment may have, as far as short questions go; return its bound, None for none."""
+    low, below = target.least, known.best
+    limits = replace(limits, deterministic_s=limits.deterministic_s and limits.deterministic_s / QUESTIONS)
+    while below - low > max(1, known.best // FINEST_PART) and not search.budget.over:
+        middle = (low + below) // 2
+        outcome = _asked(search, held, replace(target, least=low, below=middle), known, limits)
+        if outcome is None or outcome.status is Status.INFEASIBLE:
+            low = middle
+        else:
+            below = min(middle, known.best)
+    return low if low < known.best else None
+
+
+def _climbed(search: Search, held: Held, target: Target, known: _Known, limits: Limits) -> int | None:
+    """Look for the least length of an assignment in wider and wider ranges; return its bound, None for none."""
+    low, width = target.least, max(1, known.best // FINEST_PART)
+    while low < known.best:
+        below = min(known.best, low + width + 1)
+        outcome = _asked(search, held, replace(target, least=low, below=below), known, limits, minimized=True)
+        if outcome is None or outcome.status is Status.INFEASIBLE:
+            low, width = below, 2 * width
+        elif outcome.status is Status.OPTIMAL:
+            return None
+        else:
+            return low if outcome.bound is None else max(low, -int(-outcome.bound // 1))
+    return None
+
+
+def _asked(
+    search: Search, held: Held, target: Target, known: _Known, limits: Limits, *, minimized: bool = False
+) -> Outcome | None:
+    """Ask for a length in the range of `target` over an assignment; None where paths alone refute it."""
+    joint = unrolled(search.warps, search.ii, held.groups, {**target.fixed, "length": target.below - 1})
     if joint is None or joint.base.length is None:
         return None
     joint.cp.add(joint.base.length >= target.least)
-    joint.cp.minimize(joint.base.length)
+    if minimized:
+        joint.cp.minimize(joint.base.length)
     if held.ordered is not None:
         first, second = held.ordered
         joint.cp.add(joint.start(first) <= joint.start(second))
@@ -125,6 +168,4 @@ def _asked(search: Search, held: Held, target: Target, known: _Known, limits: Li
         length = value_at(search.warps, search.network, search.ii, "length", found)
         if length < known.best:
             known.best, known.point = length, found
-    if outcome.status in (Status.INFEASIBLE, Status.OPTIMAL):
-        return None
-    return target.least if outcome.bound is None else -int(-outcome.bound // 1)
+    return outcome
