@@ -148,18 +148,21 @@ def whole(warps: WarpLoop, ii: int, most_bytes: int | None = None) -> WarpLoop:
 def _decided(warps: WarpLoop, most_bytes: int | None) -> WarpLoop:
     """Return the loop with what is known of crossings: between roles they are paid, too many bytes stay together.
 
-    What a group announces itself is not: when, its issues say.
+    What a group announces itself is not: when, its issues say. Nor is what takes slots in memory, which count from when
+    the value is ready.
     """
     role = {issue.operation: issue.role for issue in warps.issues}
     dependences = list(warps.loop.dependences)
     crossings: list[Crossing] = []
     for crossing in warps.crossings:
         ends = dependences[crossing.dependence]
-        if role[ends.source] != role[ends.target] and not crossing.announced:
+        across = role[ends.source] != role[ends.target]
+        handed = bool(crossing.bytes and warps.limits.handoff_memory)
+        if across and not crossing.announced and not handed:
             paid = replace(ends, delay_cycles=ends.delay_cycles + crossing.delay_cycles)
             dependences[crossing.dependence] = paid
             crossings.append(replace(crossing, delay_cycles=0))
-        elif most_bytes is not None and crossing.bytes > most_bytes:
+        elif not across and most_bytes is not None and crossing.bytes > most_bytes:
             crossings.append(replace(crossing, allowed=False))
         else:
             crossings.append(crossing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from tests.scheduling.warp_loops import small_warps, two_tiles
@@ -46,8 +46,17 @@ def with_memory(warps: WarpLoop, capacity_bytes: int, release_cycles: int = 0) -
     return replace(warps, loop=loop, limits=limits)
 
 
+def handed_by_a_role() -> WarpLoop:
+    """A copy whose result takes a slot until it is read: the delay of the crossing is no part of when it is ready."""
+    operations = (Operation("o0", "a", 1, 1), Operation("o1", "a", 1, 1))
+    loop = Loop("role", (Unit("a", 1),), operations, (Dependence("o0", "o1", 1),))
+    limits = WarpLimits(2, 3, 12, fixed_registers=1, role_registers=1, most_stages=2)
+    return WarpLoop(loop, (Issue("o0", 0, "load"), Issue("o1", 0)), (Crossing(0, 1, 4, 1),), (), limits)
+
+
 @settings(max_examples=20, deadline=None)
 @given(small_warps(), st.sampled_from([0, 4, 8]), st.sampled_from([0, 1, 3]))
+@example(handed_by_a_role(), 4, 1)
 def test_equals_exhaustive_search(warps: WarpLoop, capacity_bytes: int, release_cycles: int) -> None:
     crowded = with_memory(warps, capacity_bytes, release_cycles)
     try:
