@@ -143,20 +143,24 @@ def _around_starts(
     def elsewhere(values: list[RegisterValue]) -> int:
         return sum(value.registers for value in values if groups.get(value.producer, group) != group)
 
+    producer = {value.name: value.producer for value in warps.values}
+    longest = max(issue.values(), default=0)
+    begins = [(c.lifetime_cycles, c.values[0]) for c in found if ii - longest <= c.lifetime_cycles < ii]
+    begins = [(cycles, first) for cycles, first in begins if issue.get(producer[first], 0) > 0]
+
+    def staying(name: str, least_cycles: int) -> list[str]:
+        """Return the first value of every chain that stays so long and begins with another operation."""
+        if not begins or issue[name] == 0:
+            return []
+        return [first for cycles, first in begins if cycles >= least_cycles and producer[first] != name]
+
     for name, cycles in issue.items():
         own = [v.name for v in made[name] if v.name in chain_of and chain_of[v.name].lifetime_cycles > 0]
-        beside = _staying(warps, found, issue, name, ii - cycles + 1)
+        beside = staying(name, ii - cycles + 1)
         yield always + more([*(value.name for value in held[name]), *own, *beside]) + elsewhere(held[name])
         there = [v.name for v in read[name] if (path := reach(v.producer, name)) is not None and path >= FETCH_CYCLES]
-        there += _staying(warps, found, issue, name, ii - cycles)
+        there += staying(name, ii - cycles)
         yield always + more(there) + elsewhere(read[name])
-
-
-def _staying(warps: WarpLoop, found: list[Chain], issue: dict[str, int], name: str, cycles: int) -> list[str]:
-    """Return a value of every chain that stays so long and begins with another operation that its group issues."""
-    producer = {value.name: value.producer for value in warps.values}
-    begins = ((chain, producer[chain.values[0]]) for chain in found if chain.lifetime_cycles >= cycles)
-    return [c.values[0] for c, first in begins if first != name and issue.get(first, 0) > 0 and issue[name] > 0]
 
 
 def _chain(
