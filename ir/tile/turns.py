@@ -35,6 +35,9 @@ WHOLE_NODES = 2_000
 WHOLE_FACTOR = 4
 """Nodes of an assignment of all operations before others are asked about, and how many times more it has after them."""
 
+PAUSE_PART = 4
+"""What a pause is divided by after one that was not in vain."""
+
 Weights = dict[tuple[int, int, int, int], float]
 """How often turns failed, by their keys in `turn_terms.Terms`."""
 
@@ -54,6 +57,7 @@ def first_found(
     most: dict[str, int],
     effort: Effort,
     apart: tuple[tuple[int, int, int], ...] = (),
+    memory: Memory | None = None,
 ) -> Found | None:
     """Return the first assignment to groups with starts at an interval, None where there is none in a whole range.
 
@@ -64,6 +68,7 @@ def first_found(
         most: levels, as `assignments` has them, that are kept within.
         effort: nodes that may be visited.
         apart: as in `Demand`; None is then no refutation.
+        memory: what other questions about the same interval left; without, nothing is known of them.
 
     Raises:
         WalkTooLong: there are too many assignments.
@@ -71,11 +76,24 @@ def first_found(
     """
     registers = most.get("registers", warps.limits.registers_per_group)
     demand = Demand(low, high, registers, most.get("length"), apart)
-    for question in _questions(warps, demand, most.get("traffic_bytes"), effort):
+    memory = Memory() if memory is None else memory
+    for question in _questions(warps, demand, most.get("traffic_bytes"), effort, memory):
         found = _first(warps, question, most)
         if found is not None:
             return found
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What questions about one interval leave to later ones: how often turns failed, and assignments without starts."""
+
+    weights: tuple[Weights, Weights] = field(default_factory=lambda: ({}, {}))
+    """Of the loop and of its core."""
+    refuted: dict[tuple[tuple[str, int], ...], set[tuple[int, ...]]] = field(
+        default_factory=dict[tuple[tuple[str, int], ...], set[tuple[int, ...]]]
+    )
+    """By order of the full unit: groups of all operations, up to names, without starts of any length and registers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +102,35 @@ class _Question:
 
     whole: _Refuted
     core: _Refuted | None
+    without: set[tuple[int, ...]]
+    """Groups that are known to have no starts."""
+    every: bool
+    """Whether what is refuted here has no starts of any length and registers."""
+
+    def searched(self, groups: dict[str, int], nodes: int) -> tuple[int, ...] | None:
+        """Return starts over groups, first of the core; None where there are none, raises SearchTooLong."""
+        if self.core is not None and self.core.searched(groups, nodes) is None:
+            return None
+        return self.whole.searched(groups, nodes)
 
 
-def _questions(warps: WarpLoop, demand: Demand, most_bytes: int | None, effort: Effort) -> Iterator[_Question]:
+def _questions(
+    warps: WarpLoop, demand: Demand, most_bytes: int | None, effort: Effort, memory: Memory
+) -> Iterator[_Question]:
     """Yield one question for each order of the full unit at an interval, one alone for a range of intervals."""
     if demand.low < demand.high:
-        yield _Question(_Refuted(Basis.of(warps, demand), effort), None)
+        yield _Question(_Refuted(Basis.of(warps, demand), effort), None, set(), every=False)
         return
     every, small = whole(warps, demand.low, most_bytes), core(warps, demand.low, most_bytes)
     smaller = demand.most_cycles is None and not demand.apart and not is_whole(warps, small)
-    weights: tuple[Weights, Weights] = ({}, {})
+    loose = demand.most_cycles is None and demand.most_registers >= warps.limits.registers_per_group
     for order in orders(warps, demand.low):
         one = replace(demand, slots=order.slots)
         yield _Question(
-            _Refuted(Basis.of(every, one), effort, weights[0]),
-            _Refuted(Basis.of(small, one, movable=True), effort, weights[1]) if smaller else None,
+            _Refuted(Basis.of(every, one), effort, memory.weights[0]),
+            _Refuted(Basis.of(small, one, movable=True), effort, memory.weights[1]) if smaller else None,
+            memory.refuted.setdefault(order.slots, set()),
+            every=loose and not demand.apart,
         )
 
 
@@ -111,16 +143,19 @@ def _first(warps: WarpLoop, question: _Question, most: dict[str, int]) -> Found 
     while True:
         later: list[dict[str, int]] = []
         for groups in left:
+            pattern = _pattern(list(groups.values()))
+            if pattern in question.without:
+                continue
             try:
-                if question.core is not None and question.core.searched(groups, nodes) is None:
-                    continue
-                found = question.whole.searched(groups, nodes)
+                found = question.searched(groups, nodes)
             except SearchTooLong:
                 quick.effort.spend()
                 later.append(groups)
                 continue
             if found is not None:
                 return Found(groups, found)
+            if question.every:
+                question.without.add(pattern)
         if not later:
             return None
         left, nodes = later, nodes * WHOLE_FACTOR
@@ -128,7 +163,7 @@ def _first(warps: WarpLoop, question: _Question, most: dict[str, int]) -> Found 
 
 @dataclass(slots=True)
 class _Pause:
-    """How many questions of a kind are left out: twice as many after each in vain, none after one that was not."""
+    """How many questions of a kind are left out: twice as many after each in vain, fewer after others."""
 
     length: int = 0
     left: int = 0
@@ -140,7 +175,7 @@ class _Pause:
 
     def after(self, found: bool) -> bool:
         """Return what came of a question, by which the next pause goes."""
-        self.length = 0 if found else min(LONGEST_PAUSE, 2 * self.length + 1)
+        self.length = self.length // PAUSE_PART if found else min(LONGEST_PAUSE, 2 * self.length + 1)
         self.left = self.length
         return found
 

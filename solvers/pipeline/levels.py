@@ -13,7 +13,7 @@ from math import gcd
 from treadle.solvers.modulo.bounds import Bound
 from treadle.solvers.pipeline.points import Point, value_at
 from treadle.solvers.pipeline.search import Search
-from treadle.solvers.pipeline.turning import SMALL_SIZE, ordered, refuted_below, turned
+from treadle.solvers.pipeline.turning import LEVEL_NODES, SMALL_SIZE, ordered, refuted_below, turned
 from treadle.solvers.pipeline.walks import survivors
 
 
@@ -43,15 +43,30 @@ def closed_level(
 ) -> tuple[Bound, Point | None]:
     """Close in on a level from both sides; return the bound and the best schedule that was found, if any.
 
-    Where a full unit has several orders the solver is quick, if anything is; unless few assignments to groups are left.
+    Where a full unit has several orders, from above: under those, schedules are found in few nodes. The length is then
+    left to the solver, which knows it from windows, unless few assignments to groups are left; its proof is asked for
+    afterwards (`logs`).
     """
-    if ordered(search) and len(search.warps.loop.operations) > SMALL_SIZE and not _few_left(search, fixed):
-        return bound, None
     between = Between(bound.value, value)
+    if ordered(search) and len(search.warps.loop.operations) > SMALL_SIZE:
+        if name != "length":
+            return _from_above(search, name, fixed, bound, between), between.point
+        if not _few_left(search, fixed):
+            return bound, None
     for round_ in ROUNDS:
         first = between.low if round_ is ROUNDS[0] else between.high - 1
         _closer(search, name, fixed, between, first, round_)
     return (bound if between.low == bound.value else refuted_below(search.ii, fixed, between.low)), between.point
+
+
+def _from_above(search: Search, name: str, fixed: dict[str, int], bound: Bound, between: Between) -> Bound:
+    while between.low < between.high:
+        answer = turned(search, {**fixed, name: between.high - 1}, LEVEL_NODES)
+        if answer.point is None:
+            return refuted_below(search.ii, fixed, between.high) if answer.refuted else bound
+        between.point = answer.point
+        between.high = value_at(search.warps, search.network, search.ii, name, answer.point)
+    return bound
 
 
 def _few_left(search: Search, fixed: dict[str, int]) -> bool:

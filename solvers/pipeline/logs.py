@@ -13,7 +13,7 @@ from treadle.ir.tile.turn_search import Effort, SearchTooLong
 from treadle.ir.tile.turns import first_found
 from treadle.ir.tile.warp_refutation import Question, questions, refuted_by_orders
 from treadle.ir.tile.warps import WarpLoop
-from treadle.solvers.pipeline.turning import SMALL_SIZE
+from treadle.solvers.pipeline.turning import LARGEST
 from treadle.solvers.refutation.log import logged_all
 
 MOST_LOGS = 16
@@ -79,7 +79,7 @@ def _by_turns(
     warps: WarpLoop, ii: int, decided: dict[str, int], level: Level
 ) -> tuple[ProofKind, dict[str, Any]] | None:
     """Return what a search over turns refutes of a level, where few nodes refute all of it."""
-    if len(warps.loop.operations) > SMALL_SIZE:
+    if len(warps.loop.operations) > LARGEST:
         return None
     effort, below = Effort(TURN_NODES), int(level.value) - 1
     try:

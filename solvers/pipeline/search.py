@@ -10,6 +10,7 @@ from ortools.sat.python import cp_model
 from treadle.ir.certificate import Status
 from treadle.ir.tile.constraints import arcs
 from treadle.ir.tile.orders import Order, parts
+from treadle.ir.tile.turns import Memory
 from treadle.ir.tile.warps import WarpLoop
 from treadle.solvers.backend import Outcome, SolverReport
 from treadle.solvers.modulo import model as modulo
@@ -78,6 +79,8 @@ class Search:
     """Orders that have none within levels at some values."""
     traffic: Answer | None = None
     """What is known of the least traffic at the interval."""
+    memories: dict[int, Memory] = field(default_factory=dict[int, Memory])
+    """What questions over turns leave to later ones, by interval."""
 
     @property
     def cases(self) -> list[Case]:
@@ -238,15 +241,20 @@ def _in_range(search: Search, target: Target, share: float) -> Answer:
     return again if again.point is not None else replace(again, point=answer.point)
 
 
+def traffic_steps(warps: WarpLoop) -> tuple[int, ...]:
+    """Return bytes above the least traffic that are asked about one after the other, the first of them none."""
+    step = min((crossing.bytes for crossing in warps.crossings if crossing.bytes and crossing.allowed), default=0)
+    return (0, *(width * step for width in STEPS)) if step else (0,)
+
+
 def least_traffic(search: Search, least_bytes: int, share: float) -> Answer:
     """Look for the least traffic from what is known of it upwards: what stays together for few bytes is soon decided.
 
     The answer has no point where there is none, or none was found, within `STEPS` of wider and wider ranges.
     """
-    step = min((c.bytes for c in search.warps.crossings if c.bytes and c.allowed), default=0)
     bound, report = least_bytes, None
-    for width in STEPS if step else (0,):
-        target = Target("traffic_bytes", {}, bound, least_bytes + width * step + 1)
+    for more in traffic_steps(search.warps)[1:] or (0,):
+        target = Target("traffic_bytes", {}, bound, least_bytes + more + 1)
         if target.below <= bound:
             continue
         answer = _in_range(search, target, share)
