@@ -67,7 +67,9 @@ def _stated(warps: WarpLoop, named: Mapping[str, str]) -> Counter[Hashable]:
     found.update(replace(issue, operation=named[issue.operation]) for issue in warps.issues)
     found.update((v.registers, v.handoff_cycles, named[v.producer], reading(v.readers)) for v in warps.values)
     found.update((r.memory, r.slot_bytes, r.max_depth, named[r.producer], reading(r.readers)) for r in loop.rings)
-    found.update(("handoff", named[h.source], h.bytes, frozenset(named[n] for n in h.targets)) for h in warps.handoffs)
+    for handoff in warps.handoffs:
+        targets = frozenset(named[name] for name in handoff.targets)
+        found[replace(handoff, source=named[handoff.source], targets=()), targets] += 1
     for limit in warps.limits.flights:
         shares = frozenset((named[name], share) for name, share in limit.operations if name in named)
         found[limit.name, limit.most, limit.per_group, shares] += 1
