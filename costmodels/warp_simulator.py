@@ -148,6 +148,9 @@ class _Machine:
             self.crossing[key] = max(self.crossing.get(key, 0), crossing.delay_cycles)
         self.slots = {c.name: program.buffer(c.buffer).slots for c in program.channels}
         self.channels = {channel.name: channel for channel in program.channels}
+        own = [ring for ring in loop.rings if ring.producer not in self.channels]
+        self.own_slots = {ring.producer: program.buffer(ring.name).slots for ring in own}
+        self.own_readers = {ring.producer: ring.readers for ring in own}
         self.units: dict[str, list[int]] = {
             unit.name: [0] * (unit.count or 1) for unit in loop.units if unit.count is not None
         }
@@ -195,7 +198,7 @@ class _Machine:
         name = instruction.subject
         match instruction.action:
             case Action.PERFORM:
-                ready = max(group.free, self._operands(position, instruction, iteration))
+                ready = max(group.free, self._operands(position, instruction, iteration), self._read(name, iteration))
                 return self._room_in_flight(position, name, ready)
             case Action.WRITE:
                 return max(group.free, self.starts[name, iteration] + self.ready[name])
@@ -228,6 +231,16 @@ class _Machine:
             delay = self.delay[source.value, instruction.subject, source.distance]
             ready = max(ready, self.starts[made] + delay)
         return ready
+
+    def _read(self, name: str, iteration: int) -> int:
+        """Cycle at which the slot that an operation fills has been read, where no barrier but its own group says so."""
+        slots = self.own_slots.get(name, 0)
+        reads = [
+            self.starts[reader.operation, before] + reader.hold_cycles
+            for reader in self.own_readers.get(name, ())
+            if (reader.operation, before := iteration - slots + reader.distance) in self.starts
+        ]
+        return max(reads, default=0)
 
     def _room_in_flight(self, position: int, name: str, cycle: int) -> int:
         """Return the first cycle, from `cycle` on, at which no limit of operations in flight holds one back."""

@@ -42,6 +42,8 @@ LONGER = 1.5
 """Longest iterations that are asked for, over that of the solution: only where length is the last level."""
 SHARE = 0.1
 """Share of the limit that a question may take."""
+PARTS = 4
+"""Parts of what a program is slower by, that longer intervals are tried in."""
 MOST_ROUNDS = 5
 """How often a schedule is changed for the way it runs."""
 
@@ -54,7 +56,8 @@ def at_pace(
     """Return a solution of the same groups and levels whose program runs at the interval; the given one if none is.
 
     Where only a longer iteration does, and length is the last level, its value is that, and its bound what it was. An
-    interval that is not proven least and that its program is faster than becomes shorter.
+    interval that is not proven least and that its program is faster than becomes shorter; one that no program keeps
+    becomes as long as it takes.
 
     Args:
         warps: the loop.
@@ -67,6 +70,9 @@ def at_pace(
     network, budget = network_of(warps.loop), Budget.of(limits)
     kept = changed = solution
     longest = int(LONGER * solution.schedule.schedule.length_cycles)
+    longest = min(
+        [longest, *(2 * int(level.bound or 0) for level in solution.certificate.levels if level.name == "length")]
+    )
     for _ in range(MOST_ROUNDS):
         ii = changed.schedule.schedule.ii_cycles
         seen = observe(changed.schedule)
@@ -76,7 +82,9 @@ def at_pace(
             break
         tell(f"interval {ii}: runs at {seen[0]}, looking for a schedule that is kept")
         ask = _Asked(warps, network, changed, facts, budget, longest)
-        other = _slower(ask, observe) if seen[0] > ii else _shorter(ask, seen, observe)
+        other = (
+            (_slower(ask, observe) or _longer(ask, seen[0], observe)) if seen[0] > ii else _shorter(ask, seen, observe)
+        )
         if other is None:
             break
         changed = other
@@ -124,14 +132,35 @@ class _Asked:
 def _slower(ask: _Asked, observe: Observe) -> Solution | None:
     """Return a schedule within the levels whose program is not slower than the interval; None if none is found."""
     last = ask.solution.certificate.levels[-1].name == "length"
-    for longer, signalled in product((False, True) if last else (False,), (True, False)):
+    for longer in (False, True) if last else (False,):
         most = ask.most(ask.longest if longer else ask.level("length"))
-        point = _point(ask, ask.ii, most, signalled=signalled, shortest=longer)
+        point = _point(ask, ask.ii, most, shortest=False)
         other = None if point is None else warp_schedule(ask.warps, ask.network, ask.ii, point)
         seen = None if other is None else observe(other)
         if point is not None and other is not None and seen is not None and seen[0] <= (1 + TOLERANCE) * ask.ii:
             return Solution(other, _restated(ask, point))
     return None
+
+
+def _longer(ask: _Asked, pace: int, observe: Observe) -> Solution | None:
+    """Return a schedule at an interval below the pace that its program keeps; None where the interval is proven."""
+    first = ask.solution.certificate.levels[0]
+    bound = Bound(int(first.bound or 0), first.proof, first.evidence)
+    for part in range(1, PARTS) if first.name == "ii" and bound.value < ask.ii else ():
+        ii = ask.ii + (pace - ask.ii) * part // PARTS
+        point = _point(ask, ii, ask.most(ask.longest), shortest=False)
+        seen = None if point is None else observe(warp_schedule(ask.warps, ask.network, ii, point))
+        if point is not None and seen is not None and seen[0] <= (1 + TOLERANCE) * ii:
+            return _at(ask, Found(ii, point), bound)
+    return None
+
+
+def _at(ask: _Asked, found: Found, bound: Bound) -> Solution:
+    """Return a schedule at another interval as a solution, with bounds that need no search."""
+    order = tuple(level.name for level in ask.solution.certificate.levels)
+    levels = levels_without_search(ask.warps, ask.network, found.ii, bound, found.point, order, walked=True)
+    other = warp_schedule(ask.warps, ask.network, found.ii, found.point)
+    return Solution(other, replace(ask.solution.certificate, levels=levels))
 
 
 def _shorter(ask: _Asked, seen: tuple[int, dict[str, int]], observe: Observe) -> Solution | None:
@@ -151,10 +180,7 @@ def _shorter(ask: _Asked, seen: tuple[int, dict[str, int]], observe: Observe) ->
         found = _asked_for(ask, pace, orders, bound.value, found.ii) or found
     if found.ii >= ask.ii:
         return None
-    order = tuple(level.name for level in ask.solution.certificate.levels)
-    levels = levels_without_search(ask.warps, ask.network, found.ii, bound, found.point, order, walked=True)
-    other = warp_schedule(ask.warps, ask.network, found.ii, found.point)
-    return Solution(other, replace(ask.solution.certificate, levels=levels))
+    return _at(ask, found, bound)
 
 
 def _asked_for(ask: _Asked, pace: int, orders: Point, least: int, below: int) -> Found | None:
@@ -165,10 +191,10 @@ def _asked_for(ask: _Asked, pace: int, orders: Point, least: int, below: int) ->
     near = max(pace, least), max(int(pace / (1 - TOLERANCE)), least)
     for ii, arcs in product(dict.fromkeys((*near, (near[1] + below) // 2)), (kept, ())):
         if ii < below:
-            point = _point(ask, ii, ask.most(ask.longest), arcs, signalled=True, shortest=False)
+            point = _point(ask, ii, ask.most(ask.longest), arcs, shortest=False)
             if point is not None:
                 within = ask.most(value_at(ask.warps, ask.network, ii, "length", point))
-                return Found(ii, _point(ask, ii, within, arcs, signalled=True, shortest=True) or point)
+                return Found(ii, _point(ask, ii, within, arcs, shortest=True) or point)
     return None
 
 
@@ -182,12 +208,10 @@ def _restated(ask: _Asked, point: Point) -> Certificate:
     return replace(ask.solution.certificate, levels=tuple(levels))
 
 
-def _point(
-    ask: _Asked, ii: int, most: dict[str, int], arcs: tuple[Arc, ...] = (), *, signalled: bool, shortest: bool
-) -> Point | None:
+def _point(ask: _Asked, ii: int, most: dict[str, int], arcs: tuple[Arc, ...] = (), *, shortest: bool) -> Point | None:
     """Return a legal schedule within levels whose program keeps its rules and orders, None if none is found.
 
-    `signalled` counts what signals of releases take; with `shortest` the iteration is to be short.
+    With `shortest` the iteration is to be short.
     """
     warps, budget = ask.warps, ask.budget
     search = searched(warps, ask.network, ii, budget, walkable=False)
@@ -197,7 +221,7 @@ def _point(
     for case in frame.cases:
         if budget.over:
             break
-        joint = _joint(frame, case, made, ask.facts, signalled=signalled)
+        joint = _joint(frame, case, made, ask.facts)
         for source, target, delay, distance in arcs:
             joint.cp.add(joint.base.starts[target] >= joint.base.starts[source] + delay - ii * distance)
         state_levels(search, joint, levels)
@@ -213,7 +237,7 @@ def _point(
     return None
 
 
-def _joint(frame: Framed, case: Case, made: WarpSchedule, facts: Facts, *, signalled: bool) -> Joint:
+def _joint(frame: Framed, case: Case, made: WarpSchedule, facts: Facts) -> Joint:
     joint = assemble_case(frame, case)
     fix_groups(joint, made.groups)
     add_handoff_slots(joint)
@@ -223,7 +247,7 @@ def _joint(frame: Framed, case: Case, made: WarpSchedule, facts: Facts, *, signa
         if not _by_hardware(facts, reader.operation):
             at, slot = _announced(joint, at)
             moments[made.groups[reader.operation]].append(slot)
-        signal = frame.warps.limits.release_cycles if signalled else 0
+        signal = frame.warps.limits.release_cycles
         filled = joint.start(ring.producer) + frame.ii * (joint.base.depths[ring.name] - reader.distance)
         joint.cp.add(filled >= at + signal)
     _add_between_issues(joint, made, moments)
