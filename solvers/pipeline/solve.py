@@ -43,16 +43,14 @@ from treadle.solvers.pipeline.search import (
     least_traffic,
     searched,
     soon_schedule,
+    traffic_steps,
 )
 from treadle.solvers.pipeline.short import close_to_paths, short_schedule
 from treadle.solvers.pipeline.turning import (
     CHEAPEST_NODES,
-    ORDERS_NODES,
-    RANGE_NODES,
+    INTERVAL_NODES,
     Turned,
-    nodes_beside_orders,
     ordered,
-    refuted_range,
     turned,
 )
 from treadle.solvers.pipeline.walks import (
@@ -195,27 +193,18 @@ def _turned(bound: Bound, ii: int, ranges: list[tuple[int, int]]) -> Bound:
 
 
 def _turned_cheaply(search: Search, options: Options) -> Turned:
-    """Look for a schedule with the least traffic there may be, then for any; briefly where orders make the solver
-    quick.
+    """Look for a schedule with the least traffic there may be, then for any.
+
+    Where a full unit has several orders, with little more than the least: it is soon found, and the least soon proven.
     """
-    nodes = nodes_beside_orders(search)
     if options.objective[1:2] == ("traffic_bytes",):
         walked = walked_bound(search.warps, search.ii, "traffic_bytes", {}, UNREACHED) if search.walkable else None
         least_bytes = forced_bound(search.warps, count_bytes=True).value if walked is None else walked.value
-        answer = turned(search, {"traffic_bytes": least_bytes}, min(nodes, CHEAPEST_NODES))
+        most = traffic_steps(search.warps)[-1] if ordered(search) else 0
+        answer = turned(search, {"traffic_bytes": least_bytes + most}, CHEAPEST_NODES)
         if answer.point is not None:
             return answer
-    return turned(search, {}, nodes)
-
-
-def _turned_fully(search: Search) -> tuple[Turned, int]:
-    """Ask under all orders of a full unit; return the answer, and the last interval that it refutes.
-
-    Two intervals at once have no orders, and are often refuted with fewer nodes than the first one under each of them.
-    """
-    if refuted_range(search, search.ii, search.ii + 1, RANGE_NODES):
-        return Turned(refuted=True), search.ii + 1
-    return turned(search, {}, ORDERS_NODES), search.ii
+    return turned(search, {}, INTERVAL_NODES)
 
 
 def refuse_impossible(warps: WarpLoop) -> None:
@@ -282,6 +271,9 @@ def _least_interval(
         short = None if known is not None or ordered(search) else short_schedule(search, options.objective)
         if short is not None:
             return search, short, bound
+        few = _over_few(search, options) if known is None and ordered(search) else None
+        if few is not None:
+            return search, few, bound
         before = budget.nodes
         at_once = Turned() if known is not None else _turned_cheaply(search, options)
         if at_once.point is not None:
@@ -294,18 +286,14 @@ def _least_interval(
                 return searched(warps, network, ii, budget, walkable=first.walkable), known.point, bound
             continue
         budget.slice(INTERVAL_SHARE if ii > first.ii else BOUND_SHARE)
-        answer = cheapest(search, options) or _by_traffic(search, options)
-        again, high = _turned_fully(search) if answer is None and ordered(search) else (Turned(), ii)
-        if answer is None and again.point is None and not again.refuted:
-            answer = _any(search)
+        answer = cheapest(search, options) or _by_traffic(search, options) or _any(search)
         budget.slice(None)
-        point = again.point if answer is None else answer.point
-        if point is not None:
-            return search, point, bound
-        if answer is not None and answer.status is not Status.INFEASIBLE:
+        if answer.point is not None:
+            return search, answer.point, bound
+        if answer.status is not Status.INFEASIBLE:
             break
-        bound = _turned(bound, ii, [(ii, high)]) if answer is None else _refuted(bound, ii, answer.report)
-        ii = high + 1
+        bound = _refuted(bound, ii, answer.report)
+        ii += 1
         steps_end_s = steps_end_s or budget.spent_s + STEPS_SHARE * (budget.limits.deterministic_s or INFINITE_S)
     found = known if known is not None else any_interval(first, ii, last, tell)
     if found is None:
@@ -317,40 +305,38 @@ def _least_interval(
 
 def cheapest(search: Search, options: Options) -> Answer | None:
     """Schedule the cheapest assignments that nothing refutes; None when they are many or have no schedule."""
-    fixed: dict[str, int] = {}
-    for name in decided_levels(options.objective) if search.walkable else ():
-        bound = walked_bound(search.warps, search.ii, name, fixed, UNREACHED)
-        if bound is None or bound.value == UNREACHED:
-            return None
-        fixed[name] = bound.value
-    every = (survivors(search.warps, search.ii, fixed) or []) if fixed else []
-    if every and ordered(search):
-        every, answer = _over_few(search, every, fixed)
-        if answer is not None:
-            return answer
-    for groups in every:
+    for groups in _cheapest(search, options)[1]:
         answer = any_schedule(search, groups, ASSIGNMENT_SHARE)
         if answer.point is not None:
             return answer
     return None
 
 
-def _over_few(
-    search: Search, every: list[dict[str, int]], fixed: dict[str, int]
-) -> tuple[list[dict[str, int]], Answer | None]:
-    """Ask about few assignments as whole loops; return those that are left and a schedule, if one is found.
+def _cheapest(search: Search, options: Options) -> tuple[dict[str, int], list[dict[str, int]]]:
+    """Return the least levels that assignments decide, and those that have them; none when they are many."""
+    fixed: dict[str, int] = {}
+    for name in decided_levels(options.objective) if search.walkable else ():
+        bound = walked_bound(search.warps, search.ii, name, fixed, UNREACHED)
+        if bound is None or bound.value == UNREACHED:
+            return {}, []
+        fixed[name] = bound.value
+    return fixed, (survivors(search.warps, search.ii, fixed) or []) if fixed else []
+
+
+def _over_few(search: Search, options: Options) -> Point | None:
+    """Return a schedule of one of the cheapest assignments, asked about as whole loops where they are few.
 
     Copies may have to find room, on their unit and in memory, that a core knows nothing of: then every schedule of the
     core fails. So cores are asked only whether they are soon refuted, or have one.
     """
+    fixed, every = _cheapest(search, options)
     left: list[dict[str, int]] = []
     for groups in every:
         answer = soon_schedule(search, groups, SOON_SHARE)
         if answer.point is not None:
-            return every, answer
+            return answer.point
         left += [groups] if answer.status is not Status.INFEASIBLE else []
-    point = close_to_paths(search, left, fixed) or (turned(search, fixed, FEW_NODES).point if left else None)
-    return left, None if point is None else Answer(point, None, None, Status.FEASIBLE, None)
+    return close_to_paths(search, left, fixed) or (turned(search, fixed, FEW_NODES).point if left else None)
 
 
 def _by_traffic(search: Search, options: Options) -> Answer | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from treadle.ir.certificate import ProofKind
 from treadle.ir.tile.assignments import WalkTooLong
 from treadle.ir.tile.turn_search import MOST_NODES, Effort, SearchTooLong
-from treadle.ir.tile.turns import first_found
+from treadle.ir.tile.turns import Memory, first_found
 from treadle.ir.tile.warps import check_warps
 from treadle.solvers.interruption import requested
 from treadle.solvers.modulo.bounds import Bound
@@ -17,8 +17,6 @@ from treadle.solvers.pipeline.symmetry import half_turn
 
 INTERVAL_NODES = 12_000
 """Nodes of a question about an interval."""
-ORDERS_NODES = 20_000
-"""Nodes of one under all orders of a full unit, where the solver finds no schedule with the least traffic."""
 CHEAPEST_NODES = 2_000
 """Nodes of the question for a schedule with the least traffic there may be, which keeps most operations together."""
 LEVEL_NODES = 3_000
@@ -38,9 +36,7 @@ NARROWING = 3
 CLAIM_NODES = 24_000
 """Nodes of all ranges that are refuted: a checker repeats them."""
 SMALL_SIZE = 24
-SMALL_NODES = 2_000
-ORDERED_NODES = 60
-"""Nodes of a question that comes before the solver's, in loops of at most so many operations and in others."""
+"""Operations up to which levels are asked for by turns in one way, whether a full unit has several orders or not."""
 FULL_SIZE = 48
 """Operations up to which a question has all its nodes."""
 LARGEST = 72
@@ -69,7 +65,7 @@ class Turned:
 
 
 def ordered(search: Search) -> bool:
-    """Whether a full unit has several orders, under which the search over starts is quick."""
+    """Whether a full unit has several orders, each of them a question of its own."""
     return any(len(case.order.slots) > 2 for case in search.frame.cases)
 
 
@@ -78,21 +74,15 @@ def too_large(search: Search) -> bool:
     return len(search.warps.loop.operations) > LARGEST
 
 
-def nodes_beside_orders(search: Search) -> int:
-    """Return the nodes of a question about an interval that comes before the solver's, by orders of a full unit."""
-    if not ordered(search):
-        return INTERVAL_NODES
-    return SMALL_NODES if len(search.warps.loop.operations) <= SMALL_SIZE else ORDERED_NODES
-
-
 def turned(search: Search, most: dict[str, int], nodes: int) -> Turned:
     """Look for a schedule at the search's interval whose levels keep within `most`.
 
-    Of two equal sub-tiles one may run half an interval after the other, which is tried first.
+    Of two equal sub-tiles one may run half an interval after the other, which is tried first where no order of a full
+    unit says when they run.
     """
     if too_large(search):
         return Turned()
-    pairs = half_turn(search.warps)
+    pairs = {} if ordered(search) else half_turn(search.warps)
     if pairs:
         index = search.warps.loop.index
         apart = tuple((index[name], index[other], search.ii // 2) for name, other in pairs.items())
@@ -107,7 +97,8 @@ def _asked(search: Search, most: dict[str, int], nodes: int, apart: tuple[tuple[
     effort = _effort(search, nodes)
     begun = effort.left
     try:
-        found = first_found(warps, ii, ii, most, effort, apart)
+        memory = search.memories.setdefault(ii, Memory())
+        found = first_found(warps, ii, ii, most, effort, apart, Memory() if apart else memory)
     except (WalkTooLong, SearchTooLong):
         return Turned()
     finally:
@@ -178,29 +169,6 @@ class Ranges:
         self.passed.append((low, high))
         self.nodes += nodes
         self.latest = nodes
-
-
-def least_turned(
-    search: Search, name: str, fixed: dict[str, int], bound: Bound, value: int
-) -> tuple[Bound, Point | None]:
-    """Close in on a level from both sides; return the bound and the best schedule that was found, if any.
-
-    Not where a full unit has several orders: then the solver is quick, if anything is.
-    """
-    if ordered(search) and len(search.warps.loop.operations) > SMALL_SIZE:
-        return bound, None
-    low, high, point = bound.value, value, None
-    target = low
-    while low < high:
-        answer = turned(search, {**fixed, name: target}, LEVEL_NODES)
-        if answer.point is not None:
-            point, high = answer.point, value_at(search.warps, search.network, search.ii, name, answer.point)
-        elif answer.refuted:
-            low = target + 1
-        else:
-            break
-        target = high - 1 if target == bound.value else (low + high - 1) // 2
-    return (bound if low == bound.value else refuted_below(search.ii, fixed, low)), point
 
 
 def refuted_below(ii: int, most: dict[str, int], value: int) -> Bound:
