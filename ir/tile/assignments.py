@@ -32,6 +32,10 @@ DECIDED = (*COUNTED, "exposed_waits")
 """Levels that an assignment decides."""
 
 
+Peaks = dict[tuple[int, frozenset[int]], int]
+"""Fewest registers of a group: by the number of classes placed when it got its last one, and its classes."""
+
+
 class WalkTooLong(Exception):
     """The assignments are too many to go through."""
 
@@ -78,7 +82,7 @@ class _Walk:
     """What may be handed over: class of the source, and bytes by the other classes that read it."""
     handoff_room: int = 0
     """Bytes that the fewest slots of all rings leave to handoffs."""
-    peaks: dict[tuple[int, frozenset[int]], int] = field(default_factory=dict[tuple[int, frozenset[int]], int])
+    peaks: Peaks = field(default_factory=dict[tuple[int, frozenset[int]], int])
     """Fewest registers of a group, by how many classes are placed and which of them are in it: nothing else counts."""
     partial: bool = False
     """Whether operations are left out, so that nothing is asked of whole assignments."""
@@ -115,12 +119,14 @@ def assignments(
     refutes: Callable[[dict[str, int]], bool] | None = None,
     most_nodes: int | None = None,
     large_first: bool = False,
+    peaks: Peaks | None = None,
 ) -> Iterator[Needs]:
     """Yield every assignment, up to names of groups, that no bound refutes at `ii` and whose levels keep to `most`.
 
     With `from_ii`, those that no bound refutes at all intervals from it to `ii` at once. `refutes` is asked about the
     groups of some operations as well. `most_nodes` is less than `MOST_NODES`, for what need not be gone through. With
-    `large_first` classes of many issue cycles get their groups first, which is otherwise the second way.
+    `large_first` classes of many issue cycles get their groups first, which is otherwise the second way. `peaks` are
+    kept from walks over the same intervals in the same way.
 
     Raises:
         WalkTooLong: there are too many of them.
@@ -129,6 +135,7 @@ def assignments(
         walk = _started(warps, ii, dict(most), large_first=large)
         walk.from_ii = ii if from_ii is None else from_ii
         walk.refutes = refutes
+        walk.peaks = walk.peaks if peaks is None or again else peaks
         walk.most_nodes = min(MOST_NODES if large_first else walk.most_nodes, most_nodes or MOST_NODES)
         yielded = False
         try:

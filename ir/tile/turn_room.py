@@ -65,13 +65,13 @@ class Room:
         return None
 
     def narrowed(self, weight: Matrix) -> Paths | int:
-        """Return the paths with one turn narrowed to what fits beside all that is there at least.
+        """Return the paths with all turns narrowed to what fits beside all that is there at least.
 
         The same paths where nothing is narrowed; the decisions that leave a turn no value where there is none.
         """
-        stays = self.terms.stays
+        stays, paths = self.terms.stays, self.paths
         if not stays.groups.size:
-            return self.paths
+            return paths
         over = (self.highest[stays.ends] - stays.later).min(axis=1)
         count = np.maximum(self.lowest[stays.begins] - over, 0)
         taken = np.bincount(stays.moments, weights=count * stays.registers, minlength=stays.groups.size)
@@ -81,12 +81,12 @@ class Room:
         begins_late = self.highest[stays.begins] > last
         ends_early = self.lowest[stays.ends] < first
         for term in np.flatnonzero((begins_late | ends_early.any(axis=1)) & (stays.registers > 0)).tolist():
-            found = self._fitted(term, int(most[term]), int(last[term]) if begins_late[term] else None, weight)
-            if found is not self.paths:
-                return found
-        return self.paths
+            paths = self._fitted(paths, term, int(most[term]), int(last[term]) if begins_late[term] else None, weight)
+            if isinstance(paths, int):
+                return paths
+        return paths
 
-    def _fitted(self, term: int, most: int, last: int | None, weight: Matrix) -> Paths | int:
+    def _fitted(self, paths: Paths, term: int, most: int, last: int | None, weight: Matrix) -> Paths | int:
         """Return the paths with the turns of a stay such that at most so many iterations of it are there.
 
         `last` is what its begin must not exceed, where it may.
@@ -99,20 +99,22 @@ class Room:
             one, other = self.terms.ends[begin]
             ends = (last + 1) * (demand.high if last >= -1 else demand.low) - int(self.terms.before[begin])
             because = why | self.why_high(int(stays.ends[term, end])) | stays.whose[term][end]
-            found = self.paths.raised(other, one, -ends, because)
-            if found is not self.paths:
-                weight[begin] += isinstance(found, int)
+            found = paths.raised(other, one, -ends, because)
+            if isinstance(found, int):
+                weight[begin] += 1
                 return found
+            paths = found
         for at, end in enumerate(stays.ends[term].tolist()):
             first = int(self.lowest[begin]) - most + int(stays.later[term, at])
             if first > self.lowest[end]:
                 begun = first * (demand.low if first >= 0 else demand.high) + int(self.terms.after[end])
                 one, other = self.terms.ends[end]
-                found = self.paths.raised(one, other, begun, why | self.why_low(begin) | stays.whose[term][at])
-                if found is not self.paths:
-                    weight[end] += isinstance(found, int)
+                found = paths.raised(one, other, begun, why | self.why_low(begin) | stays.whose[term][at])
+                if isinstance(found, int):
+                    weight[end] += 1
                     return found
-        return self.paths
+                paths = found
+        return paths
 
     def _crowded(self, moment: int) -> int:
         """Return the decisions after which there are too many registers at a moment."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from treadle.ir.tile.assignments import assignments
+from treadle.ir.tile.assignments import Needs, Peaks, assignments
 from treadle.ir.tile.orders import core, is_whole, orders, whole
 from treadle.ir.tile.turn_basis import CLASS_BITS, DEEPEST, Basis, Demand
 from treadle.ir.tile.turn_search import Effort, Search, SearchTooLong
@@ -77,8 +77,9 @@ def first_found(
     registers = most.get("registers", warps.limits.registers_per_group)
     demand = Demand(low, high, registers, most.get("length"), apart)
     memory = Memory() if memory is None else memory
+    few = _Drawn(assignments(warps, high, most, from_ii=low, peaks=memory.peaks))
     for question in _questions(warps, demand, most.get("traffic_bytes"), effort, memory):
-        found = _first(warps, question, most)
+        found = _first(question, few.again() if question.ordered else _assignments(warps, question, most))
         if found is not None:
             return found
     return None
@@ -94,6 +95,8 @@ class Memory:
         default_factory=dict[tuple[tuple[str, int], ...], set[tuple[int, ...]]]
     )
     """By order of the full unit: groups of all operations, up to names, without starts of any length and registers."""
+    peaks: Peaks = field(default_factory=dict[tuple[int, frozenset[int]], int])
+    """Of walks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,16 @@ class _Question:
     """Groups that are known to have no starts."""
     every: bool
     """Whether what is refuted here has no starts of any length and registers."""
+
+    @property
+    def quick(self) -> _Refuted:
+        """What is asked first."""
+        return self.core or self.whole
+
+    @property
+    def ordered(self) -> bool:
+        """Whether it is about one of several orders."""
+        return bool(self.whole.basis.demand.slots)
 
     def searched(self, groups: dict[str, int], nodes: int) -> tuple[int, ...] | None:
         """Return starts over groups, first of the core; None where there are none, raises SearchTooLong."""
@@ -134,10 +147,36 @@ def _questions(
         )
 
 
-def _first(warps: WarpLoop, question: _Question, most: dict[str, int]) -> Found | None:
+@dataclass(slots=True)
+class _Drawn:
+    """Assignments that are drawn from a walk once, for all orders of a full unit."""
+
+    more: Iterator[Needs]
+    found: list[Needs] = field(default_factory=list[Needs])
+
+    def again(self) -> Iterator[Needs]:
+        """Yield all of them, from the first one on."""
+        at = 0
+        while True:
+            if at == len(self.found):
+                drawn = next(self.more, None)
+                if drawn is None:
+                    return
+                self.found.append(drawn)
+            yield self.found[at]
+            at += 1
+
+
+def _assignments(warps: WarpLoop, question: _Question, most: dict[str, int]) -> Iterator[Needs]:
+    """Yield the assignments that neither a walk nor few nodes refute on its way."""
+    demand = question.whole.basis.demand
+    return assignments(warps, demand.high, most, demand.low, question.quick.early, large_first=True)
+
+
+def _first(question: _Question, given: Iterable[Needs]) -> Found | None:
     """Return the first assignment with starts: of the core, then of the whole loop."""
-    demand, quick = question.whole.basis.demand, question.core or question.whole
-    given = assignments(warps, demand.high, most, from_ii=demand.low, refutes=quick.early, large_first=not demand.slots)
+    if question.ordered and question.quick.nowhere():
+        return None
     left: Iterable[dict[str, int]] = (needs.groups for needs in given)
     nodes = WHOLE_NODES
     while True:
@@ -149,7 +188,7 @@ def _first(warps: WarpLoop, question: _Question, most: dict[str, int]) -> Found 
             try:
                 found = question.searched(groups, nodes)
             except SearchTooLong:
-                quick.effort.spend()
+                question.quick.effort.spend()
                 later.append(groups)
                 continue
             if found is not None:
@@ -217,6 +256,10 @@ class _Refuted:
         self._lessen(own, begun - self.effort.left)
         return True
 
+    def nowhere(self) -> bool:
+        """Whether few nodes refute all assignments at once."""
+        return self._refuted(self._nowhere(), PARTIAL_NODES)
+
     def _own(self, groups: dict[str, int]) -> dict[str, int]:
         """Return the groups of the operations that are left in the loop, and so of all that must share one with them.
 
@@ -261,7 +304,8 @@ class _Refuted:
         given = self.effort.left
         found = self._within(groups, nodes)
         taken = given - self.effort.left
-        if found is None and (taken <= PARTIAL_NODES or not self._refuted(self._nowhere(), taken)):
+        alone = found is not None or bool(self.basis.demand.slots)
+        if not alone and (taken <= PARTIAL_NODES or not self._refuted(self._nowhere(), taken)):
             self._lessen(groups, taken)
         return found
 

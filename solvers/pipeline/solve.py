@@ -200,7 +200,8 @@ def _turned_cheaply(search: Search, options: Options) -> Turned:
     if options.objective[1:2] == ("traffic_bytes",):
         walked = walked_bound(search.warps, search.ii, "traffic_bytes", {}, UNREACHED) if search.walkable else None
         least_bytes = forced_bound(search.warps, count_bytes=True).value if walked is None else walked.value
-        most = traffic_steps(search.warps)[-1] if ordered(search) else 0
+        steps = traffic_steps(search.warps)
+        most = steps[len(steps) // 2] if ordered(search) else 0
         answer = turned(search, {"traffic_bytes": least_bytes + most}, CHEAPEST_NODES)
         if answer.point is not None:
             return answer
