@@ -81,9 +81,11 @@ class Room:
         begins_late = self.highest[stays.begins] > last
         ends_early = self.lowest[stays.ends] < first
         for term in np.flatnonzero((begins_late | ends_early.any(axis=1)) & (stays.registers > 0)).tolist():
-            paths = self._fitted(paths, term, int(most[term]), int(last[term]) if begins_late[term] else None, weight)
-            if isinstance(paths, int):
-                return paths
+            late = int(last[term]) if begins_late[term] else None
+            found = self._fitted(paths, term, int(most[term]), late, weight)
+            if isinstance(found, int):
+                return found
+            paths = found
         return paths
 
     def _fitted(self, paths: Paths, term: int, most: int, last: int | None, weight: Matrix) -> Paths | int:

@@ -170,7 +170,8 @@ class _Drawn:
 def _assignments(warps: WarpLoop, question: _Question, most: dict[str, int]) -> Iterator[Needs]:
     """Yield the assignments that neither a walk nor few nodes refute on its way."""
     demand = question.whole.basis.demand
-    return assignments(warps, demand.high, most, demand.low, question.quick.early, large_first=True)
+    early = question.quick.early
+    return assignments(warps, demand.high, most, from_ii=demand.low, refutes=early, large_first=True)
 
 
 def _first(question: _Question, given: Iterable[Needs]) -> Found | None:
