@@ -173,13 +173,16 @@ def solve(name: str, machine_name: str, limit_s: float, wall_s: float, folder: P
 
 
 def _solved(name: str, machine: Machine, limit_s: float, wall_s: float) -> dict[str, Any]:
-    """Return what is kept of a case; sizes whose handoffs find no room beside the rings leave it to the next."""
+    """Return what is kept of a case; sizes whose handoffs find no room beside the rings leave it to the next.
+
+    Seconds are those of the schedule, from the loop to a program at its pace, without the choice of tile sizes.
+    """
     begin = time.process_time()
     refused, proven = "", True
     with _within(wall_s) as stopped:
         try:
             for program in islice(programs_for(name, machine), MOST_SIZES):
-                proven = False
+                proven, begin = False, time.process_time()
                 try:
                     options = pipeline.Options(Limits(deterministic_s=limit_s))
                     found = schedule_over_groups(program, machine, options, lambda _: None)
