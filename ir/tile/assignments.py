@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from treadle.ir.tile.constraints import Arc, arcs, free_bytes
 from treadle.ir.tile.cycles import components
@@ -31,6 +32,9 @@ COUNTED = ("traffic_bytes", "barriers", "groups")
 DECIDED = (*COUNTED, "exposed_waits")
 """Levels that an assignment decides."""
 
+
+KEPT_WALKS = 32
+"""Intervals and ranges of which paths and registers are kept from one walk to the next."""
 
 Peaks = dict[tuple[int, frozenset[int]], int]
 """Fewest registers of a group: by the number of classes placed when it got its last one, and its classes."""
@@ -72,7 +76,7 @@ class _Walk:
     """Per number of classes placed: bytes and barriers that those to come cost in any group, since roles differ."""
     reach: Reach | None = None
     """Longest paths that hold for every assignment."""
-    from_ii: int | None = None
+    from_ii: int = 0
     """First interval of a range that ends with `ii`."""
     rounds: list[list[_Round]] = field(default_factory=list["list[_Round]"])
     """Per class: recurrences whose last class it is."""
@@ -119,23 +123,19 @@ def assignments(
     refutes: Callable[[dict[str, int]], bool] | None = None,
     most_nodes: int | None = None,
     large_first: bool = False,
-    peaks: Peaks | None = None,
 ) -> Iterator[Needs]:
     """Yield every assignment, up to names of groups, that no bound refutes at `ii` and whose levels keep to `most`.
 
     With `from_ii`, those that no bound refutes at all intervals from it to `ii` at once. `refutes` is asked about the
     groups of some operations as well. `most_nodes` is less than `MOST_NODES`, for what need not be gone through. With
-    `large_first` classes of many issue cycles get their groups first, which is otherwise the second way. `peaks` are
-    kept from walks over the same intervals in the same way.
+    `large_first` classes of many issue cycles get their groups first, which is otherwise the second way.
 
     Raises:
         WalkTooLong: there are too many of them.
     """
     for again, large in enumerate((large_first, not large_first)):
-        walk = _started(warps, ii, dict(most), large_first=large)
-        walk.from_ii = ii if from_ii is None else from_ii
+        walk = _started(warps, ii, dict(most), from_ii=from_ii, large_first=large)
         walk.refutes = refutes
-        walk.peaks = walk.peaks if peaks is None or again else peaks
         walk.most_nodes = min(MOST_NODES if large_first else walk.most_nodes, most_nodes or MOST_NODES)
         yielded = False
         try:
@@ -232,9 +232,8 @@ def any_left(
         WalkTooLong: there are too many assignments.
     """
     for large_first, nodes in _orders_of_walks():
-        walk = _started(warps, ii, {}, large_first=large_first, among=among)
+        walk = _started(warps, ii, {}, from_ii=from_ii, large_first=large_first, among=among)
         walk.most_nodes = nodes
-        walk.from_ii = ii if from_ii is None else from_ii
         try:
             return any(True for _ in _extend(walk, [], [0] * warps.limits.most_groups, (0, 0), paced_only=paced_only))
         except WalkTooLong:
@@ -254,6 +253,7 @@ def _started(
     ii: int,
     most: dict[str, int],
     *,
+    from_ii: int | None = None,
     large_first: bool = False,
     among: frozenset[str] | None = None,
 ) -> _Walk:
@@ -261,7 +261,7 @@ def _started(
 
     Where large ones do not fit together, nothing is asked about the many groups that small ones may be in.
     """
-    walk = _Walk(warps, ii, most)
+    walk = _Walk(warps, ii, most, from_ii=ii if from_ii is None else from_ii)
     cycles = {issue.operation: issue.issue_cycles for issue in warps.issues}
     role = {issue.operation: issue.role for issue in warps.issues}
     found = sorted(classes(warps), key=lambda names: role[names[0]] == "")
@@ -285,9 +285,23 @@ def _started(
     walk.handoffs = list(_handoffs(warps, ii, home))
     walk.rounds = _rounds(warps, ii, home, len(found))
     if longest(len(warps.loop.operations), list(arcs(warps.loop)), ii) is not None:
-        walk.reach = Reach(warps, list(arcs(warps.loop)), ii)
+        walk.reach = _reach(warps, ii)
+        walk.peaks = _peaks(warps, ii, walk.from_ii, large_first) if among is None else {}
         walk.handoff_room = handoff_room(warps, walk.reach, ii)
     return walk
+
+
+@lru_cache(KEPT_WALKS)
+def _reach(warps: WarpLoop, ii: int) -> Reach:
+    """Return the longest paths of a loop, the same ones for all walks at an interval."""
+    return Reach(warps, list(arcs(warps.loop)), ii)
+
+
+@lru_cache(KEPT_WALKS)
+def _peaks(warps: WarpLoop, ii: int, from_ii: int, large_first: bool) -> Peaks:
+    """Return what walks over the same classes in the same order know of registers: nothing at first."""
+    del warps, ii, from_ii, large_first
+    return {}
 
 
 def _ahead(walk: _Walk) -> list[tuple[int, int]]:

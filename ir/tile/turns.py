@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
-from treadle.ir.tile.assignments import Needs, Peaks, assignments
+from treadle.ir.tile.assignments import COUNTED, Needs, assignments
 from treadle.ir.tile.orders import core, is_whole, orders, whole
 from treadle.ir.tile.turn_basis import CLASS_BITS, DEEPEST, Basis, Demand
 from treadle.ir.tile.turn_search import Effort, Search, SearchTooLong
@@ -37,6 +38,9 @@ WHOLE_FACTOR = 4
 
 PAUSE_PART = 4
 """What a pause is divided by after one that was not in vain."""
+
+MOST_SORTED = 300
+"""Assignments of a walk that are drawn before the first of them is asked about."""
 
 Weights = dict[tuple[int, int, int, int], float]
 """How often turns failed, by their keys in `turn_terms.Terms`."""
@@ -77,7 +81,7 @@ def first_found(
     registers = most.get("registers", warps.limits.registers_per_group)
     demand = Demand(low, high, registers, most.get("length"), apart)
     memory = Memory() if memory is None else memory
-    few = _Drawn(assignments(warps, high, most, from_ii=low, peaks=memory.peaks))
+    few = _Drawn(_cheapest_first(assignments(warps, high, most, from_ii=low)))
     for question in _questions(warps, demand, most.get("traffic_bytes"), effort, memory):
         found = _first(question, few.again() if question.ordered else _assignments(warps, question, most))
         if found is not None:
@@ -95,8 +99,6 @@ class Memory:
         default_factory=dict[tuple[tuple[str, int], ...], set[tuple[int, ...]]]
     )
     """By order of the full unit: groups of all operations, up to names, without starts of any length and registers."""
-    peaks: Peaks = field(default_factory=dict[tuple[int, frozenset[int]], int])
-    """Of walks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,16 @@ class _Drawn:
                 self.found.append(drawn)
             yield self.found[at]
             at += 1
+
+
+def _cheapest_first(walk: Iterator[Needs]) -> Iterator[Needs]:
+    """Yield what a walk yields, those of less traffic, fewer barriers and groups first among the first ones.
+
+    So the first with starts is the least in all three, and what comes before it need not be asked about again.
+    """
+    first = list(islice(walk, MOST_SORTED))
+    yield from sorted(first, key=lambda needs: [needs.levels[name] for name in COUNTED])
+    yield from walk
 
 
 def _assignments(warps: WarpLoop, question: _Question, most: dict[str, int]) -> Iterator[Needs]:
