@@ -39,13 +39,13 @@ class Between:
 
 
 def closed_level(
-    search: Search, name: str, fixed: dict[str, int], bound: Bound, value: int
+    search: Search, name: str, fixed: dict[str, int], bound: Bound, value: int, *, soon: bool = False
 ) -> tuple[Bound, Point | None]:
     """Close in on a level from both sides; return the bound and the best schedule that was found, if any.
 
     Where a full unit has several orders, from above: under those, schedules are found in few nodes. The length is then
     left to the solver, which knows it from windows, unless few assignments to groups are left; its proof is asked for
-    afterwards (`logs`).
+    afterwards (`logs`). With `soon` little is asked where the solver comes next.
     """
     between = Between(bound.value, value)
     if ordered(search) and len(search.warps.loop.operations) > SMALL_SIZE:
@@ -53,10 +53,15 @@ def closed_level(
             return _from_above(search, name, fixed, bound, between), between.point
         if not _few_left(search, fixed):
             return bound, None
-    for round_ in ROUNDS:
+    for round_ in ROUNDS[:1] if soon and solver_first(search) else ROUNDS:
         first = between.low if round_ is ROUNDS[0] else between.high - 1
         _closer(search, name, fixed, between, first, round_)
     return (bound if between.low == bound.value else refuted_below(search.ii, fixed, between.low)), between.point
+
+
+def solver_first(search: Search) -> bool:
+    """Whether the solver is asked before turns have many nodes: in small loops with orders and large ones without."""
+    return ordered(search) != (len(search.warps.loop.operations) > SMALL_SIZE)
 
 
 def _from_above(search: Search, name: str, fixed: dict[str, int], bound: Bound, between: Between) -> Bound:

@@ -29,7 +29,7 @@ from treadle.solvers.pipeline.errors import GroupsExceeded, NoWarpSchedule, Regi
 from treadle.solvers.pipeline.fallback import any_interval
 from treadle.solvers.pipeline.held import shortest_held
 from treadle.solvers.pipeline.late import with_late_copies
-from treadle.solvers.pipeline.levels import closed_level
+from treadle.solvers.pipeline.levels import closed_level, solver_first
 from treadle.solvers.pipeline.logs import with_logs
 from treadle.solvers.pipeline.observed import Observe, as_observed
 from treadle.solvers.pipeline.points import Point, value_at, warp_schedule
@@ -387,18 +387,27 @@ def _next_level(
     if value == bound.value:
         return value, point, bound
     tell(f"interval {ii}: {name} {value}, at least {bound.value}")
-    bound, better = closed_level(search, name, fixed, bound, value)
+    bound, better = closed_level(search, name, fixed, bound, value, soon=True)
     if better is not None:
         value, point = value_at(warps, search.network, ii, name, better), better
     if value == bound.value:
         return value, point, bound
-    answer = _least(search, Target(name, fixed, bound.value, value), share)
+    value, point, bound = _solved_level(search, Target(name, fixed, bound.value, value), point, bound, share)
+    if value > bound.value and solver_first(search):
+        bound, better = closed_level(search, name, fixed, bound, value)
+        if better is not None:
+            value, point = value_at(warps, search.network, ii, name, better), better
+    return value, point, bound
+
+
+def _solved_level(search: Search, target: Target, point: Point, bound: Bound, share: float) -> tuple[int, Point, Bound]:
+    """Return what the solver says of a level: the least value found, its schedule, and the bound on it."""
+    value, answer = target.below, _least(search, target, share)
     if answer.point is not None and answer.value is not None:
         value, point = answer.value, answer.point
     proven = min(answer.bound or 0, value)
     if proven > bound.value and answer.report is None:
-        most = {level: fixed[level] for level in fixed}
-        evidence = {"interval": ii, "most": most, "refuted": proven - 1, "orders": True}
+        evidence = {"interval": search.ii, "most": dict(target.fixed), "refuted": proven - 1, "orders": True}
         return value, point, Bound(proven, ProofKind.ENUMERATION, evidence)
     return value, point, _raised(bound, proven, answer.report)
 

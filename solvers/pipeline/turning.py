@@ -77,6 +77,9 @@ def too_large(search: Search) -> bool:
 def turned(search: Search, most: dict[str, int], nodes: int) -> Turned:
     """Look for a schedule at the search's interval whose levels keep within `most`.
 
+    Questions about levels know what those before them left. One about the interval alone does not: a checker that
+    repeats all of them in one claim has no more nodes than they took.
+
     Of two equal sub-tiles one may run half an interval after the other, which is tried first where no order of a full
     unit says when they run.
     """
@@ -97,8 +100,9 @@ def _asked(search: Search, most: dict[str, int], nodes: int, apart: tuple[tuple[
     effort = _effort(search, nodes)
     begun = effort.left
     try:
-        memory = search.memories.setdefault(ii, Memory())
-        found = first_found(warps, ii, ii, most, effort, apart, Memory() if apart else memory)
+        kept = most and not apart
+        memory = search.memories.setdefault(ii, Memory()) if kept else Memory()
+        found = first_found(warps, ii, ii, most, effort, apart, memory)
     except (WalkTooLong, SearchTooLong):
         return Turned()
     finally:
