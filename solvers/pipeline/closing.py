@@ -30,16 +30,18 @@ class Closed:
 
     ranges: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     found: Found | None = None
+    nodes: int = 0
+    """Of the whole claim, what was refuted before with it."""
 
 
-def closed_in(search: Search, low: int, last: int, spent: int, tell: Callable[[str], None]) -> Closed:
+def closed_in(search: Search, low: int, last: int, spent: int, tell: Callable[[str], None], claimed: int = 0) -> Closed:
     """Look for the shortest interval of `low` to `last` with a schedule, and refute those below it.
 
-    `spent` are the nodes that refuted the interval before.
+    `spent` are the nodes that refuted the interval before, `claimed` those of what else the claim repeats.
     """
     found = _first(search, low, last, tell)
     found = None if found is None else bisected(search, low, found, tell)
-    ranges, end = Ranges(latest=spent), last if found is None else found.ii - 1
+    ranges, end = Ranges(nodes=claimed + spent, latest=spent), last if found is None else found.ii - 1
     while low <= end and search.budget.nodes > 0 and ranges.nodes < CLAIM_NODES:
         low = ranges.extend(search, low, end)
         if low > end:
@@ -48,12 +50,12 @@ def closed_in(search: Search, low: int, last: int, spent: int, tell: Callable[[s
         before = search.budget.nodes
         answer = turned(replace(search, ii=low), {}, INTERVAL_NODES)
         if answer.point is not None:
-            return Closed(ranges.passed, Found(low, answer.point))
+            return Closed(ranges.passed, Found(low, answer.point), ranges.nodes)
         if not answer.refuted:
             break
         ranges.add(low, low, before - search.budget.nodes)
         low += 1
-    return Closed(ranges.passed, found)
+    return Closed(ranges.passed, found, ranges.nodes)
 
 
 def _first(search: Search, low: int, last: int, tell: Callable[[str], None]) -> Found | None:

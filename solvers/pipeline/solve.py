@@ -9,6 +9,7 @@ from typing import Any
 from treadle.ir.certificate import Certificate, Level, ProofKind, Status
 from treadle.ir.tile.conflict import smallest_conflict
 from treadle.ir.tile.register_bound import register_bound as least_registers
+from treadle.ir.tile.turn_search import MOST_NODES
 from treadle.ir.tile.warps import WarpLoop, WarpSchedule
 from treadle.solvers.backend import Limits, SolverReport
 from treadle.solvers.modulo.bounds import Bound
@@ -254,11 +255,15 @@ def _refuse_too_many_registers(warps: WarpLoop, long_ii: int) -> None:
 def _least_interval(
     first: Search, bound: Bound, options: Options, tell: Callable[[str], None]
 ) -> tuple[Search, Point, Bound]:
-    """Try the bound, which refuted intervals raise; where it is open, any interval that has a schedule."""
+    """Try the bound, which refuted intervals raise; where it is open, any interval that has a schedule.
+
+    What takes more nodes to refute, together, than a checker repeats is left open.
+    """
     warps, network, budget = first.warps, first.network, first.budget
     ii, last = bound.value, serial_interval(network) * 2
     steps_end_s: float | None = None
     known: Found | None = None
+    claimed = 0
     for _ in range(MOST_SINGLE_STEPS):
         if ii > last or budget.over or (steps_end_s is not None and budget.spent_s > steps_end_s):
             break
@@ -279,8 +284,12 @@ def _least_interval(
         at_once = Turned() if known is not None else _turned_cheaply(search, options)
         if at_once.point is not None:
             return search, at_once.point, bound
+        spent = before - budget.nodes
+        if at_once.refuted and claimed + 2 * spent > MOST_NODES:
+            break
         if at_once.refuted:
-            closed = closed_in(search, ii + 1, last, before - budget.nodes, tell)
+            closed = closed_in(search, ii + 1, last, spent, tell, claimed)
+            claimed = closed.nodes
             ranges = [(ii, ii), *closed.ranges]
             bound, ii, known = _turned(bound, ii, ranges), ranges[-1][1] + 1, closed.found
             if known is not None and known.ii == ii:

@@ -33,8 +33,8 @@ WIDENING = 2
 """A range is wider by this part of the one before that was refuted."""
 NARROWING = 3
 """What a range that is not refuted is divided by."""
-CLAIM_NODES = 24_000
-"""Nodes of all ranges that are refuted: a checker repeats them."""
+CLAIM_NODES = 15_000
+"""Nodes of all ranges that are refuted, before the last one: a checker repeats them, with twice as many at most."""
 SMALL_SIZE = 24
 """Operations up to which levels are asked for by turns in one way, whether a full unit has several orders or not."""
 FULL_SIZE = 48
